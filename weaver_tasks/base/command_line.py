@@ -1,0 +1,104 @@
+"""The frame of every stage: its options, its log, its record, and errors told in one line."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from weaver_tasks.base.errors import ConfigError, WeaverTasksError
+from weaver_tasks.base.lifetime import end_with_workflow
+from weaver_tasks.base.record import TaskRecord
+
+logger = logging.getLogger("weaver_tasks")
+
+
+def stage_parser(stage: str, description: str | None) -> argparse.ArgumentParser:
+    """A parser with the options that all stages share: --settings, --log, --record."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m weaver_tasks.{stage}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(stage=stage)
+    parser.add_argument("--settings", type=_settings, default={}, metavar="JSON", help="this stage's slice of config.yaml")
+    parser.add_argument("--log", type=Path, metavar="FILE", help="write the log here as well")
+    parser.add_argument("--record", type=Path, metavar="FILE", help="write the provenance record of this task here")
+    return parser
+
+
+def _settings(text: str) -> dict[str, Any]:
+    try:
+        settings = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise argparse.ArgumentTypeError(f"not JSON: {error}") from None
+    if not isinstance(settings, dict):
+        raise argparse.ArgumentTypeError("a JSON object is wanted, {…}")
+    return settings
+
+
+@contextlib.contextmanager
+def task(arguments: argparse.Namespace, *, first_rank: bool = True) -> Iterator[TaskRecord]:
+    """Run a stage's work: log, watch the workflow, and write the record when the work has succeeded.
+
+    first_rank: only this process of a distributed task logs to the file and writes the record.
+    """
+    open_log(arguments.stage, arguments.log if first_rank else None)
+    end_with_workflow()
+    record = TaskRecord(arguments.stage, arguments.settings)
+    try:
+        yield record
+    except WeaverTasksError:
+        raise
+    except Exception:
+        # Not handled here: only written to the log too, since the terminal may be gone.
+        logger.debug("the task failed", exc_info=True)
+        raise
+    if first_rank and arguments.record:
+        record.write(arguments.record)
+
+
+def open_log(stage: str, path: Path | None) -> None:
+    """Send the log to the terminal, each line led by the stage, and to `path` with times."""
+    logger.handlers.clear()
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    terminal = logging.StreamHandler(sys.stderr)
+    terminal.setLevel(logging.INFO)
+    terminal.setFormatter(logging.Formatter(f"[{stage}] %(message)s"))
+    logger.addHandler(terminal)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = logging.FileHandler(path, mode="w")
+        file.setLevel(logging.DEBUG)
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logger.addHandler(file)
+
+
+def run_command(main: Callable[[], None]) -> None:
+    """Call `main`; a user's mistake becomes one line on the terminal and in the log, and exit code 2."""
+    try:
+        main()
+    except WeaverTasksError as error:
+        line = " ".join(str(error).split())
+        for handler in logger.handlers:
+            if isinstance(handler, logging.FileHandler):
+                handler.emit(logging.makeLogRecord({"levelname": "ERROR", "levelno": logging.ERROR, "msg": "%s", "args": (line,)}))
+        print(f"ERROR: {line}", file=sys.stderr, flush=True)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+def setting(settings: dict[str, Any], stage: str, key: str) -> Any:
+    """`settings[key]`. Raises ConfigError, naming the stage, when the key was not given."""
+    try:
+        return settings[key]
+    except KeyError:
+        raise ConfigError(f"--settings of {stage}: key '{key}' is missing. Copy the command from `snakemake --printshellcmds`.") from None

@@ -1,0 +1,48 @@
+"""The errors of this project: a user's mistake, told in one line.
+
+A message names the file, the key, the value and the remedy. Only `base.command_line` turns
+these errors into a line on the terminal and exit code 2; anything else is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class WeaverTasksError(Exception):
+    """Base of all errors that a user can cause and mend."""
+
+
+class ConfigError(WeaverTasksError):
+    """config.yaml (or a --config override) is wrong."""
+
+
+class DataConfigError(WeaverTasksError):
+    """A data configuration is wrong, or does not fit the files."""
+
+
+class InputFileError(WeaverTasksError):
+    """An input file is missing, damaged, or not what the configuration says."""
+
+
+class NetworkError(WeaverTasksError):
+    """A network configuration is wrong, or its model does not fit the data or the weights."""
+
+
+class CheckpointError(WeaverTasksError):
+    """A checkpoint is missing, damaged, or of another training."""
+
+
+class TrainingError(WeaverTasksError):
+    """Training cannot go on (a loss that is not finite, a rank that failed)."""
+
+
+class ResultError(WeaverTasksError):
+    """A result cannot be made or does not pass its check."""
+
+
+def nearest(name: str, known: Iterable[str], *, count: int = 3) -> str:
+    """A hint naming the known names most like `name`: ' Did you mean: a, b?', or '' when none is."""
+    matches = difflib.get_close_matches(str(name), sorted(set(map(str, known))), n=count, cutoff=0.6)
+    return f" Did you mean: {', '.join(matches)}?" if matches else ""

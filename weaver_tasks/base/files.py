@@ -1,0 +1,128 @@
+"""Files that are either whole or absent: written to a temporary name beside the target, synced, renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import math
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from weaver_tasks.base.errors import WeaverTasksError
+
+
+@contextlib.contextmanager
+def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path in the folder of `target`; rename it to `target` when the block succeeds.
+
+    The temporary file keeps the suffix of the target (some writers choose the format by it) and is
+    removed when the block fails, so a killed or failed writer never leaves `target` half-written.
+    Raises WeaverTasksError naming the target when the folder cannot be written or the disk is full.
+    """
+    target = Path(target)
+    temporary = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{target.stem}.", suffix=target.suffix, dir=target.parent)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        _publish(temporary, target)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            raise WeaverTasksError(
+                f"{target}: cannot be written ({error.strerror}). Free some space or give a writable folder, then run again."
+            ) from error
+        raise
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _publish(temporary: Path, target: Path) -> None:
+    descriptor = os.open(temporary, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    mask = os.umask(0)
+    os.umask(mask)
+    temporary.chmod(0o666 & ~mask)
+    os.replace(temporary, target)
+
+
+def link_or_copy(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Publish `source` under a second name: a hard link, or a copy where the file system has no links. Atomic."""
+    source, target = Path(source), Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists() and os.path.samefile(source, target):
+        return
+    temporary = target.parent / f".{target.name}.{os.getpid()}.link"
+    try:
+        temporary.unlink(missing_ok=True)
+        os.link(source, temporary)
+    except OSError:
+        shutil.copyfile(source, temporary)
+    os.replace(temporary, target)
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """The content of a JSON file. Raises WeaverTasksError when it is missing or damaged."""
+    try:
+        return json.loads(Path(path).read_text())
+    except FileNotFoundError:
+        raise WeaverTasksError(f"{path}: no such file. Run the rule that makes it.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise WeaverTasksError(f"{path}: damaged JSON ({error}). Delete it and run again.") from error
+
+
+def write_json(path: str | os.PathLike[str], content: Any) -> None:
+    """Write JSON atomically, indented, keys in the order given. NaN and infinity become null: JSON has neither."""
+    text = json.dumps(_without_nan(content), indent=1, ensure_ascii=False, allow_nan=False)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text + "\n")
+
+
+def _without_nan(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _without_nan(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_without_nan(value) for value in content]
+    if isinstance(content, float) and not math.isfinite(content):
+        return None
+    return content
+
+
+@contextlib.contextmanager
+def exclusive(path: str | os.PathLike[str], *, patience: float = 60.0) -> Iterator[None]:
+    """Hold the lock file `path` while the block runs, so that two tasks never write the same outputs.
+
+    Waits `patience` seconds for a dying predecessor. Raises WeaverTasksError when it does not let go.
+    File systems without locks (some Lustre mounts) are used unlocked: outputs are atomic all the same.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as handle:
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise WeaverTasksError(
+                        f"{path}: another task has been writing here for {patience:.0f} s. Wait for it or stop it, then run again."
+                    ) from None
+                time.sleep(0.2)
+            except OSError as error:
+                if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                    break
+                raise
+        yield

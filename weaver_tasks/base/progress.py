@@ -1,0 +1,56 @@
+"""Progress of long work: a bar with rate and ETA on a terminal, a line now and then in a log."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from tqdm import tqdm
+
+Item = TypeVar("Item")
+
+
+class Progress:
+    """A bar counted in jets (or whatever `unit` says). Use as a context manager and call `advance`.
+
+    total: how many units there will be, or None when unknown.
+    quiet: show nothing (every rank but the first).
+    """
+
+    def __init__(self, description: str, *, total: int | None, unit: str = "jets", quiet: bool = False) -> None:
+        terminal = sys.stderr.isatty()
+        self._bar = tqdm(
+            desc=description,
+            total=total,
+            unit=f" {unit}",
+            unit_scale=True,
+            disable=quiet,
+            dynamic_ncols=terminal,
+            ncols=None if terminal else 100,
+            mininterval=0.2 if terminal else 10.0,
+            ascii=not terminal,
+            file=sys.stderr,
+        )
+
+    def advance(self, count: int, **figures: str | float) -> None:
+        """Count `count` more units; `figures` (loss, accuracy, …) are shown behind the bar."""
+        if figures:
+            self._bar.set_postfix(figures, refresh=False)
+        self._bar.update(count)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+
+def track(items: Iterable[Item], description: str, *, total: int | None = None, unit: str = "files") -> Iterator[Item]:
+    """Iterate over `items` behind a progress bar."""
+    if total is None and hasattr(items, "__len__"):
+        total = len(items)
+    with Progress(description, total=total, unit=unit) as bar:
+        for item in items:
+            yield item
+            bar.advance(1)
