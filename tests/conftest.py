@@ -1,0 +1,29 @@
+"""What all tests share: the jets in the repository, and larger samples where there are some."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the checkout."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def jets() -> Path:
+    """The folder of the demo's jets: train/<Process>.root (250 jets each), test/<Process>.root (100 each)."""
+    return REPOSITORY / "tests" / "data" / "jets"
+
+
+@pytest.fixture(scope="session")
+def samples() -> Path:
+    """A folder of larger samples, if there is one: small/, small_converted/, jets/."""
+    folder = Path(os.environ.get("WEAVER_TASKS_SAMPLES", REPOSITORY.parent / "shared" / "samples"))
+    if not folder.is_dir():
+        pytest.skip("set WEAVER_TASKS_SAMPLES to a folder of larger samples to run this test")
+    return folder
