@@ -1,0 +1,78 @@
+"""Any metric of scikit-learn by its name, given what it asks for: classes, probabilities or values."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import sklearn.metrics
+
+from weaver_tasks.base.errors import ConfigError, ResultError, nearest
+
+Array = np.ndarray
+
+# Their second argument is a probability, though some releases name it y_pred.
+_OF_PROBABILITIES = ("log_loss", "brier_score_loss", "d2_log_loss_score", "d2_brier_score")
+
+
+def named_metric(name: str) -> Callable[..., Any]:
+    """The function `sklearn.metrics.<name>`. Raises ConfigError, with the nearest names, where it does not measure predictions."""
+    function = getattr(sklearn.metrics, name, None)
+    if not callable(function) or "y_true" not in _parameters(function):
+        known = [known for known in dir(sklearn.metrics) if "y_true" in _parameters(getattr(sklearn.metrics, known))]
+        raise ConfigError(f"evaluation.metrics: '{name}' is not a metric of scikit-learn on predictions.{nearest(name, known)}")
+    return function
+
+
+def _parameters(function: Any) -> list[str]:
+    return list(inspect.signature(function).parameters) if inspect.isfunction(function) else []
+
+
+def classification_metric(name: str, scores: Array, labels: Array, weights: Array | None = None) -> Any:
+    """The metric `name` on scores (N, C) and class indices (N,).
+
+    Metrics of decisions get the class of the highest score, those of scores or probabilities all scores (the second class's where
+    there are two). `average` is "macro" with more than two classes; roc_auc_score is one against one.
+    Raises ConfigError for an unknown name, ResultError where scikit-learn refuses the data.
+    """
+    function = named_metric(name)
+    parameters = _parameters(function)
+    several = scores.shape[1] > 2
+    decides = parameters[1] == "y_pred" and name not in _OF_PROBABILITIES
+    given = scores.argmax(axis=1) if decides else scores if several else scores[:, 1]
+    options: dict[str, Any] = {}
+    if "labels" in parameters:
+        options["labels"] = np.arange(scores.shape[1])
+    if several and "average" in parameters:
+        options["average"] = "macro"
+    if several and "multi_class" in parameters:
+        options["multi_class"] = "ovo"
+    return _apply(name, labels, given, weights, options)
+
+
+def regression_metric(name: str, predicted: Array, target: Array, weights: Array | None = None) -> Any:
+    """The metric `name` on predicted and true values, both (N,). Raises as `classification_metric`."""
+    named_metric(name)
+    return _apply(name, target, predicted, weights, {})
+
+
+def _apply(name: str, truth: Array, given: Array, weights: Array | None, options: dict[str, Any]) -> Any:
+    function = named_metric(name)
+    if weights is not None and "sample_weight" in _parameters(function):
+        options["sample_weight"] = weights
+    try:
+        value = function(truth, given, **options)
+    except (ValueError, TypeError) as error:
+        raise ResultError(f"evaluation.metrics: '{name}' cannot be computed here ({error}). Remove it from the list.") from error
+    return plain(value)
+
+
+def plain(value: Any) -> Any:
+    """numpy's scalars and arrays as plain numbers and lists, for JSON."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
