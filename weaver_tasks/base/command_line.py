@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from weaver_tasks.base.config import merge
 from weaver_tasks.base.errors import ConfigError, WeaverTasksError
 from weaver_tasks.base.lifetime import end_with_workflow
 from weaver_tasks.base.record import TaskRecord
@@ -27,10 +28,19 @@ def stage_parser(stage: str, description: str | None) -> argparse.ArgumentParser
         allow_abbrev=False,
     )
     parser.set_defaults(stage=stage)
-    parser.add_argument("--settings", type=_settings, default={}, metavar="JSON", help="this stage's slice of config.yaml")
+    parser.add_argument(
+        "--settings", type=_settings, action=_Merge, default={}, metavar="JSON", help="this stage's slice of config.yaml; may be repeated"
+    )
     parser.add_argument("--log", type=Path, metavar="FILE", help="write the log here as well")
     parser.add_argument("--record", type=Path, metavar="FILE", help="write the provenance record of this task here")
     return parser
+
+
+class _Merge(argparse.Action):
+    """Lay each further --settings over the ones before it, key by key."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: Any = None) -> None:
+        setattr(namespace, self.dest, merge(getattr(namespace, self.dest), values))
 
 
 def _settings(text: str) -> dict[str, Any]:

@@ -1,0 +1,46 @@
+# make demo: train, test and export a jet tagger on the jets of this repository
+# make test: the fast tests;  make test-all: the slow ones too
+# Both make a virtual environment in .venv on first use and reuse it afterwards.
+
+PYTHON ?= python3
+CORES ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test test-all lint docs benchmark-loader clean help
+
+help:
+	@sed -n 's/^# \(make.*\)/\1/p' Makefile
+
+$(INSTALLED): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "ERROR: $(PYTHON) is older than Python 3.11. Say which to use: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/snakemake --configfile config/demo.yaml --cores $(CORES)
+	@if [ ! results/demo/report.html -nt results/demo/provenance/ro-crate-metadata.json ]; then \
+	  $(BIN)/snakemake --configfile config/demo.yaml --report results/demo/report.html; fi
+	@$(BIN)/python -m weaver_tasks.summary results/demo
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+test-all: $(INSTALLED)
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check workflow
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+benchmark-loader: $(INSTALLED)
+	$(BIN)/python benchmarks/loader.py
+
+clean:
+	rm -rf results/demo .snakemake

@@ -1,0 +1,160 @@
+"""config.yaml: checked against its schema, values brought to their types, defaults filled in.
+
+Both the workflow and the tools (`check`, `import_weaver`) read configurations through `resolve_config`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from weaver_tasks.base.errors import ConfigError
+from weaver_tasks.base.schemas import load_schema, validate
+
+Schema = dict[str, Any]
+
+
+def read_config(paths: list[Path]) -> dict[str, Any]:
+    """Read one or several configuration files, the later ones winning key by key. Raises ConfigError."""
+    merged: dict[str, Any] = {}
+    for path in paths:
+        try:
+            document = yaml.safe_load(path.read_text())
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read ({error.strerror}). Give --config a configuration file.") from error
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{path}: not valid YAML: {error}") from error
+        if not isinstance(document, dict):
+            raise ConfigError(f"{path}: holds no keys. See config/README.md for those there are.")
+        merged = merge(merged, document)
+    return merged
+
+
+def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `over` on top, maps merged key by key, anything else replaced."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def resolve_config(document: dict[str, Any], *, where: str = "config.yaml") -> dict[str, Any]:
+    """The complete configuration: types as the schema says, every key present.
+
+    where: what error messages call the configuration (its file names).
+    Raises ConfigError naming the key, the value and the remedy.
+    """
+    schema = load_schema("config")
+    typed = _coerce(document, schema, schema)
+    validate(typed, schema, where=where, error=ConfigError)
+    config = _with_defaults(typed, schema, schema)
+    _check_meaning(config, where)
+    return config
+
+
+def _coerce(value: Any, schema: Schema, root: Schema) -> Any:
+    """`value` with strings turned into what the schema asks for.
+
+    `--config` gives numbers as strings, and YAML 1.1 reads 5e-3 (no dot) as one.
+    """
+    schema = _dereference(schema, root)
+    if isinstance(value, dict):
+        properties = schema.get("properties", {})
+        if not properties and "oneOf" not in schema and schema.get("type") == "object":
+            return {key: _coerce_free(item) for key, item in value.items()}
+        return {key: _coerce(item, properties[key], root) if key in properties else item for key, item in value.items()}
+    if isinstance(value, str) and not _is_allowed(value, schema):
+        for candidate in _readings(value):
+            if _is_allowed(candidate, schema):
+                return candidate
+    return value
+
+
+def _coerce_free(value: Any) -> Any:
+    """Options without a schema: a string that reads as a number, a truth value or nothing is meant as one."""
+    if isinstance(value, dict):
+        return {key: _coerce_free(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_coerce_free(item) for item in value]
+    if isinstance(value, str):
+        for candidate in _readings(value):
+            if candidate is None or isinstance(candidate, (bool, int, float)):
+                return candidate
+    return value
+
+
+def _readings(text: str) -> list[Any]:
+    readings: list[Any] = []
+    try:
+        readings.append(yaml.safe_load(text))
+    except yaml.YAMLError:
+        pass
+    try:
+        readings.append(float(text))
+    except ValueError:
+        pass
+    return readings
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+    "object": (dict,),
+    "array": (list,),
+    "null": (type(None),),
+}
+
+
+def _is_allowed(value: Any, schema: Schema) -> bool:
+    if "enum" in schema:
+        return value in schema["enum"]
+    types = schema.get("type", [])
+    types = [types] if isinstance(types, str) else types
+    if not types:
+        return True
+    if value in ("null", "None", "true", "false") and isinstance(value, str) and len(types) > 1:
+        return False
+    if isinstance(value, bool):
+        return "boolean" in types
+    return any(isinstance(value, _TYPES[name]) for name in types)
+
+
+def _with_defaults(value: Any, schema: Schema, root: Schema) -> Any:
+    properties = _dereference(schema, root).get("properties")
+    if not isinstance(value, dict) or not properties:
+        return value
+    filled = dict(value)
+    for key, child in properties.items():
+        if key not in filled and "default" in child:
+            filled[key] = child["default"]
+        if key in filled:
+            filled[key] = _with_defaults(filled[key], child, root)
+    return filled
+
+
+def _dereference(schema: Schema, root: Schema) -> Schema:
+    reference = schema.get("$ref")
+    return root["$defs"][reference.rpartition("/")[2]] if reference else schema
+
+
+def _check_meaning(config: dict[str, Any], where: str) -> None:
+    training = config["training"]
+    for suffix in ("", "_val"):
+        samples, steps = f"samples_per_epoch{suffix}", f"steps_per_epoch{suffix}"
+        if training[samples] is not None and training[steps] is not None:
+            raise ConfigError(f"{where}: training.{samples} and training.{steps} are both set. Keep one of them.")
+    if config["seeds"] and config["cross_validation"]:
+        raise ConfigError(f"{where}: seeds and cross_validation are both set. Keep one of them.")
+    if training["amp"] == "fp16" and training["device"] == "cpu":
+        raise ConfigError(f"{where}: training.amp: fp16 needs a GPU. On training.device: cpu use bf16.")
+    if not config["data"]["train"] and not config["prediction"]["model"]:
+        raise ConfigError(f"{where}: data.train is empty. Give the training files, or a prediction.model that is already trained.")
+    validation = config["validation"]
+    metric = validation["metric"] or ("accuracy" if training["task"] == "classification" else "loss")
+    smaller_is_better = any(word in metric for word in ("loss", "error", "mae", "mse"))
+    config["validation"] = {**validation, "metric": metric, "mode": validation["mode"] or ("min" if smaller_is_better else "max")}
