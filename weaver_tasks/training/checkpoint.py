@@ -1,0 +1,120 @@
+"""Checkpoints: `<name>_state.pt`, the bare weights in weaver's format, and `<name>_optimizer.pt`, everything else a step depends on.
+
+Both load with `torch.load(weights_only=True)`. The second holds the checksum of the first, so that halves of two trainings
+are never put together.
+"""
+
+from __future__ import annotations
+
+import pickle
+import random
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from weaver_tasks.base.errors import CheckpointError
+from weaver_tasks.base.files import atomic_path
+from weaver_tasks.base.hashing import file_checksum
+
+_DAMAGED = (OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile, pickle.UnpicklingError)
+
+
+def save_state(path: Path, model: nn.Module) -> None:
+    """Write the bare state_dict of `model` (on the CPU), atomically."""
+    with atomic_path(path) as temporary:
+        torch.save({name: tensor.cpu() for name, tensor in model.state_dict().items()}, temporary)
+
+
+def save_companion(path: Path, content: Mapping[str, Any], *, state: Path) -> None:
+    """Write what belongs to the weights at `state`: plain values and tensors, atomically."""
+    with atomic_path(path) as temporary:
+        torch.save({**_on_cpu(content), "state_checksum": file_checksum(state)}, temporary)
+
+
+def load_tensors(path: Path) -> dict[str, Any]:
+    """A file of torch.save, on the CPU. Raises CheckpointError when it is missing or damaged."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such checkpoint. Run the rule that makes it.") from None
+    except _DAMAGED as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path}: damaged checkpoint ({reason}). Delete it and run again.") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: not a checkpoint, it holds a {type(content).__name__}. Delete it and run again.")
+    return content
+
+
+def load_companion(path: Path, *, state: Path, expected_digest: str | None = None) -> dict[str, Any]:
+    """What `save_companion` wrote. Raises CheckpointError when it is damaged, not that of `state`, or of another training."""
+    content = load_tensors(path)
+    if not state.exists():
+        raise CheckpointError(f"{state}: no such checkpoint. Run the rule that makes it.")
+    if "state_checksum" not in content or "optimizer" not in content:
+        raise CheckpointError(f"{path}: not written by this project's training. Start from {state.name} with network.load_weights instead.")
+    if content["state_checksum"] != file_checksum(state):
+        raise CheckpointError(f"{state}: damaged, or not the weights that {path.name} belongs to. Delete both and run again.")
+    if expected_digest is not None and content.get("digest") != expected_digest:
+        raise CheckpointError(
+            f"{path}: of another training (its digest is {content.get('digest')}, the metrics beside it say {expected_digest}). "
+            "Delete it and run again."
+        )
+    return content
+
+
+def load_state(model: nn.Module, path: Path) -> None:
+    """Load bare weights strictly. Raises CheckpointError naming the first weights that do not fit."""
+    try:
+        model.load_state_dict(load_tensors(path))
+    except RuntimeError as error:
+        raise CheckpointError(f"{path}: does not fit the network: {' '.join(str(error).split())[:300]}") from error
+
+
+def hidden_buffers(model: nn.Module) -> dict[str, Tensor]:
+    """Buffers that state_dict leaves out, by name: a trimmer's counter and the like."""
+    saved = model.state_dict()
+    return {name: buffer for name, buffer in model.named_buffers() if name not in saved}
+
+
+def restore_hidden_buffers(model: nn.Module, buffers: Mapping[str, Tensor]) -> None:
+    own = hidden_buffers(model)
+    for name, value in buffers.items():
+        if name in own:
+            own[name].copy_(value)
+
+
+def random_states(device: torch.device) -> dict[str, Any]:
+    """The states of all generators of this process, in types that weights_only loads."""
+    version, numbers, gauss = random.getstate()
+    generator, keys, position, has_gauss, cached = np.random.get_state()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        "python": [version, list(numbers), gauss],
+        "numpy": [generator, torch.from_numpy(np.asarray(keys).astype(np.int64)), int(position), int(has_gauss), float(cached)],
+    }
+
+
+def restore_random_states(states: Mapping[str, Any], device: torch.device) -> None:
+    torch.set_rng_state(states["torch"])
+    if device.type == "cuda" and states["cuda"] is not None:
+        torch.cuda.set_rng_state(states["cuda"], device)
+    version, numbers, gauss = states["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    generator, keys, position, has_gauss, cached = states["numpy"]
+    np.random.set_state((generator, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+
+
+def _on_cpu(content: Any) -> Any:
+    if isinstance(content, Tensor):
+        return content.detach().cpu()
+    if isinstance(content, Mapping):
+        return {key: _on_cpu(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return type(content)(_on_cpu(value) for value in content)
+    return content

@@ -1,0 +1,77 @@
+"""The processor that a rank computes on: choice, threads, determinism, seeds, mixed precision, compilation."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from weaver_tasks.base.errors import ConfigError
+from weaver_tasks.training.settings import TrainingSettings
+
+_PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def choose_device(name: str) -> torch.device:
+    """`training.device` for this rank: auto is cuda where there is a GPU. Raises ConfigError when cuda is asked for in vain."""
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if local_rank >= torch.cuda.device_count():
+        raise ConfigError(
+            f"training.device: {name}, but rank {local_rank} of this node finds {torch.cuda.device_count()} GPUs. "
+            "Lower training.ranks, ask for more GPUs, or set training.device: cpu."
+        )
+    device = torch.device("cuda", local_rank)
+    torch.cuda.set_device(device)
+    return device
+
+
+def prepare_process(settings: TrainingSettings, device: torch.device, *, cache: Path | None = None) -> None:
+    """Threads, determinism, and where compiled code is kept between jobs (`cache`)."""
+    torch.set_num_threads(settings.threads)
+    # Not use_deterministic_algorithms, which takes 2 s to import the compiler. Operations that have no deterministic form warn.
+    torch.set_deterministic_debug_mode("warn")
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.deterministic = True
+    if settings.compile and cache is not None:
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache.absolute()))
+
+
+def seed_generators(seed: int, *parts: int | str) -> None:
+    """Seed torch, numpy and random from (seed, parts): an epoch's dropout depends on the epoch and rank, not on what ran before."""
+    text = ":".join(map(str, (seed, *parts)))
+    number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+    torch.manual_seed(number)
+    random.seed(number)
+    np.random.seed(number % 2**32)
+
+
+def mixed_precision(settings: TrainingSettings, device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """The autocast context of `training.amp`. Raises ConfigError for fp16 on a CPU."""
+    if settings.amp is None:
+        return contextlib.nullcontext()
+    if settings.amp == "fp16" and device.type == "cpu":
+        raise ConfigError("training.amp: fp16 needs a GPU; on the CPU use bf16.")
+    return torch.autocast(device.type, dtype=_PRECISIONS[settings.amp])
+
+
+def gradient_scaler(settings: TrainingSettings, device: torch.device) -> torch.amp.GradScaler | None:
+    return torch.amp.GradScaler(device.type) if settings.amp == "fp16" else None
+
+
+def compiled(model: nn.Module, settings: TrainingSettings) -> nn.Module:
+    """`model` behind torch.compile when asked for: `true`, or a map of its options."""
+    if not settings.compile:
+        return model
+    options = {} if settings.compile is True else dict(settings.compile)
+    return torch.compile(model, **options)  # type: ignore[return-value]

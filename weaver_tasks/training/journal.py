@@ -1,0 +1,126 @@
+"""The journal of finished epochs: `checkpoints/.journal/<digest>/`, which no rule declares and so Snakemake never deletes.
+
+An epoch is written there first and then published under its declared names by hard link. Its digest is chained from that of the
+epoch before, so an entry is the result of this data, these statistics, weights and settings and of nothing else.
+Free of numpy and torch: what is already there is published within a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from weaver_tasks.base.errors import CheckpointError
+from weaver_tasks.base.files import link_or_copy, read_json, write_json
+from weaver_tasks.base.hashing import digest
+from weaver_tasks.training.schedules import Rates
+
+# What of the training section changes the bits of an epoch; the schedule is there as the rates of the epoch's own steps.
+_MEANINGFUL = (
+    "task", "batch_size", "samples_per_epoch", "steps_per_epoch", "lr", "optimizer", "amp", "compile", "compile_optimizer",
+    "device", "ranks", "nodes", "threads",
+)  # fmt: skip
+_UNIMPORTANT = {"loading": ("num_workers", "prefetch", "fetch_step_val"), "network": ("source_digest", "config")}
+
+
+def epoch_uses(settings: Mapping[str, Any], *, data: Any, network: str, whole_schedule: bool) -> dict[str, Any]:
+    """All that an epoch depends on, other than the epoch before, its number and its rates.
+
+    data: plain data standing for the manifest and the data configuration; network: digest of the network file.
+    whole_schedule: the network's own init_opt makes the schedule, which then enters as it is configured.
+    """
+    uses: dict[str, Any] = {"data_and_statistics": data, "network_file": network}
+    for section in ("seed", "fold", "cross_validation", "data", "loading", "sampling", "network", "validation_from_training", "meaning"):
+        value = settings.get(section)
+        if isinstance(value, Mapping):
+            value = {key: entry for key, entry in value.items() if key not in _UNIMPORTANT.get(section, ())}
+        uses[section] = value
+    training = settings.get("training") or {}
+    names = (*_MEANINGFUL, "epochs", "scheduler") if whole_schedule else _MEANINGFUL
+    uses["training"] = {name: training.get(name) for name in names}
+    return uses
+
+
+def epoch_digest(previous: str, *, epoch: int, rates: Rates, uses: Mapping[str, Any]) -> str:
+    """The digest of an epoch, chained from that of the epoch before."""
+    return digest(previous, epoch, rates, uses)
+
+
+class Journal:
+    """The journal beside the published checkpoints of one training.
+
+    checkpoints, metrics: the folders in which net_epoch-<n>_*.pt and train_epoch-<n>.json are published.
+    """
+
+    def __init__(self, checkpoints: Path, metrics: Path) -> None:
+        self.checkpoints = checkpoints
+        self.metrics = metrics
+        self.folder = checkpoints / ".journal"
+
+    def state(self, epoch: int) -> Path:
+        """The published weights after `epoch`; those of init_model for epoch -1."""
+        return self.checkpoints / ("init_state.pt" if epoch < 0 else f"net_epoch-{epoch}_state.pt")
+
+    def companion(self, epoch: int) -> Path:
+        return self.checkpoints / ("init_optimizer.pt" if epoch < 0 else f"net_epoch-{epoch}_optimizer.pt")
+
+    def metrics_file(self, epoch: int) -> Path:
+        return self.metrics / ("init_model.json" if epoch < 0 else f"train_epoch-{epoch}.json")
+
+    def entry(self, epoch_digest: str) -> Path:
+        return self.folder / epoch_digest
+
+    def snapshot(self, epoch_digest: str) -> Path:
+        """Where an unfinished epoch keeps its snapshot."""
+        return self.entry(epoch_digest) / "snapshot.pt"
+
+    def published_digest(self, epoch: int) -> str:
+        """The digest of an epoch that is already published. Raises CheckpointError when its metrics name none."""
+        path = self.metrics_file(epoch)
+        content = read_json(path)
+        if not isinstance(content, dict) or "digest" not in content:
+            raise CheckpointError(f"{path}: names no digest. Delete it and run again.")
+        return content["digest"]
+
+    def is_finished(self, epoch_digest: str) -> bool:
+        # The metrics are written last.
+        entry = self.entry(epoch_digest)
+        return all((entry / name).exists() for name in ("state.pt", "optimizer.pt", "metrics.json"))
+
+    def finish(self, epoch_digest: str, metrics: Mapping[str, Any]) -> None:
+        """Complete an entry whose state.pt and optimizer.pt are written."""
+        write_json(self.entry(epoch_digest) / "metrics.json", {**metrics, "digest": epoch_digest})
+        self.snapshot(epoch_digest).unlink(missing_ok=True)
+
+    def publish(self, epoch: int, epoch_digest: str) -> list[Path]:
+        """Give a finished epoch its declared names. Returns them."""
+        entry = self.entry(epoch_digest)
+        names = {"state.pt": self.state(epoch), "optimizer.pt": self.companion(epoch), "metrics.json": self.metrics_file(epoch)}
+        for source, target in names.items():
+            link_or_copy(entry / source, target)
+            # Older than its inputs, an output found here would be asked for again.
+            os.utime(target)
+        return list(names.values())
+
+    def publish_stopped(self, epoch: int, epoch_digest: str) -> list[Path]:
+        """Publish an epoch that early stopping skips: the checkpoint before it under its own names, and a `stopped` record."""
+        link_or_copy(self.state(epoch - 1), self.state(epoch))
+        link_or_copy(self.companion(epoch - 1), self.companion(epoch))
+        write_json(self.metrics_file(epoch), {"epoch": epoch, "stopped": True, "digest": epoch_digest})
+        return [self.state(epoch), self.companion(epoch), self.metrics_file(epoch)]
+
+    def prune(self, keep: set[int], *, below: int) -> list[int]:
+        """Delete the checkpoints of the epochs below `below` that are not in `keep`, published and kept here. Returns those epochs."""
+        gone = []
+        for epoch in range(below):
+            if epoch in keep or not self.state(epoch).exists():
+                continue
+            self.state(epoch).unlink()
+            self.companion(epoch).unlink(missing_ok=True)
+            if self.metrics_file(epoch).exists():
+                shutil.rmtree(self.entry(self.published_digest(epoch)), ignore_errors=True)
+            gone.append(epoch)
+        return gone

@@ -1,0 +1,106 @@
+"""From a model's output and labels to a loss and the figures that are summed over an epoch.
+
+Shapes: B events, C classes, T targets, P particles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from weaver_tasks.base.errors import NetworkError
+
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """One batch.
+
+    loss: scalar, the mean over `count` labels. sums: further scalar tensors to be summed. predictions: logits (count, C), or values
+    of a regression, detached; truth: the labels that belong to them.
+    """
+
+    loss: Tensor
+    count: int
+    sums: dict[str, Tensor]
+    predictions: Tensor
+    truth: Tensor
+
+
+def default_loss(task: str) -> LossFunction:
+    return nn.CrossEntropyLoss() if task == "classification" else nn.MSELoss()
+
+
+def label_columns(names: Sequence[str]) -> list[str]:
+    """The labels proper, without their masks."""
+    return [name for name in names if not name.endswith("_mask")]
+
+
+def outcome(task: str, output: Any, labels: Mapping[str, Tensor], names: Sequence[str], loss_function: LossFunction) -> Outcome:
+    """Loss and figures of a batch. `output` is what the model returned; `names` the labels of the data configuration."""
+    return (_classification if task == "classification" else _regression)(output, labels, label_columns(names), loss_function)
+
+
+def _classification(output: Any, labels: Mapping[str, Tensor], names: Sequence[str], loss_function: LossFunction) -> Outcome:
+    mask = labels.get(f"{names[0]}_mask")
+    logits, truth, _ = flatten_predictions(output, labels[names[0]].long(), None if mask is None else mask.bool())
+    assert truth is not None
+    if logits.ndim != 2 or len(logits) != len(truth):
+        raise NetworkError(
+            f"the model gives an output of shape {tuple(logits.shape)} for {len(truth)} labels; (events, classes) is wanted, "
+            "or (events, classes, particles) with per-particle labels."
+        )
+    loss = loss_function(logits, truth)
+    correct = (logits.detach().argmax(1) == truth).sum()
+    return Outcome(loss=loss, count=len(truth), sums={"correct": correct}, predictions=logits.detach(), truth=truth)
+
+
+def _regression(output: Any, labels: Mapping[str, Tensor], names: Sequence[str], loss_function: LossFunction) -> Outcome:
+    columns = [labels[name].float() for name in names]
+    truth = columns[0] if len(columns) == 1 else torch.stack(columns, dim=1)  # (B,), (B, T) or (B, P)
+    predictions = output.squeeze(1) if output.ndim == truth.ndim + 1 and output.shape[1] == 1 else output
+    if predictions.shape != truth.shape:
+        raise NetworkError(f"the model gives an output of shape {tuple(output.shape)} for targets of shape {tuple(truth.shape)}.")
+    mask = labels.get(f"{names[0]}_mask")
+    if mask is not None:
+        predictions, truth = predictions[mask.bool()], truth[mask.bool()]
+    loss = loss_function(predictions, truth)
+    error = (predictions.detach() - truth).double()
+    sums = {"absolute_error": error.abs().sum(), "squared_error": error.square().sum(), "values": torch.tensor(truth.numel())}
+    return Outcome(loss=loss, count=len(truth), sums=sums, predictions=predictions.detach(), truth=truth)
+
+
+def flatten_predictions(
+    output: Any, label: Tensor | None = None, mask: Tensor | None = None, label_axis: int = 1
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Per-particle outputs as one row a particle that the mask keeps.
+
+    output: (B, C) or (B, C, P), or a tuple of that with its mask, or with its label and mask. label, mask: (B,) or (B, P).
+    label_axis: the axis of the classes. Returns predictions (N, C), label (N,), mask.
+    """
+    if isinstance(output, tuple):
+        if len(output) == 2:
+            predictions, mask = output
+        else:
+            predictions, label, mask = output
+    else:
+        predictions = output
+    if predictions.ndim > 2:
+        predictions = predictions.transpose(label_axis, -1)
+        predictions = predictions.reshape(-1, predictions.shape[-1])
+        if mask is not None:
+            predictions = predictions[mask.reshape(-1)]
+    return predictions, None if label is None else flatten_label(label, mask), mask
+
+
+def flatten_label(label: Tensor, mask: Tensor | None = None) -> Tensor:
+    """(B, P) labels as one axis, without those that the mask drops; (B,) labels as they are."""
+    if label.ndim == 1:
+        return label
+    label = label.reshape(-1)
+    return label if mask is None else label[mask.reshape(-1)]

@@ -1,0 +1,120 @@
+"""Optimizers by name, with weaver's options: weight decay with its no-decay list, lr_mult, clip_grad_norm."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from weaver_tasks.base.errors import ConfigError, nearest
+from weaver_tasks.training.ranger import Ranger
+from weaver_tasks.training.schedules import StepRates
+
+_NEVER_DECAYED = {"pos_embed", "cls_token", "mask_token", "register_token"}
+_NEEDS_MORE = {"LBFGS": "it needs a closure", "SparseAdam": "it needs sparse gradients", "Optimizer": "it is the base class"}
+
+
+class BuiltOptimizer(NamedTuple):
+    optimizer: torch.optim.Optimizer
+    clip_grad_norm: float  # infinity: gradients are left alone
+
+
+def build_optimizer(model: nn.Module, name: str, options: Mapping[str, Any], *, lr: float) -> BuiltOptimizer:
+    """The optimizer `name` for the trainable parameters of `model`.
+
+    name: ranger, adam, adamW, radam, or a class of torch.optim, in any case of letters.
+    options: of the optimizer, and clip_grad_norm (largest norm of all gradients), weight_decay (not for 1D parameters, biases,
+        class tokens and what `model.no_weight_decay()` names), lr_mult ([regular expression, factor] on names from their start).
+    Groups that lr_mult multiplies carry "lr_mult".
+    Raises ConfigError when there is no such optimizer or it refuses its options.
+    """
+    options = dict(options)
+    clip = options.pop("clip_grad_norm", None)
+    optimizer_class, defaults = _find(name)
+    groups = _parameter_groups(model, options, lr=lr)
+    keywords = {**defaults, **options, "lr": lr}
+    if isinstance(keywords.get("betas"), list):
+        keywords["betas"] = tuple(keywords["betas"])
+    known = [parameter for parameter in inspect.signature(optimizer_class).parameters if parameter != "params"]
+    for key in keywords:
+        if key not in known:
+            raise ConfigError(f"training.optimizer.options: {name} has no option '{key}'; it has {', '.join(known)}.{nearest(key, known)}")
+    try:
+        optimizer = optimizer_class(groups, **keywords)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"training.optimizer: {name} refuses {keywords}: {error}") from error
+    return BuiltOptimizer(optimizer, float("inf") if clip is None else float(clip))
+
+
+def apply_rates(optimizer: torch.optim.Optimizer, rates: StepRates, *, lr: float) -> None:
+    """Set the learning rate of every group, and the first momentum where the schedule has one."""
+    has_multiplied = any("lr_mult" in group for group in optimizer.param_groups)
+    for group in optimizer.param_groups:
+        # Where lr_mult names some parameters, flat+decay is for those alone.
+        factor = rates.factor if has_multiplied and "lr_mult" not in group else rates.multiplied
+        value = lr * group.get("lr_mult", 1.0) * factor
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(value)
+        else:
+            group["lr"] = value
+        if rates.momentum is not None:
+            if "betas" in group:
+                group["betas"] = (rates.momentum, *group["betas"][1:])
+            elif "momentum" in group:
+                group["momentum"] = rates.momentum
+
+
+def _find(name: str) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
+    ours: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
+        "ranger": (Ranger, {}),
+        # weaver's own defaults of adamW.
+        "adamw": (torch.optim.AdamW, {"betas": (0.95, 0.999), "weight_decay": 0.0}),
+    }
+    if name.lower() in ours:
+        return ours[name.lower()]
+    classes = {
+        key: value for key, value in vars(torch.optim).items() if inspect.isclass(value) and issubclass(value, torch.optim.Optimizer)
+    }
+    for key, value in classes.items():
+        if key.lower() == name.lower():
+            if key in _NEEDS_MORE:
+                raise ConfigError(f"training.optimizer.name: '{name}' cannot be used: {_NEEDS_MORE[key]}. Choose another, such as adamW.")
+            return value, {}
+    known = ["ranger", *(key for key in classes if key not in _NEEDS_MORE)]
+    raise ConfigError(f"training.optimizer.name: there is no '{name}'. Choose from {', '.join(known)}.{nearest(name, known)}")
+
+
+def _parameter_groups(model: nn.Module, options: dict[str, Any], *, lr: float) -> list[dict[str, Any]]:
+    """Groups in weaver's order (not decayed, decayed, and the same multiplied), without the empty ones. Takes lr_mult out of options."""
+    trainable = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    if not trainable:
+        raise ConfigError("network.freeze_weights: no weight is left to train. Freeze fewer of them.")
+    pattern, factor = options.pop("lr_mult", None) or (None, 1.0)
+    if "weight_decay" not in options and pattern is None:
+        return [{"params": [parameter for _, parameter in trainable]}]
+    decay = options.get("weight_decay", 0.0)
+    no_weight_decay: Any = getattr(model, "no_weight_decay", tuple)
+    spared = set(no_weight_decay())
+    groups: dict[tuple[bool, bool], list[Tensor]] = {(multiplied, decayed): [] for multiplied in (False, True) for decayed in (False, True)}
+    for name, parameter in trainable:
+        multiplied = pattern is not None and re.match(pattern, name) is not None
+        groups[multiplied, _is_decayed(name, parameter, spared)].append(parameter)
+    if pattern is not None and not (groups[True, False] or groups[True, True]):
+        raise ConfigError(f"training.optimizer.options.lr_mult: no weight matches '{pattern}'. They are named like {trainable[0][0]}.")
+    return [
+        {
+            "params": parameters,
+            **({"weight_decay": decay if decayed else 0.0} if "weight_decay" in options else {}),
+            **({"lr": lr * factor, "lr_mult": float(factor)} if multiplied else {}),
+        }
+        for (multiplied, decayed), parameters in groups.items()
+        if parameters
+    ]
+
+
+def _is_decayed(name: str, parameter: Tensor, spared: set[str]) -> bool:
+    return not (parameter.ndim == 1 or name.endswith(".bias") or name.split(".")[-1] in _NEVER_DECAYED or name in spared)

@@ -1,0 +1,46 @@
+"""The best epoch, from the metrics of the validations; early stopping asks the same question earlier."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from numbers import Real
+from typing import Any
+
+from weaver_tasks.base.errors import ResultError, nearest
+
+_NOT_METRICS = ("epoch", "digest", "samples", "seconds", "samples_per_second", "stopped")
+
+
+def best_epoch(validations: Iterable[Mapping[str, Any]], *, metric: str, mode: str) -> dict[str, Any] | None:
+    """{epoch, metric, value, mode} of the best validation; None when there is none (all stopped). The earlier of equals wins.
+
+    Raises ResultError when `metric` is not among the metrics of an epoch or has no value there.
+    """
+    best: dict[str, Any] | None = None
+    for validation in sorted((each for each in validations if not each.get("stopped")), key=lambda each: each["epoch"]):
+        value = metric_value(validation, metric)
+        if best is None or (value > best["value"] if mode == "max" else value < best["value"]):
+            best = {"epoch": validation["epoch"], "metric": metric, "value": value, "mode": mode}
+    return best
+
+
+def metric_value(validation: Mapping[str, Any], metric: str) -> float:
+    known = [name for name, value in validation.items() if name not in _NOT_METRICS and (value is None or isinstance(value, Real))]
+    where = f"metrics/val_epoch-{validation['epoch']}.json"
+    if metric not in known:
+        raise ResultError(f"validation.metric: '{metric}' is not in {where}, which holds {', '.join(known)}.{nearest(metric, known)}")
+    value = validation[metric]
+    if value is None or not math.isfinite(value):
+        raise ResultError(f"{where}: {metric} is not a finite number. Choose another validation.metric, or look for the cause in its log.")
+    return float(value)
+
+
+def should_stop(validations: Iterable[Mapping[str, Any]], *, epoch: int, patience: int, metric: str, mode: str) -> bool:
+    """Whether `epoch` is not worth training: the best of the epochs up to epoch - 2 is `patience` or more of them old.
+
+    Two back, so that the validation of one epoch runs beside the training of the next.
+    """
+    seen = [each for each in validations if each["epoch"] <= epoch - 2 and not each.get("stopped")]
+    best = best_epoch(seen, metric=metric, mode=mode)
+    return best is not None and max(each["epoch"] for each in seen) - best["epoch"] >= patience

@@ -1,0 +1,114 @@
+"""One pass over the validation events: figures that do not depend on the number of ranks.
+
+Batch b goes to rank b mod W. Each batch's sums are kept under its number and added in that order, in float64.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from weaver_tasks.base.progress import Progress
+from weaver_tasks.training.distributed import from_all_ranks, rank, world_size
+from weaver_tasks.training.loop import Task
+from weaver_tasks.training.tally import Tally, figures
+
+
+def validate(
+    task: Task, model: nn.Module, batches: Iterable[Any], *, description: str, samples: int | None, describe: Callable[[Any], str] = str
+) -> dict[str, Any]:
+    """Metrics of `model` over all ranks' batches: loss, accuracy and auc, or loss, mae and mse; samples, seconds, samples_per_second.
+
+    batches: those of this rank, in order. auc is None where it is not defined (a class without events) and on all ranks but the first.
+    Raises TrainingError when the loss of a batch is not finite.
+    """
+    kind = task.settings.task
+    start = time.perf_counter()
+    rows: list[dict[str, float]] = []
+    scores: list[np.ndarray] = []
+    truth: list[np.ndarray] = []
+    model.eval()
+    with torch.inference_mode(), Progress(description, total=samples, quiet=rank() > 0) as bar:
+        for number, batch in enumerate(batches):
+            result = task.run(model, batch)
+            tally = Tally(kind, torch.device("cpu"), where=description, describe=describe)
+            tally.add(number * world_size() + rank(), batch, len(batch.entry), result)
+            rows.append(tally.sums)
+            if kind == "classification":
+                scores.append(_probabilities(result.predictions))
+                truth.append(result.truth.cpu().numpy())
+            bar.advance(len(batch.entry) * world_size(), loss=f"{tally.last_loss:.4f}")
+    sums = _in_order(from_all_ranks(rows))
+    seconds = max(time.perf_counter() - start, 1e-9)
+    metrics: dict[str, Any] = dict(figures(sums))
+    if kind == "classification":
+        gathered = _interleaved(scores, truth)
+        metrics["auc"] = area_under_curve(*gathered) if gathered is not None else None
+    events = int(sums.get("events", 0))
+    return {**metrics, "samples": events, "seconds": seconds, "samples_per_second": events / seconds}
+
+
+def _probabilities(logits: Tensor) -> np.ndarray:
+    return logits.float().softmax(dim=1).cpu().numpy()
+
+
+def _in_order(rows: list[list[dict[str, float]]]) -> dict[str, float]:
+    """Sum the rows of all ranks in the order of batches: batch b is row b // W of rank b mod W."""
+    total: dict[str, float] = {"labels": 0.0, "loss": 0.0}
+    for index in range(max(map(len, rows))):
+        for of_rank in rows:
+            if index < len(of_rank):
+                for name, value in of_rank[index].items():
+                    total[name] = total.get(name, 0.0) + value
+    return total
+
+
+def _interleaved(scores: list[np.ndarray], truth: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray] | None:
+    """All scores (N, C) and labels (N,) in the order of batches; None on all ranks but the first."""
+    mine = (scores, truth)
+    of_ranks: list[Any] | None = [None] * world_size() if rank() == 0 else None
+    if world_size() == 1:
+        of_ranks = [mine]
+    else:
+        dist.gather_object(mine, of_ranks, dst=0)
+    if of_ranks is None:
+        return None
+    ordered: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    for index in range(max(len(part) for part, _ in of_ranks)):
+        for parts in of_ranks:
+            if index < len(parts[0]):
+                ordered[0].append(parts[0][index])
+                ordered[1].append(parts[1][index])
+    if not ordered[0]:
+        return None
+    return np.concatenate(ordered[0]), np.concatenate(ordered[1])
+
+
+def area_under_curve(scores: np.ndarray, truth: np.ndarray) -> float | None:
+    """Mean over pairs of classes of the area under the ROC curve (one against one, Hand and Till 2001); None without all classes.
+
+    scores: (N, C) probabilities; truth: (N,) class numbers.
+    """
+    # Not at the top: it takes a second to import, and training does not need it.
+    from sklearn.metrics import roc_auc_score
+
+    classes = scores.shape[1]
+    if len(np.unique(truth)) < classes:
+        return None
+    if classes == 2:
+        return float(roc_auc_score(truth, scores[:, 1]))
+    normalized = scores.astype(np.float64)
+    normalized /= normalized.sum(axis=1, keepdims=True)
+    return float(roc_auc_score(truth, normalized, multi_class="ovo", labels=range(classes)))
+
+
+def described(metrics: Mapping[str, Any]) -> str:
+    """The metrics in one line."""
+    names = ("loss", "accuracy", "auc", "mae", "mse")
+    return ", ".join(f"{name} {metrics[name]:.5f}" for name in names if metrics.get(name) is not None)
