@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from weaver_tasks.base.config import merge
 from weaver_tasks.base.errors import ConfigError, WeaverTasksError
 from weaver_tasks.base.lifetime import end_with_workflow
+from weaver_tasks.base.maps import merge
 from weaver_tasks.base.record import TaskRecord
 
 logger = logging.getLogger("weaver_tasks")

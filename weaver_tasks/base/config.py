@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from weaver_tasks.base.errors import ConfigError
+from weaver_tasks.base.maps import merge
 from weaver_tasks.base.schemas import load_schema, validate
 
 Schema = dict[str, Any]
@@ -29,15 +30,6 @@ def read_config(paths: list[Path]) -> dict[str, Any]:
         if not isinstance(document, dict):
             raise ConfigError(f"{path}: holds no keys. See config/README.md for those there are.")
         merged = merge(merged, document)
-    return merged
-
-
-def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`base` with the values of `over` on top, maps merged key by key, anything else replaced."""
-    merged = dict(base)
-    for key, value in over.items():
-        old = merged.get(key)
-        merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return merged
 
 

@@ -88,8 +88,9 @@ def _module_files(folder: Path, dotted: str) -> Iterator[Path]:
 
 
 def _without_docstrings(tree: ast.Module) -> ast.Module:
+    documentable = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and ast.get_docstring(node, clean=False) is not None:
+        if isinstance(node, documentable) and ast.get_docstring(node, clean=False) is not None:
             del node.body[0]
     return tree
 

@@ -1,0 +1,81 @@
+import json
+import math
+import multiprocessing
+import os
+import time
+
+import pytest
+
+from weaver_tasks.base.errors import WeaverTasksError
+from weaver_tasks.base.files import atomic_path, exclusive, link_or_copy, read_json, write_json
+
+
+def test_a_failing_writer_leaves_the_old_file_and_no_other(tmp_path):
+    target = tmp_path / "model.pt"
+    target.write_text("old")
+    with pytest.raises(RuntimeError, match="midway"), atomic_path(target) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError("midway")
+    assert target.read_text() == "old"
+    assert os.listdir(tmp_path) == ["model.pt"]
+
+
+def test_a_killed_writer_leaves_nothing_under_the_final_name(tmp_path):
+    child = multiprocessing.get_context("fork").Process(target=_write_forever, args=(tmp_path / "a.json",))
+    child.start()
+    while not any(tmp_path.iterdir()):
+        time.sleep(0.01)
+    child.kill()
+    child.join()
+    assert not (tmp_path / "a.json").exists()
+
+
+def _write_forever(target):
+    with atomic_path(target) as temporary:
+        temporary.write_text("half")
+        time.sleep(60)
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WeaverTasksError, match="file/out.json: cannot be written"):
+        write_json(tmp_path / "file" / "out.json", {})
+
+
+def test_json_has_no_nan(tmp_path):
+    write_json(tmp_path / "a.json", {"x": [math.nan, 1.5, math.inf], "y": (1, 2)})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"x": [None, 1.5, None], "y": [1, 2]}
+
+
+def test_damaged_and_missing_json_are_named(tmp_path):
+    (tmp_path / "bad.json").write_text('{"a": ')
+    with pytest.raises(WeaverTasksError, match=r"bad\.json: damaged JSON"):
+        read_json(tmp_path / "bad.json")
+    with pytest.raises(WeaverTasksError, match=r"none\.json: no such file"):
+        read_json(tmp_path / "none.json")
+
+
+def test_link_survives_the_removal_of_its_source(tmp_path):
+    (tmp_path / "journal").write_text("state")
+    link_or_copy(tmp_path / "journal", tmp_path / "out" / "state.pt")
+    link_or_copy(tmp_path / "journal", tmp_path / "out" / "state.pt")
+    (tmp_path / "journal").unlink()
+    assert (tmp_path / "out" / "state.pt").read_text() == "state"
+    assert len(os.listdir(tmp_path / "out")) == 1
+
+
+def test_copies_where_there_are_no_links(tmp_path, monkeypatch):
+    def no_links(*_):
+        raise OSError("no links here")
+
+    monkeypatch.setattr(os, "link", no_links)
+    (tmp_path / "a").write_text("state")
+    link_or_copy(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b").read_text() == "state"
+
+
+def test_two_tasks_never_hold_the_lock_together(tmp_path):
+    with exclusive(tmp_path / "lock"), pytest.raises(WeaverTasksError, match="another task"), exclusive(tmp_path / "lock", patience=0.1):
+        pass
+    with exclusive(tmp_path / "lock", patience=0.1):
+        pass

@@ -1,0 +1,104 @@
+"""Network configurations are executed as weaver executes them; mistakes in them are told in one line."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor
+
+from weaver_tasks.base.errors import NetworkError
+from weaver_tasks.networks.loading import load_network
+
+INFO = """
+def info(data_config):
+    return {"input_names": list(data_config.input_names), "input_shapes": {}, "output_names": ["out"], "dynamic_axes": {}}
+"""
+BARE = (
+    """
+import torch
+def get_model(data_config, **kwargs):
+    model = torch.nn.Linear(2, 3)
+    model.kwargs = kwargs
+    return model, info(data_config)
+"""
+    + INFO
+)
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "net.py"
+    path.write_text(text)
+    return path
+
+
+def test_the_demo_network(repository: Path, data_configuration: SimpleNamespace, batch: tuple[Tensor, ...]) -> None:
+    network = load_network(repository / "config/networks/pfn.py", data_configuration, {"F_sizes": (16,)})
+    assert network.model(*batch).shape == (64, 10)
+    assert isinstance(network.loss, torch.nn.CrossEntropyLoss)
+    assert network.train_fn is network.evaluate_fn is network.init_opt is None
+    inference = load_network(repository / "config/networks/pfn.py", data_configuration, for_inference=True).model(*batch)
+    assert torch.allclose(inference.sum(dim=1), torch.ones(64))
+
+
+def test_options_and_injected_ones_reach_get_model(tmp_path: Path, data_configuration: SimpleNamespace) -> None:
+    path = write(tmp_path, BARE)
+    plain = load_network(path, data_configuration, {"depth": 3})
+    assert plain.model.kwargs == {"depth": 3}
+    assert plain.loss is None
+    everything = load_network(path, data_configuration, {"depth": 3}, use_amp=True, compile_model=True, for_inference=True)
+    assert everything.model.kwargs == everything.options == {"depth": 3, "use_amp": True, "compile_model": True, "for_inference": True}
+
+
+def test_loss_loops_and_optimizer_are_taken_where_defined(tmp_path: Path, data_configuration: SimpleNamespace) -> None:
+    path = write(
+        tmp_path,
+        BARE
+        + """
+def get_loss(data_config, **kwargs): return "loss"
+def get_train_fn(data_config, **kwargs): return "train"
+def get_evaluate_fn(data_config, **kwargs): return "evaluate"
+def init_opt(args, model, **options): return "optimizer", "scheduler"
+""",
+    )
+    network = load_network(path, data_configuration)
+    assert (network.loss, network.train_fn, network.evaluate_fn) == ("loss", "train", "evaluate")
+    assert network.init_opt is not None
+    assert network.init_opt(None, None) == ("optimizer", "scheduler")
+
+
+def test_sibling_modules_are_importable(tmp_path: Path, data_configuration: SimpleNamespace) -> None:
+    (tmp_path / "sibling_of_net.py").write_text("WIDTH = 7\n")
+    path = write(tmp_path, "from sibling_of_net import WIDTH\n" + BARE.replace("Linear(2, 3)", "Linear(2, WIDTH)"))
+    assert load_network(path, data_configuration).model.out_features == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (BARE.replace("get_model", "getmodel"), r"net\.py: no function get_model.* Did you mean: getmodel"),
+        (BARE.replace("return model, info", "return info"), r"get_model returned dict\. Return \(model"),
+        (BARE.replace('"output_names"', '"outputnames"'), r"lacks 'output_names'\. Did you mean: outputnames"),
+        (BARE.replace("list(data_config.input_names)", '["pf_x"]'), r"\['pf_x'\], but the data configuration's input groups are"),
+        (BARE.replace("**kwargs", "dept=1").replace("= kwargs", "= dept"), r"takes no option 'depth'.* Did you mean: dept"),
+        (BARE.replace("Linear(2, 3)", "Linear(2, 3, **kwargs)"), r"option 'depth' \(network\.options\) is not taken"),
+        (BARE + "\ndef get_train_fn(data_config, **kwargs): return 1\n", r"defines get_train_fn alone"),
+        ("def f(:\n", r"net\.py, line 1: not valid Python"),
+        ("from weaver.nn.model.ParticleNett import ParticleNet\n", r"ParticleNett.* Did you mean: weaver\.nn\.model\.ParticleNet"),
+    ],
+)
+def test_mistakes_are_told(tmp_path: Path, data_configuration: SimpleNamespace, text: str, message: str) -> None:
+    with pytest.raises(NetworkError, match=message):
+        load_network(write(tmp_path, text), data_configuration, {"depth": 3})
+
+
+def test_a_missing_file_is_told(tmp_path: Path, data_configuration: SimpleNamespace) -> None:
+    with pytest.raises(NetworkError, match=r"none\.py: no such file"):
+        load_network(tmp_path / "none.py", data_configuration)
+
+
+def test_an_error_of_the_users_code_keeps_its_own_type(tmp_path: Path, data_configuration: SimpleNamespace) -> None:
+    with pytest.raises(ZeroDivisionError):
+        load_network(write(tmp_path, BARE.replace("Linear(2, 3)", "Linear(2, 1 // 0)")), data_configuration)
+    with pytest.raises(AttributeError, match="nothing"):
+        load_network(write(tmp_path, BARE + "\ndef get_loss(data_config, **kwargs): return data_config.nothing\n"), data_configuration)
