@@ -7,13 +7,13 @@ import pytest
 from weaver_tasks.base.errors import NetworkError
 from weaver_tasks.base.source_digest import source_digest, source_files
 
-SOURCE = '''
+SOURCE = """
 import torch
 from blocks import width
 
 def get_model(data_config, **kwargs):
     return torch.nn.Linear(4, width(3)), {}
-'''
+"""
 SAME = '''"""A network."""
 import torch  # the framework
 from blocks import (
@@ -44,7 +44,9 @@ def test_comments_formatting_and_docstrings_do_not_count(network: Path) -> None:
     assert source_digest(network) == before
 
 
-@pytest.mark.parametrize(("old", "new"), [("4,", "5,"), ("Linear", "LazyLinear"), ("width(3)", "width(-3)"), ("{}", "{1: 2}"), ("4,", "'4',")])
+@pytest.mark.parametrize(
+    ("old", "new"), [("4,", "5,"), ("Linear", "LazyLinear"), ("width(3)", "width(-3)"), ("{}", "{1: 2}"), ("4,", "'4',")]
+)
 def test_code_counts(network: Path, old: str, new: str) -> None:
     before = source_digest(network)
     network.write_text(SOURCE.replace(old, new))

@@ -81,9 +81,7 @@ def _read(path: Path, count: int) -> tuple[Tensor, ...]:
     points = [particle["deta"], particle["dphi"]]
     return (
         _padded(points, -1e9, 1e9),
-        torch.cat(
-            [_padded(scaled, -5, 5), _padded(identity, -5, 5), _padded(displacement, -1, 1), _padded(points, -5, 5)], dim=1
-        ),
+        torch.cat([_padded(scaled, -5, 5), _padded(identity, -5, 5), _padded(displacement, -1, 1), _padded(points, -5, 5)], dim=1),
         _padded([particle[name] for name in ("px", "py", "pz", "energy")], -1e9, 1e9),
         _padded([ak.ones_like(pt)], 0, 1),
     )

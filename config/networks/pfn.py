@@ -1,0 +1,39 @@
+"""Particle Flow Network (arXiv:1810.05165) on the particles of a jet.
+
+Input groups, in this order: pf_points, pf_features, pf_vectors, pf_mask (as in config/data/jetclass.yaml).
+Options (network.options): Phi_sizes, F_sizes, use_bn.
+"""
+
+import torch
+
+from weaver_tasks.networks.pfn import ParticleFlowNetwork
+
+
+class Model(torch.nn.Module):
+    def __init__(self, **options):
+        super().__init__()
+        self.mod = ParticleFlowNetwork(**options)
+
+    def forward(self, points, features, lorentz_vectors, mask):
+        return self.mod(features, mask)
+
+
+def get_model(data_config, use_amp=False, compile_model=False, **options):
+    options = {"Phi_sizes": (128, 128, 128), "F_sizes": (128, 128, 128), **options}
+    model = Model(
+        input_dims=len(data_config.input_dicts["pf_features"]),
+        num_classes=len(data_config.label_value),
+        **options,
+    )
+    inputs = list(data_config.input_names)
+    model_info = {
+        "input_names": inputs,
+        "input_shapes": {name: (1, *shape[1:]) for name, shape in data_config.input_shapes.items()},
+        "output_names": ["softmax"],
+        "dynamic_axes": {**{name: {0: "N", 2: "n_" + name.split("_")[0]} for name in inputs}, "softmax": {0: "N"}},
+    }
+    return model, model_info
+
+
+def get_loss(data_config, **options):
+    return torch.nn.CrossEntropyLoss()

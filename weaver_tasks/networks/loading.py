@@ -1,0 +1,153 @@
+"""A user's network configuration: a Python file in weaver's interface, unchanged."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from weaver_tasks.base.errors import NetworkError, nearest
+from weaver_tasks.networks import weaver_alias
+
+_INFO_KEYS = ("input_names", "input_shapes", "output_names", "dynamic_axes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """What a network configuration provides. `None` where it leaves the choice to the pipeline.
+
+    model: takes the input groups as positional arguments, in the order of the data configuration.
+    info: weaver's model_info: input_names, input_shapes, output_names, dynamic_axes (and whatever else it holds).
+    loss: the loss module or function, from get_loss. train_fn, evaluate_fn: custom loops in weaver's signature.
+    init_opt: init_opt(args, model, **optimizer_options) -> (optimizer, scheduler).
+    options: the keyword arguments that get_model received, injected ones included.
+    """
+
+    path: Path
+    module: ModuleType
+    model: nn.Module
+    info: dict[str, Any]
+    loss: Callable[..., Any] | None
+    train_fn: Callable[..., Any] | None
+    evaluate_fn: Callable[..., Any] | None
+    init_opt: Callable[..., Any] | None
+    options: dict[str, Any]
+
+
+def load_network(
+    path: str | Path,
+    data_configuration: Any,
+    options: Mapping[str, Any] | None = None,
+    *,
+    use_amp: bool = False,
+    compile_model: bool = False,
+    for_inference: bool = False,
+    weaver_imports: weaver_alias.Choice = "own",
+) -> Network:
+    """Execute a network configuration and build its model, loss and loops, as weaver does.
+
+    options: network.options of config.yaml. `use_amp`, `compile_model` and `for_inference` join them when true.
+    weaver_imports: what `from weaver… import …` means in the file: this project's networks ("own"), or the installed weaver-core.
+    Raises NetworkError when the file is missing or lacks get_model, when an option is unknown, or when what it returns does not
+    fit the data configuration. Exceptions of the file's own code pass unchanged.
+    """
+    path = Path(path)
+    module = import_network(path, weaver_imports=weaver_imports)
+    keywords = dict(options or {})
+    keywords |= {name: True for name, injected in _injected(use_amp, compile_model, for_inference) if injected}
+    if not hasattr(module, "get_model"):
+        raise NetworkError(f"{path}: no function get_model(data_config, **kwargs).{nearest('get_model', vars(module))} Define it.")
+    returned = _call(path, module.get_model, data_configuration, keywords)
+    model, info = _checked(path, returned, data_configuration)
+
+    def provided(name: str) -> Any:
+        return _call(path, getattr(module, name), data_configuration, keywords) if hasattr(module, name) else None
+
+    loops = [name for name in ("get_train_fn", "get_evaluate_fn") if hasattr(module, name)]
+    if len(loops) == 1:
+        raise NetworkError(f"{path}: defines {loops[0]} alone. Define both get_train_fn and get_evaluate_fn, or neither.")
+    return Network(
+        path=path,
+        module=module,
+        model=model,
+        info=info,
+        loss=provided("get_loss"),
+        train_fn=provided("get_train_fn"),
+        evaluate_fn=provided("get_evaluate_fn"),
+        init_opt=getattr(module, "init_opt", None),
+        options=keywords,
+    )
+
+
+def import_network(path: str | Path, *, weaver_imports: weaver_alias.Choice = "own") -> ModuleType:
+    """Execute a Python file as a module. Its folder is importable, as for a script, so it may import sibling modules.
+
+    Raises NetworkError when there is no such file, or when it imports from weaver what does not exist here.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise NetworkError(f"{path}: no such file. Give the path of a Python file in network.config.")
+    weaver_alias.choose(weaver_imports)
+    folder = str(path.parent.resolve())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    spec = importlib.util.spec_from_file_location(f"_network_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and pickle look a class's module up there
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise NetworkError(f"{error.filename}, line {error.lineno}: not valid Python ({error.msg}).") from error
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] == "weaver":
+            raise NetworkError(f"{path}: {error}{weaver_alias.remedy(error)}") from error
+        raise
+    return module
+
+
+def _injected(use_amp: bool, compile_model: bool, for_inference: bool) -> list[tuple[str, bool]]:
+    return [("for_inference", for_inference), ("use_amp", use_amp), ("compile_model", compile_model)]
+
+
+def _call(path: Path, function: Callable[..., Any], data_configuration: Any, keywords: Mapping[str, Any]) -> Any:
+    """function(data_configuration, **keywords), telling an option that nothing takes from an error of the file's own code."""
+    signature = inspect.signature(function)
+    known = [name for name, parameter in signature.parameters.items() if parameter.kind is not parameter.VAR_KEYWORD]
+    if len(known) == len(signature.parameters):
+        for name in set(keywords) - set(known):
+            raise NetworkError(
+                f"{path}: {function.__name__} takes no option '{name}' (network.options).{nearest(name, known[1:])} "
+                f"Let it take **kwargs if the option is for another function."
+            )
+    try:
+        return function(data_configuration, **keywords)
+    except TypeError as error:
+        for name in keywords:
+            if f"unexpected keyword argument '{name}'" in str(error):
+                raise NetworkError(f"{path}: option '{name}' (network.options) is not taken: {error}.") from error
+        raise
+
+
+def _checked(path: Path, returned: Any, data_configuration: Any) -> tuple[nn.Module, dict[str, Any]]:
+    if not (isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[0], nn.Module) and isinstance(returned[1], dict)):
+        raise NetworkError(f"{path}: get_model returned {type(returned).__name__}. Return (model: torch.nn.Module, model_info: dict).")
+    model, info = returned
+    for key in _INFO_KEYS:
+        if key not in info:
+            raise NetworkError(f"{path}: model_info of get_model lacks '{key}'.{nearest(key, info)} It needs {', '.join(_INFO_KEYS)}.")
+    groups, named = list(data_configuration.input_names), list(info["input_names"])
+    if named != groups:
+        raise NetworkError(
+            f"{path}: model_info['input_names'] is {named}, but the data configuration's input groups are {groups}. "
+            f"Use list(data_config.input_names): the model gets the groups in that order."
+        )
+    return model, info

@@ -1,0 +1,130 @@
+"""Weights from files into a model: network.load_weights, exclude_weights, freeze_weights."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from weaver_tasks.base.errors import NetworkError, nearest
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedWeights:
+    """What `load_weights` did: names of the model's tensors. `unexpected` are names in the files that the model lacks."""
+
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...]
+    excluded: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    frozen: tuple[str, ...]
+
+
+def load_weights(
+    model: nn.Module, paths: str | Path | Sequence[str | Path] | None, *, exclude: Iterable[str] = (), freeze: Iterable[str] = ()
+) -> LoadedWeights:
+    """Load weights into `model`, as weaver's --load-model-weights, --exclude-model-weights and --freeze-model-weights do.
+
+    paths: one file or several, the later ones winning; `file.pt:prefix` takes the tensors below `prefix.` and drops the prefix.
+    exclude: regular expressions; tensors whose name one of them matches from its start keep the model's own values.
+    freeze: regular expressions; parameters that one of them matches from its start no longer train (requires_grad False).
+    Tensors that only one side has are reported, not refused. Raises NetworkError when a file is missing or no state_dict, shapes
+    differ, nothing fits, or an expression is not valid or matches nothing.
+    """
+    state: dict[str, Tensor] = {}
+    given = [paths] if isinstance(paths, (str, Path)) else list(paths or ())
+    for path in given:
+        state |= read_state(path)
+    excluded = _matching("exclude_weights", _expressions("exclude_weights", exclude), state)
+    wanted = {name: tensor for name, tensor in state.items() if name not in excluded}
+    missing, unexpected = _load(model, wanted, ", ".join(map(str, given))) if given else ((), ())
+    frozen = _matching("freeze_weights", _expressions("freeze_weights", freeze), dict(model.named_parameters()))
+    for name in frozen:
+        model.get_parameter(name).requires_grad_(False)
+    report = LoadedWeights(
+        loaded=tuple(name for name in model.state_dict() if name not in missing) if given else (),
+        missing=tuple(missing),
+        excluded=tuple(excluded),
+        unexpected=tuple(unexpected),
+        frozen=tuple(frozen),
+    )
+    _log(report)
+    return report
+
+
+def read_state(path: str | Path) -> dict[str, Tensor]:
+    """The state_dict in `file.pt` or below a prefix of it (`file.pt:prefix`). Raises NetworkError when there is none."""
+    file, prefix = Path(path), ""
+    if not file.exists() and ":" in str(path):
+        name, _, prefix = str(path).rpartition(":")
+        file = Path(name)
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise NetworkError(f"{file}: no such file. Give the path of a state_dict (.pt) in network.load_weights.") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise NetworkError(f"{file}: not a state_dict written by torch.save ({str(error).splitlines()[0]}).") from error
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise NetworkError(f"{file}: holds {type(state).__name__}, not a state_dict of tensors. Save model.state_dict().")
+    if prefix:
+        known = sorted({name.partition(".")[0] for name in state})
+        state = {name.removeprefix(f"{prefix}."): tensor for name, tensor in state.items() if name.startswith(f"{prefix}.")}
+        if not state:
+            raise NetworkError(f"{file}: no tensor lies below the prefix '{prefix}'.{nearest(prefix, known)} It has {', '.join(known)}.")
+    return state
+
+
+def _load(model: nn.Module, state: dict[str, Tensor], source: str) -> tuple[Sequence[str], Sequence[str]]:
+    try:
+        missing, unexpected = model.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        misfit = next((line.strip() for line in str(error).splitlines() if "size mismatch" in line), None)
+        if misfit is None:
+            raise
+        raise NetworkError(f"{source}: {misfit} Change the network's options, or exclude it (network.exclude_weights).") from error
+    if len(missing) == len(model.state_dict()):
+        example, theirs = next(iter(model.state_dict())), next(iter(state), "none")
+        raise NetworkError(
+            f"{source}: none of its tensors fits the model (the model has '{example}', the file '{theirs}'). "
+            f"Give the prefix as file.pt:prefix."
+        )
+    return missing, unexpected
+
+
+def _expressions(key: str, given: Iterable[str]) -> list[re.Pattern[str]]:
+    if isinstance(given, str):
+        given = given.split(",")
+    compiled = []
+    for text in given:
+        try:
+            compiled.append(re.compile(text))
+        except re.error as error:
+            raise NetworkError(f"network.{key}: '{text}' is not a regular expression ({error}).") from None
+    return compiled
+
+
+def _matching(key: str, expressions: list[re.Pattern[str]], named: dict[str, Tensor]) -> list[str]:
+    for expression in expressions:
+        if not any(expression.match(name) for name in named):
+            raise NetworkError(
+                f"network.{key}: '{expression.pattern}' matches no tensor from the start of its name.{nearest(expression.pattern, named)} "
+                f"Mend it or take it out."
+            )
+    return [name for name in named if any(expression.match(name) for expression in expressions)]
+
+
+def _log(report: LoadedWeights) -> None:
+    if report.loaded:
+        logger.info("loaded %d tensors; %d of the model are not in the file", len(report.loaded), len(report.missing))
+    for what in ("missing", "excluded", "unexpected", "frozen"):
+        names = getattr(report, what)
+        if names:
+            logger.info("%s weights: %s", what, ", ".join(names))
