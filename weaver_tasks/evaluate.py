@@ -1,0 +1,110 @@
+"""Measure predictions: figures of merit and plots, from prediction files and JSON alone.
+
+    predictions/<group>.root, best_epoch.json, metrics/ -> evaluation/metrics.json, metrics.md, plots (PNG and PDF)
+
+A classifier gives roc, scores and confusion, and efficiency_pt and efficiency_mass where the predictions hold such observers;
+a regression gives regression; both give training where the training's metrics are there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from weaver_tasks.base.command_line import run_command, setting, stage_parser, task
+from weaver_tasks.base.errors import ConfigError
+from weaver_tasks.base.files import atomic_path, read_json, write_json
+from weaver_tasks.base.record import TaskRecord
+from weaver_tasks.data.configuration import load_data_configuration
+from weaver_tasks.results.evaluation import evaluate_classification, evaluate_regression
+from weaver_tasks.results.markdown import markdown
+from weaver_tasks.results.plots import plot_confusion, plot_kinematics, plot_roc, plot_scores
+from weaver_tasks.results.predictions import Predictions, read_predictions
+from weaver_tasks.results.training_plots import plot_regression, plot_training, read_history
+
+logger = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments = _parser().parse_args(argv)
+    with task(arguments) as record:
+        settings = arguments.settings.get("evaluation", {})
+        kind = setting(arguments.settings, "evaluate", "training")["task"]
+        predictions = _read(arguments, record, kind, settings)
+        figures = evaluate(predictions, kind, settings)
+        best = read_json(record.read(arguments.best_epoch)) if arguments.best_epoch else None
+        folder = arguments.output_dir
+        write_json(folder / "metrics.json", {**figures, "best_epoch": best})
+        with atomic_path(folder / "metrics.md") as temporary:
+            temporary.write_text(markdown(figures, f"Evaluation of {folder.parent.name or 'the predictions'}"))
+        written = [folder / "metrics.json", folder / "metrics.md", *draw(predictions, figures, settings, folder)]
+        if arguments.metrics:
+            written += plot_training(read_history(arguments.metrics), best, folder / "training.png")
+        for path in written:
+            record.wrote(path)
+        _tell(figures)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = stage_parser("evaluate", __doc__)
+    parser.add_argument("--predictions", nargs="+", required=True, type=_named_file, metavar="GROUP=FILE", help="prediction files")
+    parser.add_argument("--data-config", type=Path, help="names classes and labels of files that do not (weaver-core's Parquet)")
+    parser.add_argument("--best-epoch", type=Path, help="best_epoch.json")
+    parser.add_argument("--metrics", type=Path, metavar="DIR", help="the folder of the epochs' metrics, for the training curves")
+    parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="where metrics.json and the plots go")
+    return parser
+
+
+def _named_file(text: str) -> tuple[str, Path]:
+    group, equals, path = text.partition("=")
+    if not (group and equals and path):
+        raise argparse.ArgumentTypeError(f"'{text}' is not GROUP=FILE")
+    return group, Path(path)
+
+
+def _read(arguments: argparse.Namespace, record: TaskRecord, kind: str, settings: dict[str, Any]) -> Predictions:
+    labels = load_data_configuration(record.read(arguments.data_config)).labels if arguments.data_config else None
+    for _, path in arguments.predictions:
+        if path.is_file():
+            record.read(path)
+    return read_predictions(
+        arguments.predictions,
+        task=kind,
+        weight=settings.get("weight"),
+        classes=labels.classes if labels else (),
+        labels=labels.names if labels else (),
+    )
+
+
+def evaluate(predictions: Predictions, kind: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """The figures of merit. Raises ConfigError for unknown names in `evaluation` or an unknown task."""
+    makers = {"classification": evaluate_classification, "regression": evaluate_regression}
+    if kind not in makers:
+        raise ConfigError(f"config.yaml: training.task: '{kind}' is neither classification nor regression.")
+    return makers[kind](predictions, settings)
+
+
+def draw(predictions: Predictions, figures: dict[str, Any], settings: dict[str, Any], folder: Path) -> list[Path]:
+    """Draw all plots of the predictions into `folder`. Returns the files."""
+    if figures["task"] == "regression":
+        return plot_regression(predictions, figures, folder / "regression.png")
+    return [
+        *plot_roc(predictions, figures, settings, folder / "roc.png"),
+        *plot_scores(predictions, folder / "scores.png"),
+        *plot_confusion(figures, folder / "confusion.png"),
+        *plot_kinematics(predictions, figures, settings, folder),
+    ]
+
+
+def _tell(figures: dict[str, Any]) -> None:
+    if figures["task"] == "classification":
+        logger.info("%d jets: accuracy %.4f, AUC %.4f", figures["entries"], figures["accuracy"], figures["auc"])
+    for name, target in figures.get("targets", {}).items():
+        logger.info("%s: bias %.4g, resolution %.4g", name, target["bias"], target["resolution"])
+
+
+if __name__ == "__main__":
+    run_command(main)

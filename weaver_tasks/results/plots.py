@@ -1,0 +1,216 @@
+"""Plots of a classifier: ROC curves, scores per class, confusion matrix, efficiency against pt and mass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from weaver_tasks.results.evaluation import background_class
+from weaver_tasks.results.predictions import Predictions, kinematic_observers
+from weaver_tasks.results.roc import pair_ratio, roc_curve
+from weaver_tasks.results.style import class_name, figure, legend_beside, look, save
+
+Array = np.ndarray
+
+
+def plot_roc(predictions: Predictions, figures: Mapping[str, Any], settings: Mapping[str, Any], path: Path) -> list[Path]:
+    """Background rejection (logarithmic) against signal efficiency, one curve per class, with the quoted working points."""
+    background = background_class(predictions.classes, settings)
+    points = {row["signal"]: row for row in figures["rejections"]}
+    with figure(width=12) as drawn:
+        axes = drawn.add_subplot()
+        highest = 10.0
+        for signal, name in enumerate(predictions.classes):
+            if signal == background:
+                continue
+            discriminants = _discriminants(predictions, signal, background)
+            if not all(map(len, discriminants)):
+                continue
+            curve = roc_curve(*discriminants, *_weights(predictions, signal, background)).thinned()
+            passing = curve.background_efficiency > 0
+            rejection = 1 / curve.background_efficiency[passing]
+            highest = max(highest, rejection.max())
+            axes.plot(curve.signal_efficiency[passing], rejection, label=_roc_label(name, points[name]), **look(signal))
+            if np.isfinite(points[name]["rejection"]):
+                x, y, error = (points[name][key] for key in ("signal_efficiency", "rejection", "error"))
+                axes.errorbar(x, y, yerr=min(error, y * 0.9), marker="o", markersize=6, color=look(signal)["color"], capsize=3)
+        axes.set(xlim=(0, 1), ylim=(1, highest * 2), yscale="log", xlabel="Signal efficiency")
+        axes.set_ylabel(f"Background rejection, 1 / efficiency of {class_name(predictions.classes[background])}")
+        axes.grid(which="major", alpha=0.3)
+        legend_beside(axes, title="Rejection at signal efficiency")
+        return save(drawn, path)
+
+
+def _roc_label(name: str, point: Mapping[str, Any]) -> str:
+    efficiency = f"{100 * point['signal_efficiency']:g} %"
+    if np.isfinite(point["rejection"]):
+        return f"{class_name(name)}: {_short(point['rejection'])} at {efficiency}"
+    return f"{class_name(name)}: > {_short(point['at_least'])} at {efficiency}"
+
+
+def _short(value: float) -> str:
+    """Three significant digits, without powers of ten as long as there is room."""
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+
+
+def _discriminants(predictions: Predictions, signal: int, background: int) -> tuple[Array, Array]:
+    """score_S / (score_S + score_B) of the events of S and of B."""
+    assert predictions.labels is not None
+    of_signal, of_background = (predictions.scores[predictions.labels == index] for index in (signal, background))
+    return pair_ratio(of_signal, signal, background), pair_ratio(of_background, signal, background)
+
+
+def _weights(predictions: Predictions, signal: int, background: int) -> tuple[Array | None, Array | None]:
+    if predictions.weights is None:
+        return None, None
+    return predictions.weights[predictions.labels == signal], predictions.weights[predictions.labels == background]
+
+
+def plot_scores(predictions: Predictions, path: Path) -> list[Path]:
+    """For each class a panel with its score, drawn for the events of each true class, every histogram of area one."""
+    classes = predictions.classes
+    columns = min(len(classes), 4)
+    rows = -(-len(classes) // columns)
+    edges = np.linspace(0, 1, 41)
+    with figure(width=4.5 * columns + 2.5, height=4 * rows) as drawn:
+        panels = drawn.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+        for index, (name, axes) in enumerate(zip(classes, panels.flat, strict=False)):
+            for true, counts in _histograms(predictions, index, edges):
+                heavy = {"linewidth": 3} if true == index else {"linewidth": 1.5}
+                # Empty bins are gaps: on a logarithmic axis they would draw lines to the bottom.
+                shown = np.where(counts > 0, counts, np.nan)
+                axes.stairs(shown, edges, baseline=None, label=_true_name(classes, true), **look(max(true, 0)), **heavy)
+            axes.set(yscale="log", xlim=(0, 1), xlabel=f"Score of {class_name(name)}")
+        for axes in panels.flat[len(classes) :]:
+            axes.remove()
+        for axes in panels[:, 0]:
+            axes.set_ylabel("Jets (normalized)")
+        handles, labels = panels.flat[0].get_legend_handles_labels()
+        drawn.legend(handles, labels, loc="outside right upper", title="True class", fontsize=20, title_fontsize=20)
+        return save(drawn, path)
+
+
+def _true_name(classes: tuple[str, ...], index: int) -> str:
+    return class_name(classes[index]) if index >= 0 else "all jets"
+
+
+def _histograms(predictions: Predictions, score: int, edges: Array) -> list[tuple[int, Array]]:
+    """(true class, normalized histogram of the score) of each class with events; (-1, …) of all events when there are no labels."""
+    values = predictions.scores[:, score]
+    labels = np.full(len(values), -1) if predictions.labels is None else predictions.labels
+    found = []
+    for true in range(-1 if predictions.labels is None else 0, len(predictions.classes)):
+        chosen = labels == true
+        weights = None if predictions.weights is None else predictions.weights[chosen]
+        counts = np.histogram(values[chosen], edges, weights=weights)[0]
+        if counts.sum() > 0:
+            found.append((true, counts / counts.sum() / np.diff(edges)))
+    return found
+
+
+def plot_confusion(figures: Mapping[str, Any], path: Path) -> list[Path]:
+    """The confusion matrix, each row (true class) in percent."""
+    names = [class_name(name) for name in figures["classes"]]
+    matrix = 100 * np.asarray(figures["confusion_matrix"], dtype=np.float64)
+    size = max(8.0, 1.1 * len(names) + 3)
+    with figure(width=size + 1, height=size) as drawn:
+        axes = drawn.add_subplot()
+        image = axes.imshow(matrix, cmap="Blues", vmin=0, vmax=100)
+        for i, j in np.ndindex(*matrix.shape):
+            if np.isfinite(matrix[i, j]):
+                color = "white" if matrix[i, j] > 55 else "black"
+                axes.text(j, i, f"{matrix[i, j]:.1f}", ha="center", va="center", fontsize=16, color=color)
+        axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(len(names)), names)
+        axes.tick_params(which="both", length=0)
+        axes.minorticks_off()
+        axes.set(xlabel="Predicted class", ylabel="True class")
+        drawn.colorbar(image, ax=axes, fraction=0.046, pad=0.02, label="Jets of the true class [%]")
+        return save(drawn, path)
+
+
+def plot_kinematics(predictions: Predictions, figures: Mapping[str, Any], settings: Mapping[str, Any], folder: Path) -> list[Path]:
+    """efficiency_pt and efficiency_mass: what the quoted working points do along the observer.
+
+    Left the signal efficiency, in the middle the background's, right the background's distribution before and after the cut.
+    What one wants is flat curves (no dependence on pt) and an unchanged shape (no sculpting of the mass). Nothing is drawn where no
+    such observer is recognized or no events have classes.
+    """
+    written: list[Path] = []
+    if predictions.labels is None:
+        return written
+    for kind, name in kinematic_observers(predictions.observers).items():
+        written += _plot_against(predictions, figures, settings, name, folder / f"efficiency_{kind}.png")
+    return written
+
+
+def _plot_against(
+    predictions: Predictions, figures: Mapping[str, Any], settings: Mapping[str, Any], observer: str, path: Path
+) -> list[Path]:
+    background = background_class(predictions.classes, settings)
+    values = predictions.observers[observer]
+    edges = _edges(values[np.asarray(predictions.labels) >= 0])
+    rows = [row for row in figures["rejections"] if np.isfinite(row["threshold"])]
+    with figure(width=24, height=7.5) as drawn:
+        left, middle, right = drawn.subplots(1, 3, sharex=True)
+        middle.set_yscale("log")
+        before = _normalized(_counts(predictions, values, background, edges)[0])
+        right.stairs(before, edges, fill=True, color="0.85", label="before")
+        for position, row in zip(np.linspace(-0.3, 0.3, len(rows)), rows, strict=True):
+            signal = predictions.classes.index(row["signal"])
+            passing = pair_ratio(predictions.scores, signal, background) >= row["threshold"]
+            label = f"{class_name(row['signal'])} at {100 * row['signal_efficiency']:g} %"
+            style = {"label": label, "color": look(signal)["color"]}
+            for axes, true in ((left, signal), (middle, background)):
+                _efficiency(axes, predictions, values, true, edges, passing, position, **style)
+            after = _counts(predictions, values, background, edges, passing)[0]
+            if after.any():
+                right.stairs(_normalized(after), edges, baseline=None, linewidth=1.5, **style)
+        name = class_name(predictions.classes[background])
+        left.set(ylabel="Signal efficiency", ylim=(0, 1.05), xlim=(edges[0], edges[-1]))
+        middle.set_ylabel(f"Efficiency of {name}")
+        right.set(ylabel=f"{name} jets after the cut (normalized)", ylim=(0, None))
+        for axes in (left, middle, right):
+            axes.set_xlabel(f"{observer} [GeV]")
+        legend_beside(right, title="Working point")
+        return save(drawn, path)
+
+
+def _counts(predictions: Predictions, values: Array, true: int, edges: Array, passing: Array | None = None) -> tuple[Array, Array]:
+    """Per bin the sum of weights, and of their squares, of the events of a class (that pass)."""
+    chosen = predictions.labels == true
+    if passing is not None:
+        chosen = chosen & passing
+    weights = np.ones(int(chosen.sum())) if predictions.weights is None else predictions.weights[chosen]
+    return np.histogram(values[chosen], edges, weights=weights)[0], np.histogram(values[chosen], edges, weights=weights**2)[0]
+
+
+def _normalized(counts: Array) -> Array:
+    return counts / (counts.sum() or 1)
+
+
+def _efficiency(
+    axes: Any, predictions: Predictions, values: Array, true: int, edges: Array, passing: Array, position: float, **style: Any
+) -> None:
+    """The passing fraction of the events of one class per bin, with binomial errors.
+
+    position: where in the bin the points stand, in bin widths from its middle, so that curves do not hide each other.
+    """
+    total, squares = _counts(predictions, values, true, edges)
+    passed, _ = _counts(predictions, values, true, edges, passing)
+    shown = (total > 0) & ((passed > 0) | (axes.get_yscale() == "linear"))
+    fraction = passed[shown] / total[shown]
+    effective = total[shown] ** 2 / squares[shown]
+    error = np.sqrt(np.clip(fraction * (1 - fraction), 0, None) / effective)
+    places = (edges[1:] + edges[:-1]) / 2 + position * np.diff(edges)
+    down = np.minimum(error, fraction * 0.95)
+    axes.errorbar(places[shown], fraction, yerr=[down, error], fmt="o:", markersize=5, linewidth=1, elinewidth=1.5, **style)
+
+
+def _edges(values: Array) -> Array:
+    """Ten bins between the 0.5 % and 99.5 % quantiles."""
+    low, high = np.quantile(values[np.isfinite(values)], (0.005, 0.995)) if np.isfinite(values).any() else (0.0, 1.0)
+    return np.linspace(low, high if high > low else low + 1, 11)

@@ -1,0 +1,56 @@
+"""The look of all plots: the field's style (mplhep), drawn without a display, saved as PNG and PDF."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import matplotlib
+import mplhep
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from weaver_tasks.base.files import atomic_path
+
+# Okabe and Ito's colors, told apart with any color vision, then three more for taggers of ten and more classes.
+COLORS = (
+    *("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"),
+    *("#8C564B", "#7A52C7", "#7F7F7F", "#A6C800", "#F0E442"),
+)
+DASHES = ("-", "--", ":", "-.")
+
+
+def look(index: int) -> dict[str, str]:
+    """The color and dashes of the index-th of several curves."""
+    return {"color": COLORS[index % len(COLORS)], "linestyle": DASHES[index // len(COLORS) % len(DASHES)]}
+
+
+@contextlib.contextmanager
+def figure(*, width: float = 10, height: float = 8) -> Iterator[Figure]:
+    """An empty figure in the style, `width` x `height` inches; it belongs to no window and needs no closing."""
+    with matplotlib.rc_context():
+        mplhep.style.use(mplhep.style.CMS)
+        matplotlib.rcParams.update({"font.size": 20, "axes.labelsize": 22, "xtick.labelsize": 18, "ytick.labelsize": 18})
+        yield Figure(figsize=(width, height), layout="constrained")
+
+
+def legend_beside(axes: Axes, *, title: str | None = None, size: float = 16) -> None:
+    """A legend to the right of the axes, where it hides nothing."""
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, title=title, title_fontsize=size, fontsize=size)
+
+
+def save(drawn: Figure, path: Path) -> list[Path]:
+    """Save as `path` (PNG) and beside it as PDF. Returns both."""
+    paths = [path.with_suffix(".png"), path.with_suffix(".pdf")]
+    for target in paths:
+        with atomic_path(target) as temporary:
+            # Without dates, equal plots are equal files.
+            metadata = {"Software": None} if target.suffix == ".png" else {"CreationDate": None}
+            drawn.savefig(temporary, dpi=100, metadata=metadata)
+    return paths
+
+
+def class_name(name: str) -> str:
+    """A class as it is shown: without the `label_` that branches of flags begin with."""
+    return name.removeprefix("label_")

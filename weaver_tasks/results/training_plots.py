@@ -1,0 +1,99 @@
+"""Plots of the training's history, and of a regression."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from weaver_tasks.base.files import read_json
+from weaver_tasks.results.predictions import Predictions
+from weaver_tasks.results.style import COLORS, figure, legend_beside, save
+
+Array = np.ndarray
+History = dict[str, list[dict[str, Any]]]
+
+
+def read_history(folder: Path) -> History:
+    """{"train": […], "val": […]}: the metrics of each finished epoch, in order; epochs that early stopping left out are not in it."""
+    history: History = {"train": [], "val": []}
+    for part, epochs in history.items():
+        paths = [path for path in folder.glob(f"{part}_epoch-*.json") if re.fullmatch(rf"{part}_epoch-\d+\.json", path.name)]
+        read = [read_json(path) for path in paths]
+        epochs += sorted((epoch for epoch in read if not epoch.get("stopped")), key=lambda epoch: epoch["epoch"])
+    return history
+
+
+def plot_training(history: History, best: Mapping[str, Any] | None, path: Path) -> list[Path]:
+    """Loss, the other metric shown (accuracy, or what selected the best epoch) and learning rate against the epoch; the best marked.
+
+    history: of `read_history`. best: the content of best_epoch.json, if there is a best epoch.
+    """
+    epochs = [*history["train"], *history["val"]]
+    chosen = best["metric"] if best and best["metric"] != "loss" else "accuracy"
+    panels = [name for name in ("loss", chosen, "lr") if any(isinstance(epoch.get(name), int | float) for epoch in epochs)]
+    with figure(width=11, height=3.2 * max(len(panels), 1) + 1) as drawn:
+        all_axes = drawn.subplots(max(len(panels), 1), 1, sharex=True, squeeze=False)[:, 0]
+        for name, axes in zip(panels, all_axes, strict=False):
+            _panel(axes, history, name)
+            if best is not None:
+                axes.axvline(best["epoch"], color="0.5", linestyle=":", linewidth=2, label=f"best epoch, {best['epoch']}")
+                if name == best["metric"]:
+                    axes.plot(best["epoch"], best["value"], marker="*", markersize=18, color=COLORS[2], linestyle="", zorder=3)
+        all_axes[-1].set_xlabel("Epoch")
+        all_axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+        all_axes[-1].minorticks_off()
+        if panels:
+            legend_beside(all_axes[0])
+        return save(drawn, path)
+
+
+def _panel(axes: Axes, history: History, name: str) -> None:
+    shown = {"lr": "Learning rate"}.get(name, name.replace("_", " ").capitalize())
+    parts = (("train", "training", "o-"), ("val", "validation", "s-")) if name != "lr" else (("train", "training", "o-"),)
+    for number, (part, label, line) in enumerate(parts):
+        points = [(epoch["epoch"], epoch[name]) for epoch in history[part] if isinstance(epoch.get(name), int | float)]
+        if points:
+            x, y = zip(*points, strict=True)
+            axes.plot(x, y, line, label=label, color=(COLORS[1], COLORS[2])[number], markersize=6)
+    if name == "lr":
+        axes.set_yscale("log")
+    axes.set_ylabel(shown)
+    axes.grid(alpha=0.3)
+
+
+def plot_regression(predictions: Predictions, figures: Mapping[str, Any], path: Path) -> list[Path]:
+    """For each target: predicted against true values, and bias with resolution in bins of the target."""
+    targets: Iterable[tuple[str, Array]] = predictions.targets.items()
+    count = max(len(predictions.targets), 1)
+    with figure(width=18, height=7 * count) as drawn:
+        rows = drawn.subplots(count, 2, squeeze=False)
+        for index, ((name, target), (left, right)) in enumerate(zip(targets, rows, strict=False)):
+            _plane(left, predictions.scores[:, index], target, name)
+            bins = figures["targets"][name]["bins"]
+            centers = np.array([(row["low"] + row["high"]) / 2 for row in bins])
+            widths = np.array([(row["high"] - row["low"]) / 2 for row in bins])
+            bias, resolution = (np.array([row[key] for row in bins]) for key in ("median_bias", "resolution"))
+            right.errorbar(centers, bias, xerr=widths, fmt="o", color=COLORS[1], label="bias (median)")
+            right.errorbar(centers, resolution, xerr=widths, fmt="s", color=COLORS[2], label="resolution (68 %)")
+            right.axhline(0, color="0.5", linewidth=1)
+            right.set(xlabel=f"True {name}", ylabel=f"Predicted - true {name}")
+            right.margins(y=0.3)
+            right.legend(loc="upper left", ncols=2)
+        return save(drawn, path)
+
+
+def _plane(axes: Axes, predicted: Array, target: Array, name: str) -> None:
+    finite = np.isfinite(predicted) & np.isfinite(target)
+    low, high = np.quantile(np.concatenate([predicted[finite], target[finite]]), (0.005, 0.995)) if finite.any() else (0.0, 1.0)
+    span = [[low, high], [low, high]] if high > low else [[low - 1, low + 1]] * 2
+    image = axes.hist2d(target[finite], predicted[finite], bins=50, range=span, cmap="viridis", cmin=1)[3]
+    axes.plot(span[0], span[0], color="0.5", linestyle="--", linewidth=1)
+    axes.set(xlabel=f"True {name}", ylabel=f"Predicted {name}")
+    assert axes.figure is not None
+    axes.figure.colorbar(image, ax=axes, label="Jets")
