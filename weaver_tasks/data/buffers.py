@@ -1,0 +1,35 @@
+"""Memory for batches that is used again as soon as nobody holds the batch any more."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections import defaultdict
+from collections.abc import Callable
+
+import numpy as np
+
+
+class BufferPool:
+    """Gives out float32 arrays. Fresh memory for each batch would cost as much as filling it: the system clears it first.
+
+    The memory of an array comes back when the array, every view of it and every tensor made of it are gone: so a batch stays
+    valid for as long as anyone has it. With an asynchronous copy to a GPU, hold the batch until the copy is done.
+    allocate: called as numpy.empty is; an array in pinned memory makes copies to a GPU faster.
+    """
+
+    def __init__(self, allocate: Callable[..., np.ndarray] = np.empty) -> None:
+        self._allocate = allocate
+        self._free: dict[str, list[np.ndarray]] = defaultdict(list)
+
+    def array(self, name: str, capacity: int, shape: tuple[int, ...]) -> np.ndarray:
+        """An array of `shape`, its values arbitrary, at the start of a buffer of `capacity` floats. One capacity per name."""
+        free = self._free[name]
+        try:
+            buffer = free.pop()
+        except IndexError:
+            buffer = self._allocate(max(1, capacity), dtype=np.float32)
+        # Not a view of the buffer in numpy's sense: all views made of this array keep this array, and only it, alive.
+        array = np.frombuffer(memoryview(buffer), dtype=np.float32, count=math.prod(shape)) if math.prod(shape) else np.empty(0, np.float32)
+        weakref.finalize(array, free.append, buffer).atexit = False
+        return array.reshape(shape)
