@@ -36,6 +36,12 @@ def save_companion(path: Path, content: Mapping[str, Any], *, state: Path) -> No
         torch.save({**_on_cpu(content), "state_checksum": file_checksum(state)}, temporary)
 
 
+def save_tensors(path: Path, content: Mapping[str, Any]) -> None:
+    """Write tensors and plain values (on the CPU), atomically."""
+    with atomic_path(path) as temporary:
+        torch.save(_on_cpu(content), temporary)
+
+
 def load_tensors(path: Path) -> dict[str, Any]:
     """A file of torch.save, on the CPU. Raises CheckpointError when it is missing or damaged."""
     try:

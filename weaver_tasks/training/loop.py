@@ -54,12 +54,16 @@ class Task:
 
 @dataclass(kw_only=True)
 class Engine:
-    """A model (bare, on the device of the task) and what trains it, on one rank."""
+    """A model (bare, on the device of the task) and what trains it, on one rank.
+
+    scheduler: a torch scheduler that the network's own init_opt made; None: the rates of the epoch are applied.
+    """
 
     task: Task
     model: nn.Module
     optimizer: torch.optim.Optimizer
     clip_grad_norm: float = math.inf
+    scheduler: Any = None
     scaler: torch.amp.GradScaler | None = field(init=False)
     runner: nn.Module = field(init=False)
 
@@ -71,6 +75,11 @@ class Engine:
         self._compiled = compiled(self.model, self.settings)
         self._optimizer_step = torch.compile(self.optimizer.step) if self.settings.compile_optimizer else self.optimizer.step
         self.join()
+
+    @property
+    def schedules_steps(self) -> bool:
+        """Whether `scheduler` is stepped after every step, in weaver's way of saying so, rather than after every epoch."""
+        return bool(getattr(self.scheduler, "_update_per_step", False))
 
     def join(self) -> None:
         """(Re)join the ranks' gradients.
@@ -125,6 +134,7 @@ class Watch:
     samples: int | None = None
     describe: Callable[[Any], str] = lambda batch: f"{len(batch.entry)} events"
     scalars: StepScalars | None = None
+    steps_before: int = 0
     on_step: Callable[[int, Any, Tally], None] | None = None
 
 
@@ -153,17 +163,23 @@ def train(
         if sums:
             bar.advance(int(sums["events"]) * world_size())
         for batch in batches:
-            apply_rates(engine.optimizer, step_rates(rates, done, steps), lr=engine.settings.lr)
+            if engine.scheduler is None:
+                apply_rates(engine.optimizer, step_rates(rates, done, steps), lr=engine.settings.lr)
             result, norm = engine.step(batch)
             events = len(batch.entry)
             fetched = tally.add(done, batch, events, result)
             done += 1
             bar.advance(events * world_size(), **(_shown(tally, engine) if fetched else {}))
             if watch.scalars is not None and fetched:
-                watch.scalars(done, {"loss": tally.last_loss, "lr": _lr(engine), "gradient_norm": float(norm)})
+                watch.scalars(watch.steps_before + done, {"loss": tally.last_loss, "lr": _lr(engine), "gradient_norm": float(norm)})
+            if engine.scheduler is not None and engine.schedules_steps:
+                engine.scheduler.step()
             if watch.on_step is not None:
                 watch.on_step(done, batch, tally)
-    return {**tally.over_ranks(), "lr": _lr(engine), "steps": done}
+    lr = _lr(engine)
+    if engine.scheduler is not None and not engine.schedules_steps:
+        engine.scheduler.step()
+    return {**tally.over_ranks(), "lr": lr, "steps": done}
 
 
 def _lr(engine: Engine) -> float:

@@ -1,0 +1,252 @@
+"""Train one epoch, or several in a row, each from the complete state that the epoch before left.
+
+Epochs that are in the journal already (checkpoints/.journal) are only published under their names, in a fraction of a second.
+For what is missing this process trains, or, with `training.ranks` and `training.nodes`, starts the ranks that do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from weaver_tasks.base.command_line import run_command, stage_parser, task
+from weaver_tasks.base.files import exclusive, read_json
+from weaver_tasks.base.hashing import digest
+from weaver_tasks.base.lifetime import end_with_workflow
+from weaver_tasks.base.record import TaskRecord
+from weaver_tasks.base.source_digest import source_digest
+from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration
+from weaver_tasks.training.journal import Journal, epoch_digest, epoch_uses
+from weaver_tasks.training.launch import is_first_rank, is_rank, run_ranks
+from weaver_tasks.training.schedules import Rates, epoch_rates
+from weaver_tasks.training.selection import should_stop
+from weaver_tasks.training.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    import torch
+
+    from weaver_tasks.training.trainer import Trainer
+
+logger = logging.getLogger("weaver_tasks")
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = stage_parser("train_epoch", __doc__)
+    parser.add_argument("--data-config", type=Path, required=True, help="data_config.auto.yaml")
+    parser.add_argument("--custom-functions", type=Path, help="functions that the data configuration's expressions use")
+    parser.add_argument("--inputs", type=Path, required=True, help="the manifest of input files")
+    parser.add_argument("--network", type=Path, required=True, help="the network configuration (Python)")
+    parser.add_argument("--epochs", type=int, nargs="+", required=True, metavar="N", help="the epochs to train, consecutive, from 0")
+    parser.add_argument("--checkpoints", type=Path, required=True, metavar="FOLDER", help="where checkpoints are")
+    parser.add_argument("--metrics", type=Path, required=True, metavar="FOLDER", help="where metrics are")
+    parser.add_argument("--validation", type=Path, nargs="*", default=[], metavar="FILE", help="val_epoch-<n>.json, for early stopping")
+    arguments = parser.parse_args(argv)
+    training = TrainingSettings.of(arguments.settings)
+    work = Work(arguments, training)
+    if not is_rank() and training.ranks * training.nodes > 1 and work.missing():
+        end_with_workflow()
+        given = sys.argv[1:] if argv is None else argv
+        raise SystemExit(run_ranks("weaver_tasks.train_epoch", given, ranks=training.ranks, nodes=training.nodes))
+    if not is_rank() and training.nodes > 1 and os.environ.get("SLURM_NODEID", "0") != "0":
+        return
+    with task(arguments, first_rank=is_first_rank()) as record:
+        lock = exclusive(arguments.checkpoints / ".lock") if is_first_rank() else contextlib.nullcontext()
+        with lock:
+            work.run(record)
+
+
+class Link(NamedTuple):
+    """One epoch of the chain. rates None: early stopping says that it is not to be trained."""
+
+    epoch: int
+    digest: str
+    before: str
+    rates: Rates | None
+
+
+class Work:
+    """The epochs that were asked for, with their chained digests."""
+
+    def __init__(self, arguments: argparse.Namespace, training: TrainingSettings) -> None:
+        self.arguments, self.training = arguments, training
+        self.journal = Journal(arguments.checkpoints, arguments.metrics)
+        self.configuration = load_data_configuration(arguments.data_config, custom_functions=arguments.custom_functions)
+        self.manifest = read_json(arguments.inputs)
+        self.validations = [read_json(path) for path in arguments.validation]
+        self.before = self.journal.published_digest(arguments.epochs[0] - 1)
+        self.links = list(self._chain())
+
+    def _chain(self) -> Iterator[Link]:
+        settings = self.arguments.settings
+        uses = epoch_uses(
+            settings,
+            data=[self.manifest["digest"], _meaning(self.configuration)],
+            network=source_digest(self.arguments.network),
+            whole_schedule=_makes_schedule(self.arguments.network),
+        )
+        before = self.before
+        for epoch in self.arguments.epochs:
+            rates = None if self._stops(epoch) else self._rates(epoch)
+            own = digest(before, "stopped") if rates is None else epoch_digest(before, epoch=epoch, rates=rates, uses=uses)
+            yield Link(epoch, own, before, rates)
+            before = own
+
+    def _rates(self, epoch: int) -> Rates:
+        given = (self.arguments.settings.get("epochs") or {}).get(str(epoch)) or {}
+        if "rates" in given:
+            return given["rates"]
+        scheduler = self.training.scheduler or {}
+        horizon = scheduler.get("horizon") or self.training.epochs
+        return epoch_rates(scheduler.get("name"), horizon=horizon, warmup=scheduler.get("warmup") or 0, epoch=epoch)
+
+    def _stops(self, epoch: int) -> bool:
+        early = self.training.early_stopping
+        if not early:
+            return False
+        validation = self.arguments.settings.get("validation") or {}
+        metric, mode = validation.get("metric", "accuracy"), validation.get("mode", "max")
+        return should_stop(self.validations, epoch=epoch, patience=early["patience"], metric=metric, mode=mode)
+
+    def missing(self) -> list[int]:
+        """The epochs that have to be trained."""
+        return [epoch for epoch, own, _, rates in self.links if rates is not None and not self.journal.is_finished(own)]
+
+    def run(self, record: TaskRecord) -> None:
+        missing = self.missing()
+        found = [epoch for epoch, _, _, rates in self.links if rates is not None and epoch not in missing]
+        if not missing:
+            for epoch, own, _, rates in self.links:
+                self._publish(epoch, own, rates, record)
+        else:
+            self._train(missing, record)
+        stopped = [epoch for epoch, _, _, rates in self.links if rates is None]
+        record.note(trained_epochs=missing, epochs_from_journal=found, stopped_epochs=stopped)
+        if found:
+            logger.info("found finished in the journal: epoch %s", ", ".join(map(str, found)))
+        if stopped:
+            logger.info("stopped early: epoch %s", ", ".join(map(str, stopped)))
+
+    def _train(self, missing: list[int], record: TaskRecord) -> None:
+        # Torch is imported here, not above: publishing a finished epoch does not wait for it.
+        from weaver_tasks.training.device import choose_device, prepare_process
+        from weaver_tasks.training.distributed import from_first_rank, joined_ranks
+        from weaver_tasks.training.trainer import EpochTask
+        from weaver_tasks.training.validation import described
+
+        device = choose_device(self.training.device)
+        prepare_process(self.training, device, cache=self.arguments.checkpoints / ".compiled")
+        with joined_ranks(device):
+            # The first rank holds the lock: what it found missing is what all of them train.
+            missing = from_first_rank(missing)
+            trainer = make_trainer(self, device, record)
+            for epoch, own, before, rates in self.links:
+                if epoch in missing and rates is not None:
+                    metrics = trainer.train(EpochTask(epoch=epoch, digest=own, previous=before, rates=rates))
+                    if is_first_rank():
+                        logger.info("epoch %d: %s, %.0f jets/s", epoch, described(metrics), metrics["samples_per_second"])
+                if is_first_rank():
+                    self._publish(epoch, own, rates, record)
+                from_first_rank(None)  # the other ranks read no checkpoint before it is published
+
+    def _publish(self, epoch: int, own: str, rates: Rates | None, record: TaskRecord) -> None:
+        for path in self.journal.publish_stopped(epoch, own) if rates is None else self.journal.publish(epoch, own):
+            record.wrote(path)
+
+
+def _meaning(configuration: DataConfiguration) -> str:
+    """A digest of what training takes from the resolved data configuration: standardization, weights, inputs, labels."""
+    return digest(configuration.input_slice(), configuration.weights_slice())
+
+
+def _makes_schedule(network: Path) -> bool:
+    """Whether the network configuration defines init_opt, and so makes its own optimizer and schedule."""
+    return any(isinstance(node, ast.FunctionDef) and node.name == "init_opt" for node in ast.parse(network.read_text()).body)
+
+
+def make_trainer(work: Work, device: torch.device, record: TaskRecord) -> Trainer:
+    """The network of this run, its optimizer and its data, on one rank."""
+    from weaver_tasks.data.loader import EpochLoader
+    from weaver_tasks.networks.loading import load_network
+    from weaver_tasks.networks.weights import load_weights
+    from weaver_tasks.training.distributed import rank, world_size
+    from weaver_tasks.training.loop import Engine, Task
+    from weaver_tasks.training.losses import default_loss
+    from weaver_tasks.training.optimizers import build_optimizer
+    from weaver_tasks.training.trainer import Trainer
+    from weaver_tasks.training.weaver_adapter import custom_epoch, optimizer_of_network
+
+    arguments, training, configuration = work.arguments, work.training, work.configuration
+    settings = arguments.settings
+    seed = settings.get("seed", 1)
+    options = settings.get("network") or {}
+    network = load_network(
+        record.read(arguments.network),
+        configuration,
+        options.get("options"),
+        use_amp=training.amp is not None,
+        compile_model=bool(training.compile),
+        weaver_imports=options.get("weaver_imports") or "own",
+    )
+    load_weights(network.model, None, freeze=options.get("freeze_weights") or ())
+    model = network.model.to(device)
+
+    def open_batches(epoch: int, position: Any) -> EpochLoader:
+        return EpochLoader(
+            work.manifest,
+            configuration,
+            settings,
+            split="train",
+            seed=seed,
+            epoch=epoch,
+            rank=rank(),
+            world_size=world_size(),
+            position=position,
+            threads=training.threads,
+        )
+
+    loss = network.loss if network.loss is not None else default_loss(training.task)
+    task_of = Task(
+        settings=training,
+        device=device,
+        input_names=configuration.input_names,
+        label_names=configuration.label_names,
+        loss_function=loss.to(device) if hasattr(loss, "to") else loss,
+    )
+    if network.init_opt is None:
+        optimizer, clip = build_optimizer(
+            model, training.optimizer.get("name", "ranger"), training.optimizer.get("options") or {}, lr=training.lr
+        )
+        scheduler = None
+    else:
+        first = next(link.epoch for link in work.links)
+        optimizer, clip, scheduler = optimizer_of_network(network, training, steps=open_batches(first, None).steps)
+    engine = Engine(task=task_of, model=model, optimizer=optimizer, clip_grad_norm=clip, scheduler=scheduler)
+    return Trainer(
+        engine=engine,
+        journal=work.journal,
+        seed=seed,
+        open_batches=open_batches,
+        describe=lambda batch: describe_batch(batch, work.manifest),
+        custom=custom_epoch(network, engine, configuration) if network.train_fn is not None else None,
+    )
+
+
+def describe_batch(batch: Any, manifest: dict[str, Any]) -> str:
+    """The files and entries of a batch, the first few of each."""
+    parts = []
+    for index in dict.fromkeys(batch.file.tolist()):
+        entries = batch.entry[batch.file == index].tolist()
+        shown = ", ".join(map(str, entries[:5])) + (" …" if len(entries) > 5 else "")
+        parts.append(f"{manifest['files'][index]['source']} entries {shown}")
+    return "; ".join(parts[:5]) + (f"; and {len(parts) - 5} files more" if len(parts) > 5 else "")
+
+
+if __name__ == "__main__":
+    run_command(main)

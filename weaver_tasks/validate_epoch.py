@@ -1,0 +1,124 @@
+"""Score the validation events with the network of one epoch.
+
+By default every event counts once; with `validation.reweight` events are drawn as in training. The result does not depend on the
+number of ranks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+from weaver_tasks.base.command_line import run_command, stage_parser, task
+from weaver_tasks.base.files import read_json, write_json
+from weaver_tasks.base.lifetime import end_with_workflow
+from weaver_tasks.base.record import TaskRecord
+from weaver_tasks.training.launch import is_first_rank, is_rank, run_ranks
+from weaver_tasks.training.settings import TrainingSettings
+
+logger = logging.getLogger("weaver_tasks")
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = stage_parser("validate_epoch", __doc__)
+    parser.add_argument("--data-config", type=Path, required=True, help="data_config.auto.yaml")
+    parser.add_argument("--custom-functions", type=Path, help="functions that the data configuration's expressions use")
+    parser.add_argument("--inputs", type=Path, required=True, help="the manifest of input files")
+    parser.add_argument("--network", type=Path, required=True, help="the network configuration (Python)")
+    parser.add_argument("--state", type=Path, required=True, help="the weights, net_epoch-<n>_state.pt")
+    parser.add_argument("--epoch", type=int, required=True, metavar="N", help="the epoch that they are of")
+    parser.add_argument("--training-metrics", type=Path, help="train_epoch-<n>.json (default: the one beside --output)")
+    parser.add_argument("--output", type=Path, required=True, help="write the metrics here")
+    arguments = parser.parse_args(argv)
+    training = TrainingSettings.of(arguments.settings)
+    if _was_stopped(arguments):
+        with task(arguments, first_rank=is_first_rank()) as record:
+            write_json(arguments.output, {"epoch": arguments.epoch, "stopped": True})
+            record.wrote(arguments.output)
+            logger.info("epoch %d was stopped early: nothing to validate", arguments.epoch)
+        return
+    if not is_rank() and training.ranks * training.nodes > 1:
+        end_with_workflow()
+        given = sys.argv[1:] if argv is None else argv
+        raise SystemExit(run_ranks("weaver_tasks.validate_epoch", given, ranks=training.ranks, nodes=training.nodes))
+    with task(arguments, first_rank=is_first_rank()) as record:
+        metrics = validate_one(arguments, training, record)
+        if is_first_rank():
+            write_json(arguments.output, metrics)
+            record.wrote(arguments.output)
+
+
+def _was_stopped(arguments: argparse.Namespace) -> bool:
+    trained = arguments.training_metrics or arguments.output.with_name(f"train_epoch-{arguments.epoch}.json")
+    return trained.exists() and bool(read_json(trained).get("stopped"))
+
+
+def validate_one(arguments: argparse.Namespace, training: TrainingSettings, record: TaskRecord) -> dict[str, Any]:
+    """The metrics of one epoch over the events of all ranks."""
+    from weaver_tasks.data.configuration import load_data_configuration
+    from weaver_tasks.networks.loading import load_network
+    from weaver_tasks.training import checkpoint
+    from weaver_tasks.training.device import choose_device, compiled, prepare_process, seed_generators
+    from weaver_tasks.training.distributed import joined_ranks, rank
+    from weaver_tasks.training.loop import Task
+    from weaver_tasks.training.losses import default_loss
+    from weaver_tasks.training.validation import described, validate
+    from weaver_tasks.training.weaver_adapter import evaluate_by_network
+
+    settings = arguments.settings
+    options = settings.get("network") or {}
+    configuration = load_data_configuration(arguments.data_config, custom_functions=arguments.custom_functions)
+    manifest = read_json(record.read(arguments.inputs))
+    device = choose_device(training.device)
+    prepare_process(training, device, cache=arguments.state.parent / ".compiled")
+    with joined_ranks(device):
+        network = load_network(
+            record.read(arguments.network),
+            configuration,
+            options.get("options"),
+            use_amp=training.amp is not None,
+            compile_model=bool(training.compile),
+            weaver_imports=options.get("weaver_imports") or "own",
+        )
+        checkpoint.load_state(network.model, record.read(arguments.state))
+        seed_generators(settings.get("seed", 1), "validation", rank())
+        batches = _validation_batches(arguments, training, configuration, manifest)
+        loss = network.loss if network.loss is not None else default_loss(training.task)
+        asked = Task(
+            settings=training,
+            device=device,
+            input_names=configuration.input_names,
+            label_names=configuration.label_names,
+            loss_function=loss.to(device) if hasattr(loss, "to") else loss,
+        )
+        model = compiled(network.model.to(device), training)
+        if network.evaluate_fn is not None:
+            metrics = evaluate_by_network(network, asked, model, batches, configuration, epoch=arguments.epoch)
+        else:
+            metrics = validate(asked, model, batches, description=f"validation {arguments.epoch}", samples=batches.samples)
+    logger.info("epoch %d: %s", arguments.epoch, described(metrics))
+    return {"epoch": arguments.epoch, **metrics, "device": str(device.type), "threads": training.threads}
+
+
+def _validation_batches(arguments: argparse.Namespace, training: TrainingSettings, configuration: Any, manifest: dict[str, Any]) -> Any:
+    from weaver_tasks.data.loader import EpochLoader
+    from weaver_tasks.training.distributed import rank, world_size
+
+    return EpochLoader(
+        manifest,
+        configuration,
+        arguments.settings,
+        split="val",
+        seed=arguments.settings.get("seed", 1),
+        epoch=arguments.epoch,
+        rank=rank(),
+        world_size=world_size(),
+        threads=training.threads,
+    )
+
+
+if __name__ == "__main__":
+    run_command(main)
