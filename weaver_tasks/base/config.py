@@ -12,7 +12,7 @@ import yaml
 
 from weaver_tasks.base.errors import ConfigError
 from weaver_tasks.base.maps import merge
-from weaver_tasks.base.schemas import load_schema, validate
+from weaver_tasks.base.schemas import load_schema, read_yaml, validate
 
 Schema = dict[str, Any]
 
@@ -21,12 +21,7 @@ def read_config(paths: list[Path]) -> dict[str, Any]:
     """Read one or several configuration files, the later ones winning key by key. Raises ConfigError."""
     merged: dict[str, Any] = {}
     for path in paths:
-        try:
-            document = yaml.safe_load(path.read_text())
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot be read ({error.strerror}). Give --config a configuration file.") from error
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{path}: not valid YAML: {error}") from error
+        document = read_yaml(path)
         if not isinstance(document, dict):
             raise ConfigError(f"{path}: holds no keys. See config/README.md for those there are.")
         merged = merge(merged, document)

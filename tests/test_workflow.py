@@ -1,0 +1,278 @@
+"""The whole chain through Snakemake, on real jets: what it makes, what reruns, what survives a kill."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import uproot
+import yaml
+
+pytestmark = pytest.mark.filterwarnings("default")
+
+CLASSES = {"QCD": "ZJetsToNuNu", "Hbb": "HToBB", "Tbl": "TTBarLep"}
+
+
+def configuration(jets: Path, repository: Path) -> dict:
+    """A small run: three classes, a small PFN, three epochs."""
+    return {
+        "run": "small",
+        "data": {
+            "config": "data.yaml",
+            "train": {name: str(jets / "train" / f"{process}.root") for name, process in CLASSES.items()},
+            "test": {"all": [str(jets / "test" / f"{process}.root") for process in CLASSES.values()]},
+        },
+        "network": {
+            "config": str(repository / "config" / "networks" / "pfn.py"),
+            "options": {"Phi_sizes": [16, 16], "F_sizes": [16]},
+        },
+        "training": {"epochs": 3, "batch_size": 32, "lr": 0.005, "threads": 1, "scheduler": {"name": "none"}},
+    }
+
+
+def data_configuration(repository: Path) -> dict:
+    document = yaml.safe_load((repository / "config" / "data" / "demo.yaml").read_text())
+    classes = [f"label_{name}" for name in CLASSES]
+    document["labels"]["value"] = classes
+    document["weights"] |= {"reweight_classes": classes, "class_weights": [1, 1, 1]}
+    for group in document["inputs"].values():
+        group["length"] = 64
+    return document
+
+
+class Run:
+    """A working folder with a configuration, and Snakemake in it."""
+
+    def __init__(self, folder: Path, repository: Path, jets: Path) -> None:
+        self.folder = folder
+        self.repository = repository
+        self.config = configuration(jets, repository)
+        self.data = data_configuration(repository)
+        self.results = folder / "results" / "small"
+
+    def command(self, *options: str) -> list[str]:
+        (self.folder / "config.yaml").write_text(yaml.safe_dump(self.config, sort_keys=False))
+        (self.folder / "data.yaml").write_text(yaml.safe_dump(self.data, sort_keys=False))
+        snakefile = self.repository / "workflow" / "Snakefile"
+        return [
+            *(sys.executable, "-m", "snakemake", "--snakefile", str(snakefile), "--directory", str(self.folder)),
+            *("--configfile", str(self.folder / "config.yaml"), "--cores", "2", *options),
+        ]
+
+    def snakemake(self, *options: str, code: int = 0) -> str:
+        done = subprocess.run(self.command(*options), capture_output=True, text=True, cwd=self.folder)
+        output = done.stdout + done.stderr
+        assert done.returncode == code, output
+        return output
+
+    def planned(self, *options: str) -> dict[str, int]:
+        """How often each rule would run now."""
+        output = self.snakemake("--dry-run", *options)
+        if "Nothing to be done" in output:
+            return {}
+        table = output.rpartition("Job stats:")[2].splitlines()[3:]
+        counts = {}
+        for line in table:
+            if not line.strip():
+                break
+            rule, count = line.split()
+            counts[rule] = int(count)
+        return {rule: count for rule, count in counts.items() if rule not in ("all", "total")}
+
+    def trained(self) -> dict[int, str]:
+        """epoch -> the digest of what was trained."""
+        return {
+            epoch: json.loads((self.results / f"metrics/train_epoch-{epoch}.json").read_text())["digest"]
+            for epoch in range(self.config["training"]["epochs"])
+        }
+
+    def state(self, name: str) -> dict[str, torch.Tensor]:
+        return torch.load(self.results / "checkpoints" / f"{name}_state.pt", weights_only=True)
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, repository, jets) -> Run:
+    """A finished run. Tests that change it put it back, or only look at what would run."""
+    run = Run(tmp_path_factory.mktemp("finished"), repository, jets)
+    run.snakemake()
+    return run
+
+
+def test_the_chain_leaves_every_artefact(finished):
+    expected = """files.json inputs.json standardization.json reweighting.json reweighting.png data_config.auto.yaml
+        staged/train/QCD/ZJetsToNuNu.arrow checkpoints/init_state.pt checkpoints/init_optimizer.pt
+        checkpoints/net_epoch-2_state.pt checkpoints/net_epoch-2_optimizer.pt metrics/train_epoch-2.json metrics/val_epoch-2.json
+        best_epoch.json checkpoints/net_best_epoch_state.pt checkpoints/net_best_epoch_optimizer.pt predictions/all.root
+        evaluation/metrics.json evaluation/roc.png evaluation/confusion.png evaluation/scores.png evaluation/training.png
+        export/model.onnx export/preprocess.json export/parity.json provenance/ro-crate-metadata.json"""
+    assert [name for name in expected.split() if not (finished.results / name).exists()] == []
+
+
+def test_predictions_are_in_the_order_of_the_source_files(finished, jets):
+    source = []
+    for process in CLASSES.values():
+        with uproot.open(jets / "test" / f"{process}.root") as file:
+            source += file["tree"]["jet_pt"].array(library="np").tolist()
+    with uproot.open(finished.results / "predictions" / "all.root") as file:
+        events = file["Events"]
+        assert events["jet_pt"].array(library="np").tolist() == source
+        scores = [events[f"score_label_{name}"].array(library="np") for name in CLASSES]
+    assert abs(sum(scores) - 1).max() < 1e-5
+
+
+def test_a_finished_run_has_nothing_to_do(finished):
+    assert finished.planned() == {}
+
+
+def test_the_exported_model_agrees(finished):
+    parity = json.loads((finished.results / "export/parity.json").read_text())
+    assert parity["max_abs_difference"] <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("change", "reruns", "keeps"),
+    [
+        ("comment", set(), {"stage_inputs", "train_epoch"}),
+        ("performance", set(), {"train_epoch"}),
+        ("metric", {"select_best_epoch", "predict", "evaluate", "export_onnx"}, {"train_epoch", "validate_epoch", "stage_inputs"}),
+        ("network", {"init_model", "train_epoch", "select_best_epoch"}, {"stage_inputs", "standardize", "reweight"}),
+        ("learning rate", {"init_model", "train_epoch"}, {"stage_inputs", "standardize", "reweight"}),
+        ("selection", {"stage_inputs", "standardize", "train_epoch"}, set()),
+        ("observers", {"stage_inputs", "predict"}, {"standardize", "train_epoch"}),
+        ("more epochs", {"train_epoch", "select_best_epoch"}, {"stage_inputs", "init_model"}),
+    ],
+)
+def test_exactly_what_would_give_another_result_reruns(finished, change, reruns, keeps):
+    config, data = json.dumps(finished.config), json.dumps(finished.data)
+    try:
+        if change == "comment":
+            finished.command()
+            for name in ("config.yaml", "data.yaml"):
+                path = finished.folder / name
+                path.write_text("# a comment\n" + path.read_text())
+            finished.command = lambda *options, command=finished.command(): [*command, *options]
+            for name in ("config.yaml", "data.yaml"):
+                path = finished.folder / name
+                path.write_text("# a comment\n" + path.read_text())
+        elif change == "performance":
+            finished.config["loading"] = {"num_workers": 2, "prefetch": 2}
+        elif change == "metric":
+            finished.config["validation"] = {"metric": "loss"}
+        elif change == "network":
+            finished.config["network"]["options"] = {"Phi_sizes": [8, 8], "F_sizes": [8]}
+        elif change == "learning rate":
+            finished.config["training"]["lr"] = 0.001
+        elif change == "selection":
+            finished.data["selection"] = "jet_pt > 550"
+        elif change == "observers":
+            finished.data["observers"] = ["jet_pt"]
+        elif change == "more epochs":
+            finished.config["training"]["epochs"] = 5
+        planned = finished.planned()
+    finally:
+        finished.config, finished.data = json.loads(config), json.loads(data)
+        finished.__dict__.pop("command", None)
+    assert reruns <= planned.keys()
+    assert not keeps & (planned.keys() - reruns)
+    if change == "more epochs":
+        assert planned["train_epoch"] == 2
+    if not reruns:
+        assert planned == {}
+
+
+def test_a_killed_run_continues_to_the_same_bits(finished, tmp_path, repository, jets):
+    run = Run(tmp_path, repository, jets)
+    process = subprocess.Popen(run.command(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path, start_new_session=True)
+    # In the middle of the second epoch's job.
+    while not (run.results / "checkpoints/net_epoch-0_state.pt").exists():
+        assert process.poll() is None
+        time.sleep(0.1)
+    time.sleep(2)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    first = json.loads((run.results / "metrics/train_epoch-0.json").read_text())
+    run.snakemake()
+    assert json.loads((run.results / "metrics/train_epoch-0.json").read_text()) == first
+    for epoch in range(3):
+        assert same(run.state(f"net_epoch-{epoch}"), finished.state(f"net_epoch-{epoch}"))
+    assert (run.results / "best_epoch.json").read_text() == (finished.results / "best_epoch.json").read_text()
+
+
+def test_an_interrupted_run_continues_to_the_same_bits(finished, tmp_path, repository, jets):
+    run = Run(tmp_path, repository, jets)
+    process = subprocess.Popen(run.command(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path, start_new_session=True)
+    while not (run.results / "checkpoints/net_epoch-0_state.pt").exists():
+        assert process.poll() is None
+        time.sleep(0.1)
+    time.sleep(1.5)
+    # Ctrl-C reaches the whole process group.
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(timeout=60) != 0
+    run.snakemake()
+    for epoch in range(3):
+        assert same(run.state(f"net_epoch-{epoch}"), finished.state(f"net_epoch-{epoch}"))
+
+
+def test_epochs_of_one_job_are_those_of_several(finished, tmp_path, repository, jets):
+    run = Run(tmp_path, repository, jets)
+    run.config["training"]["epochs_per_job"] = 2
+    run.snakemake("--until", "select_best_epoch")
+    assert run.trained() == finished.trained()
+    for epoch in range(3):
+        assert same(run.state(f"net_epoch-{epoch}"), finished.state(f"net_epoch-{epoch}"))
+
+
+def mistakes() -> dict:
+    return {
+        "wrong path": lambda run: run.config["data"]["train"].update(QCD="nowhere/x.root"),
+        "empty glob": lambda run: run.config["data"]["train"].update(QCD="nowhere/*.root"),
+        "misspelt key": lambda run: run.config["training"].update(epoch=3),
+        "misspelt key of the data configuration": lambda run: run.data.update(selektion="jet_pt > 500"),
+        "missing network": lambda run: run.config["network"].update(config="nowhere.py"),
+        "missing branch": lambda run: run.data["new_variables"].update(part_pt="np.hypot(part_px, part_pyy)"),
+        "truncated file": truncate,
+        "no class matching": lambda run: run.data["labels"].update(value=["label_QCD", "label_Hbb", "label_Zqq"]),
+    }
+
+
+def truncate(run: Run) -> None:
+    whole = Path(run.config["data"]["train"]["QCD"])
+    cut = run.folder / "cut.root"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    run.config["data"]["train"]["QCD"] = str(cut)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "words"),
+    [
+        ("wrong path", ["data.train.QCD", "nowhere/x.root"]),
+        ("empty glob", ["data.train.QCD", "nowhere/*.root", "no file"]),
+        ("misspelt key", ["training.epoch", "Did you mean: epochs"]),
+        ("misspelt key of the data configuration", ["data.yaml", "selektion", "selection"]),
+        ("missing network", ["network.config", "nowhere.py"]),
+        ("missing branch", ["part_pyy", "part_py", ".root"]),
+        ("truncated file", ["cut.root"]),
+        ("no class matching", ["label"]),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(tmp_path, repository, jets, mistake, words):
+    run = Run(tmp_path, repository, jets)
+    mistakes()[mistake](run)
+    done = subprocess.run(run.command("--until", "gather_fitting_inputs"), capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode != 0
+    errors = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("ERROR: ")]
+    assert errors, done.stderr
+    for word in words:
+        assert word in errors[0], errors[0]
+    assert "Traceback" not in done.stderr
+    assert not list(run.folder.glob("results/**/.*.arrow"))
+    assert not (run.results / "staged" / "fitting.json").exists()

@@ -1,0 +1,156 @@
+"""YAML files read, and checked against the JSON schemas of this project, with errors of one line."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import yaml
+
+from weaver_tasks.base.errors import ConfigError, WeaverTasksError, nearest
+
+_PACKAGE = Path(__file__).parent.parent
+_MOST_NODES = 5_000_000
+_DEEPEST = 60
+
+
+def read_yaml(path: str | os.PathLike[str], *, error: type[WeaverTasksError] = ConfigError) -> Any:
+    """The content of a YAML file. Raises `error` naming file, line and column when it cannot be read.
+
+    Keys are strings; a document that contains itself, or that aliases blow up, is refused.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as cause:
+        raise error(f"{path}: cannot be read ({cause.strerror}). Correct the path or the permissions.") from cause
+    except UnicodeDecodeError as cause:
+        raise error(f"{path}: not a text file in UTF-8 (byte {cause.start}). Save it as UTF-8.") from cause
+    try:
+        document = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except yaml.MarkedYAMLError as cause:
+        mark = cause.problem_mark or cause.context_mark
+        place = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
+        raise error(f"{path}:{place} not valid YAML ({_one_line(cause.problem or cause.context)}). Mind indentation, colons and quotes.") from None
+    except yaml.YAMLError as cause:
+        raise error(f"{path}: not valid YAML ({_one_line(cause)}).") from None
+    except (ValueError, RecursionError, TypeError) as cause:
+        # A tag's value that is none (!!int x, a date such as 2020-13-01), or nesting without end.
+        raise error(f"{path}: not valid YAML ({_one_line(cause)}).") from None
+    _check_plain(document, path, error)
+    return document
+
+
+def _one_line(problem: object) -> str:
+    return " ".join(str(problem).split())[:200]
+
+
+def _check_plain(document: Any, path: str | os.PathLike[str], error: type[WeaverTasksError]) -> None:
+    """Refuse what plain data is not: keys that are no strings, cycles, aliases of aliases that expand without end."""
+    pending: list[tuple[Any, str, int]] = [(document, "", 0)]
+    nodes = 0
+    while pending:
+        node, key, depth = pending.pop()
+        nodes += 1
+        if nodes > _MOST_NODES or depth > _DEEPEST:
+            raise error(f"{path}: key '{key[:80]}': nested too deep, or too large. Write it without anchors and aliases.")
+        if isinstance(node, dict):
+            for name, value in node.items():
+                if not isinstance(name, str):
+                    raise error(f"{path}: key {name!r} of '{key or 'the document'}' is no text. Put it in quotes.")
+                pending.append((value, f"{key}.{name}" if key else name, depth + 1))
+        elif isinstance(node, (list, tuple)):
+            pending += [(value, key, depth + 1) for value in node]
+
+
+@functools.cache
+def load_schema(name: str) -> dict[str, Any]:
+    """The schema `<name>.schema.json`, from workflow/schemas of a checkout or from the installed package."""
+    folders = (_PACKAGE.parent / "workflow" / "schemas", _PACKAGE / "schemas")
+    path = next(folder / f"{name}.schema.json" for folder in folders if (folder / f"{name}.schema.json").is_file())
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def validate(document: Any, schema: dict[str, Any], *, where: str, error: type[WeaverTasksError] = ConfigError) -> None:
+    """Check a document against a schema.
+
+    where: what the message calls the document (its file names).
+    Raises `error`, one line naming the dotted key, its value, what is wanted, and the known key most like an unknown one.
+    """
+    validator = jsonschema.Draft202012Validator(schema)
+    found = jsonschema.exceptions.best_match(validator.iter_errors(document))
+    if found is not None:
+        raise error(f"{where}: {_message(found)}")
+
+
+def _message(found: jsonschema.ValidationError) -> str:
+    key = _dotted(found.absolute_path)
+    if found.validator == "additionalProperties":
+        known = found.schema.get("properties", {})
+        unknown = sorted(set(found.instance) - set(known))[0]
+        return f"unknown key '{_join(key, unknown)}'.{nearest(unknown, known) or ' Known here: ' + ', '.join(sorted(known)) + '.'}"
+    if found.validator == "required":
+        missing = sorted(set(found.validator_value) - set(found.instance))[0]
+        return f"key '{_join(key, missing)}' is missing.{_description(found.schema.get('properties', {}).get(missing, {}))}"
+    return f"key '{key}': {_shown(found.instance)} does not fit; {_wanted(found)} is wanted.{_description(found.schema)}"
+
+
+def _join(key: str, name: str) -> str:
+    return f"{key}.{name}" if key else name
+
+
+def _dotted(path: Iterable[str | int]) -> str:
+    key = ""
+    for part in path:
+        key = f"{key}[{part}]" if isinstance(part, int) else _join(key, part)
+    return key
+
+
+def _shown(value: Any) -> str:
+    text = "nothing" if value is None else repr(value)
+    return text if len(text) <= 80 else text[:77] + "…"
+
+
+def _description(schema: dict[str, Any]) -> str:
+    return f" ({schema['description']})" if "description" in schema else ""
+
+
+_KINDS = {"object": "a map of keys", "array": "a list", "string": "text", "integer": "a whole number", "number": "a number",
+          "boolean": "true or false", "null": "nothing"}  # fmt: skip
+
+
+def _wanted(found: jsonschema.ValidationError) -> str:
+    value: Any = found.validator_value
+    match found.validator:
+        case "type":
+            return " or ".join(_KINDS[kind] for kind in ([value] if isinstance(value, str) else value))
+        case "enum":
+            return "one of " + ", ".join("nothing" if item is None else str(item) for item in value) + (
+                nearest(found.instance, value).rstrip() if isinstance(found.instance, str) else ""
+            )
+        case "const":
+            return str(value)
+        case "minimum":
+            return f"at least {value}"
+        case "maximum":
+            return f"at most {value}"
+        case "exclusiveMinimum":
+            return f"more than {value}"
+        case "exclusiveMaximum":
+            return f"less than {value}"
+        case "minItems" | "minProperties" | "minLength":
+            return f"at least {value} of them" if value > 1 else "one that is not empty"
+        case "maxItems":
+            return f"at most {value} of them"
+        case "uniqueItems":
+            return "no item twice"
+        case "pattern":
+            return f"text like {value}"
+        case "anyOf" | "oneOf":
+            return " or ".join(_KINDS.get(str(option.get("type")), option.get("description", "another form")) for option in value)
+        case _:
+            return found.message
