@@ -35,7 +35,9 @@ def read_yaml(path: str | os.PathLike[str], *, error: type[WeaverTasksError] = C
     except yaml.MarkedYAMLError as cause:
         mark = cause.problem_mark or cause.context_mark
         place = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
-        raise error(f"{path}:{place} not valid YAML ({_one_line(cause.problem or cause.context)}). Mind indentation, colons and quotes.") from None
+        raise error(
+            f"{path}:{place} not valid YAML ({_one_line(cause.problem or cause.context)}). Mind indentation, colons and quotes."
+        ) from None
     except yaml.YAMLError as cause:
         raise error(f"{path}: not valid YAML ({_one_line(cause)}).") from None
     except (ValueError, RecursionError, TypeError) as cause:
@@ -129,8 +131,10 @@ def _wanted(found: jsonschema.ValidationError) -> str:
         case "type":
             return " or ".join(_KINDS[kind] for kind in ([value] if isinstance(value, str) else value))
         case "enum":
-            return "one of " + ", ".join("nothing" if item is None else str(item) for item in value) + (
-                nearest(found.instance, value).rstrip() if isinstance(found.instance, str) else ""
+            return (
+                "one of "
+                + ", ".join("nothing" if item is None else str(item) for item in value)
+                + (nearest(found.instance, value).rstrip() if isinstance(found.instance, str) else "")
             )
         case "const":
             return str(value)

@@ -1,0 +1,155 @@
+"""The YAML of a data configuration, brought to one shape: every section present, empty ones filled, numbers as numbers."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import Any
+
+from weaver_tasks.base.errors import DataConfigError
+from weaver_tasks.base.schemas import load_schema, read_yaml, validate
+
+# Top-level keys in weaver's order, with what an absent or empty section means.
+_EMPTY: dict[str, Any] = {
+    "treename": None,
+    "branch_magic": None,
+    "file_magic": None,
+    "selection": None,
+    "test_time_selection": None,
+    "preprocess": {},
+    "new_variables": {},
+    "inputs": {},
+    "labels": {},
+    "observers": [],
+    "monitor_variables": [],
+    "weights": None,
+    "bucketing": None,
+}
+_PREPROCESS = {"method": "manual", "data_fraction": 0.1, "params": None}
+_VARIABLE_DEFAULTS = {"scale": 1, "min": -5, "max": 5, "pad_value": 0}
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """The document in weaver's shape, valid by the schema, every top-level key present. Raises DataConfigError."""
+    document = read_yaml(path, error=DataConfigError)
+    if not isinstance(document, dict):
+        raise DataConfigError(f"{path}: holds no keys. A data configuration has at least the section `inputs`.")
+    document = _normalize(document)
+    validate(document, load_schema("data_config"), where=str(path), error=DataConfigError)
+    return _complete(document)
+
+
+def _normalize(document: dict[str, Any]) -> dict[str, Any]:
+    """Fill empty sections and bring text that is a number (YAML 1.1 reads 5e-3 so) or a number that is text to its type."""
+    document = {key: _EMPTY[key] if value is None and key in _EMPTY else value for key, value in document.items()}
+    for key in ("selection", "test_time_selection"):
+        if isinstance(document.get(key), (bool, int, float)):
+            document[key] = str(document[key])
+        if isinstance(document.get(key), str):
+            document[key] = document[key].strip() or None
+    if isinstance(definitions := document.get("new_variables"), dict):
+        document["new_variables"] = {key: _as_text(value) for key, value in definitions.items()}
+    if isinstance(labels := document.get("labels"), dict) and isinstance(labels.get("value"), dict):
+        document["labels"] = {**labels, "value": {key: _as_text(value) for key, value in labels["value"].items()}}
+    if isinstance(preprocess := document.get("preprocess"), dict):
+        document["preprocess"] = _normalize_preprocess(preprocess)
+    if isinstance(inputs := document.get("inputs"), dict):
+        document["inputs"] = {key: _normalize_group(group) for key, group in inputs.items()}
+    if isinstance(weights := document.get("weights"), dict):
+        document["weights"] = _normalize_weights(weights)
+    for section, key in (("observers", None), ("monitor_variables", None), ("weights", "weight_branches"), ("weights", "reweight_classes")):
+        holder = document if key is None else document.get(section)
+        name = key or section
+        if isinstance(holder, dict) and isinstance(holder.get(name), str):
+            holder[name] = [holder[name]]
+    return document
+
+
+def _as_text(value: Any) -> Any:
+    return str(value) if isinstance(value, (int, float)) else value
+
+
+def _as_number(value: Any) -> Any:
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _normalize_preprocess(preprocess: dict[str, Any]) -> dict[str, Any]:
+    given = {key: value for key, value in preprocess.items() if value is not None}
+    if isinstance(method := given.get("method"), str):
+        # Weaver takes any word that starts with "auto".
+        given["method"] = "auto" if method.lower().startswith("auto") else method.lower()
+    if "data_fraction" in given:
+        given["data_fraction"] = _as_number(given["data_fraction"])
+    return {**_PREPROCESS, **given}
+
+
+def _normalize_group(group: Any) -> Any:
+    if not isinstance(group, dict):
+        return group
+    group = {key: value for key, value in group.items() if key == "length" or value is not None}
+    if isinstance(group.get("pad_mode"), str):
+        group["pad_mode"] = group["pad_mode"].lower()
+    if isinstance(group.get("vars"), list):
+        group["vars"] = [
+            [entry[0], *(item if item == "auto" else _as_number(item) for item in entry[1:])]
+            if isinstance(entry, list) and entry
+            else entry
+            for entry in group["vars"]
+        ]
+    return group
+
+
+def _normalize_weights(weights: dict[str, Any]) -> dict[str, Any] | None:
+    weights = {key: value for key, value in weights.items() if value is not None}
+    if not weights:
+        return None
+    if isinstance(variables := weights.get("reweight_vars"), dict):
+        weights["reweight_vars"] = {
+            name: [_as_number(edge) for edge in edges] if isinstance(edges, list) else edges for name, edges in variables.items()
+        }
+    return {"use_precomputed_weights": False, **weights}
+
+
+def _complete(document: dict[str, Any]) -> dict[str, Any]:
+    complete = {key: document.get(key, empty) for key, empty in _EMPTY.items()}
+    complete["preprocess"] = {**_PREPROCESS, **complete["preprocess"]}
+    return complete
+
+
+def variable_parameters(document: dict[str, Any], group: dict[str, Any], entry: str | list[Any]) -> dict[str, Any]:
+    """name, length, pad_mode, center, scale, min, max, pad_value of one entry of `vars`, defaults filled in."""
+    values = [entry] if isinstance(entry, str) else entry
+    shared = {"name": values[0], "length": group["length"], "pad_mode": group.get("pad_mode", "constant")}
+    params = document["preprocess"]["params"]
+    if params and values[0] in params:
+        return {**shared, **params[values[0]]}
+    center = "auto" if document["preprocess"]["method"] == "auto" else None
+    given = dict(zip(("center", *_VARIABLE_DEFAULTS), values[1:], strict=False))
+    return {**shared, "center": center, **_VARIABLE_DEFAULTS, **given}
+
+
+def function_names(path: Path | None) -> tuple[str, ...]:
+    """The functions that a user's file defines or imports by name, found without running it. Raises DataConfigError."""
+    if path is None:
+        return ()
+    try:
+        tree = ast.parse(path.read_bytes(), filename=str(path))
+    except OSError as error:
+        raise DataConfigError(f"{path}: cannot be read ({error.strerror}). Correct data.custom_functions.") from error
+    except (SyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", None)
+        raise DataConfigError(f"{path}:{f' line {line}:' if line else ''} not valid Python ({getattr(error, 'msg', error)}).") from None
+    names: set[str] = set()
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef):
+            names.add(node.name)
+        elif isinstance(node, ast.ImportFrom):
+            names.update(alias.asname or alias.name for alias in node.names)
+        elif isinstance(node, ast.Assign):
+            names.update(target.id for target in node.targets if isinstance(target, ast.Name))
+    return tuple(sorted(names))
