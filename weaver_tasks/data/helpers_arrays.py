@@ -1,0 +1,148 @@
+"""The array helpers that weaver offers to expressions (there with a leading underscore), with the same results.
+
+Ragged arrays are awkward, one list per event; padded ones are numpy, (events, length).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import awkward as ak
+import numpy as np
+import vector
+
+vector.register_awkward()
+
+
+def hash(*arrays: Any) -> np.ndarray:  # noqa: A001
+    """(events,) Python's hash of each event's tuple of values."""
+    return np.array([entry.__hash__() for entry in zip(*arrays, strict=False)])
+
+
+def concat(arrays: Sequence[Any], axis: int = 0) -> Any:
+    """Join arrays along an axis; an empty list gives an empty array."""
+    if not len(arrays):
+        return np.array([])
+    if isinstance(arrays[0], np.ndarray):
+        return np.concatenate(arrays, axis=axis)
+    return ak.concatenate(arrays, axis=axis)
+
+
+def stack(arrays: Sequence[Any], axis: int = 1) -> Any:
+    """Join arrays along a new axis; an empty list gives an empty array."""
+    if not len(arrays):
+        return np.array([])
+    if isinstance(arrays[0], np.ndarray):
+        return np.stack(arrays, axis=axis)
+    place = tuple(np.newaxis if position == axis else slice(None) for position in range(arrays[0].ndim + 1))
+    return ak.concatenate([array[place] for array in arrays], axis=axis)
+
+
+def _ragged(array: Any, maxlen: int, dtype: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """values, starts (events, 1) and counts (events, 1) of a ragged array; flat ones become lists of one."""
+    ragged = array if isinstance(array, ak.Array) else ak.from_iter(array)
+    if ragged.ndim == 1:
+        ragged = ak.unflatten(ragged, 1)
+    counts = ak.to_numpy(ak.num(ragged)).astype(np.int64)[:, np.newaxis]
+    values = ak.to_numpy(ak.flatten(ragged)).astype(dtype)
+    return values, np.cumsum(counts)[:, np.newaxis] - counts, counts
+
+
+def pad(array: Any, maxlen: int, value: float = 0, dtype: str = "float32") -> np.ndarray:
+    """(events, maxlen): each event's leading values, then `value`. Already padded numpy arrays pass through."""
+    if isinstance(array, np.ndarray) and array.ndim >= 2 and array.shape[1] == maxlen:
+        return array
+    values, starts, counts = _ragged(array, maxlen, dtype)
+    padded = np.full((len(counts), maxlen), value, dtype=dtype)
+    column = np.arange(maxlen)
+    held = column < counts
+    padded[held] = values[(starts + column)[held]]
+    return padded
+
+
+def repeat_pad(array: ak.Array, maxlen: int, dtype: str = "float32") -> np.ndarray:
+    """(events, maxlen): each event's values over and over; an event without any gives zeros."""
+    values, starts, counts = _ragged(array, maxlen, dtype)
+    padded = np.zeros((len(counts), maxlen), dtype=dtype)
+    column = np.arange(maxlen)
+    held = np.broadcast_to(counts > 0, padded.shape)
+    padded[held] = values[(starts + column % np.maximum(counts, 1))[held]]
+    return padded
+
+
+def clip(array: Any, a_min: float, a_max: float) -> Any:
+    """Values limited to [a_min, a_max]; ragged arrays stay ragged."""
+    if isinstance(array, np.ndarray) or array.ndim == 1:
+        return np.clip(array, a_min, a_max)
+    return ak.unflatten(np.clip(ak.to_numpy(ak.flatten(array)), a_min, a_max), ak.num(array))
+
+
+def knn(support: Any, query: Any, k: int, n_jobs: int = 1) -> np.ndarray:
+    """(queries, k) positions in `support` (points, dimensions) of the k nearest points of each query."""
+    from scipy.spatial import cKDTree
+
+    return cKDTree(support).query(query, k, workers=n_jobs)[1]
+
+
+def batch_knn(supports: Any, queries: Any, k: int, maxlen_s: int, maxlen_q: int | None = None, n_jobs: int = 1) -> np.ndarray:
+    """(events, maxlen_q, k) int32: `knn` event by event; queries beyond an event's own point to the last place."""
+    maxlen_q = maxlen_s if maxlen_q is None else maxlen_q
+    found = np.full((len(supports), maxlen_q, k), maxlen_s - 1, dtype="int32")
+    for event, (support, query) in enumerate(zip(supports, queries, strict=True)):
+        neighbors = knn(support[:maxlen_s], query[:maxlen_q], k, n_jobs=n_jobs)
+        found[event, : len(query[:maxlen_q])] = neighbors.reshape(-1, k)
+    return found
+
+
+def batch_argsort(array: ak.Array) -> ak.Array:
+    """The order that sorts each event, ascending."""
+    return ak.argsort(array)
+
+
+def batch_gather(array: ak.Array, indices: ak.Array) -> ak.Array:
+    """Each event's values at its own indices."""
+    return array[indices]
+
+
+def batch_permute_indices(array: ak.Array, *, random: np.random.RandomState) -> ak.Array:
+    """A random permutation of each event's indices."""
+    return ak.argsort(ak.unflatten(random.rand(ak.count(array)), ak.num(array)))
+
+
+def batch_permute_and_drop_indices(
+    array: ak.Array,
+    random_permute: bool = True,
+    drop_rate_min: float = 0,
+    drop_rate_max: float = 0,
+    min_elements: int = 1,
+    *,
+    random: np.random.RandomState,
+) -> ak.Array:
+    """Each event's indices, permuted (or in the order that sorts its values), a random share of the last ones dropped.
+
+    The share is uniform in [drop_rate_min, drop_rate_max] per event; at least `min_elements` are kept.
+    """
+    indices = batch_permute_indices(array, random=random) if random_permute else batch_argsort(array)
+    if not drop_rate_min:
+        return indices
+    if not 0 < drop_rate_min <= drop_rate_max < 1:
+        raise ValueError(f"drop rates {drop_rate_min} to {drop_rate_max}: 0 < min <= max < 1 is wanted")
+    counts = ak.to_numpy(ak.num(array))
+    kept = np.round(counts * (1 - random.uniform(low=drop_rate_min, high=drop_rate_max, size=len(counts))))
+    return indices[indices < np.maximum(min_elements, kept).astype("int64")]
+
+
+def p4_from_pxpypze(px: Any, py: Any, pz: Any, energy: Any) -> ak.Array:
+    """Four-momenta (vector records) from components in GeV."""
+    return vector.zip({"px": px, "py": py, "pz": pz, "energy": energy})
+
+
+def p4_from_ptetaphie(pt: Any, eta: Any, phi: Any, energy: Any) -> ak.Array:
+    """Four-momenta (vector records) from pt, eta, phi and energy."""
+    return vector.zip({"pt": pt, "eta": eta, "phi": phi, "energy": energy})
+
+
+def p4_from_ptetaphim(pt: Any, eta: Any, phi: Any, mass: Any) -> ak.Array:
+    """Four-momenta (vector records) from pt, eta, phi and mass."""
+    return vector.zip({"pt": pt, "eta": eta, "phi": phi, "mass": mass})
