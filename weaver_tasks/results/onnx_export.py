@@ -1,0 +1,164 @@
+"""A trained network as ONNX: of standardized inputs (weaver's form), and of raw ones with all of the preprocessing inside."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+
+from weaver_tasks.base.errors import ResultError
+
+logger = logging.getLogger(__name__)
+
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+class WithSoftmax(nn.Module):
+    """A classifier that gives logits (B, C, …), made to give probabilities."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return torch.softmax(self.model(*inputs), dim=1)
+
+
+class Standardize(nn.Module):
+    """What the data configuration says of one input group: clip((x - center) * scale), padding, NaN to 0.
+
+    group: name, length (None: flat), pad_mode ("constant" or "wrap"), and variables with center (None: as it is),
+    scale, low, high, pad_value: the same definition as in training.
+
+    Takes raw values: (B, k, L) of any L, an event's particles first and then slots that are padding, where every variable is NaN.
+    They get each variable's pad value, or the particles again from the first on ("wrap"); particles beyond `length` are
+    cut off. A flat group is (B, k), or (B,) when it has one variable.
+    """
+
+    def __init__(self, group: Any) -> None:
+        super().__init__()
+        self.length: int | None = group.length
+        self.wrap = group.pad_mode == "wrap" and group.length is not None
+        variables = group.variables
+        as_it_is = [variable.center is None for variable in variables]
+        top = _LARGEST if group.length is None else math.inf
+        self._constant("center", [0.0 if plain else variable.center for plain, variable in zip(as_it_is, variables, strict=True)])
+        self._constant("scale", [1.0 if plain else variable.scale for plain, variable in zip(as_it_is, variables, strict=True)])
+        self._constant("low", [-top if plain else variable.low for plain, variable in zip(as_it_is, variables, strict=True)])
+        self._constant("high", [top if plain else variable.high for plain, variable in zip(as_it_is, variables, strict=True)])
+        self._constant("pad", [variable.pad_value for variable in variables])
+
+    def _constant(self, name: str, values: Sequence[float]) -> None:
+        shape = (len(values), 1) if self.length is not None else (len(values),)
+        if self.length is None and len(values) == 1:
+            shape = ()
+        self.register_buffer(name, torch.tensor(values, dtype=torch.float32).reshape(shape))
+
+    def forward(self, raw: Tensor) -> Tensor:
+        if self.length is not None:
+            raw = raw[:, :, : self.length]  # (B, k, L)
+        padding = torch.isnan(raw).all(dim=1, keepdim=True) if self.length is not None else None  # (B, 1, L)
+        if self.wrap:
+            raw = self._repeated(raw, padding)
+        values = (raw - self.center) * self.scale
+        missing = torch.isnan(values)
+        values = torch.minimum(torch.maximum(values, self.low), self.high)
+        values = torch.where(missing, torch.zeros_like(values), values)
+        if padding is None or self.wrap:
+            return values
+        return torch.where(padding, self.pad.expand_as(values), values)
+
+    @staticmethod
+    def _repeated(raw: Tensor, padding: Tensor) -> Tensor:
+        """Slot s takes particle s mod n of the event's n particles; an event without particles stays NaN."""
+        particles = (~padding).to(torch.int64).sum(dim=2, keepdim=True)  # (B, 1, 1)
+        slots = torch.cumsum(torch.ones_like(padding, dtype=torch.int64), dim=2) - 1  # (B, 1, L)
+        return torch.gather(raw, 2, torch.remainder(slots, particles.clamp(min=1)).expand_as(raw))
+
+
+class FromRaw(nn.Module):
+    """A network preceded by the standardization of each of its input groups."""
+
+    def __init__(self, model: nn.Module, groups: Sequence[Any]) -> None:
+        super().__init__()
+        self.steps = nn.ModuleList([Standardize(group) for group in groups])
+        self.model = model
+
+    def forward(self, *raw: Tensor) -> Tensor:
+        return self.model(*(step(values) for step, values in zip(self.steps, raw, strict=True)))
+
+
+def gives_probabilities(scores: Tensor) -> bool:
+    """Whether scores (B, C, …) are probabilities over the classes, rather than logits."""
+    sums = scores.sum(dim=1)
+    return bool((scores >= 0).all() and torch.allclose(sums, torch.ones_like(sums), atol=1e-3))
+
+
+def to_onnx(model: nn.Module, info: Mapping[str, Any], example: Sequence[Tensor], *, opset: int, metadata: Mapping[str, Any]) -> bytes:
+    """The model as a serialized ONNX graph.
+
+    info: model_info of the network configuration: input_names, output_names, dynamic_axes.
+    example: inputs to trace with, of two events or more: an axis of size 1 would be taken for fixed.
+    metadata: written into metadata_props, plain data as JSON.
+    Uses the TorchScript exporter, as weaver-core does: public networks have a form for tracing.
+    Raises ResultError when an operation of the network has no counterpart in this opset.
+    """
+    model.eval()
+    stream = io.BytesIO()
+    with warnings.catch_warnings(record=True) as caught, torch.no_grad():
+        warnings.simplefilter("always")
+        try:
+            torch.onnx.export(
+                model,
+                tuple(example),
+                stream,
+                input_names=list(info["input_names"]),
+                output_names=list(info["output_names"]),
+                dynamic_axes=info["dynamic_axes"],
+                opset_version=opset,
+                dynamo=False,
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            raise ResultError(
+                f"export.opset: {opset}: {str(error).splitlines()[0]} Choose another opset, or change the network."
+            ) from error
+    for warning in caught:
+        logger.debug("the exporter says: %s", str(warning.message).splitlines()[0])
+    exported = onnx.load_model_from_string(stream.getvalue())
+    properties = {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
+    onnx.helper.set_model_props(exported, properties)
+    onnx.checker.check_model(exported)
+    return exported.SerializeToString()
+
+
+def preprocess_document(groups: Sequence[Any], output_names: Any) -> dict[str, Any]:
+    """preprocess.json as weaver-core writes it and CMS software reads it. output_names: the labels' `value`."""
+    document: dict[str, Any] = {"output_names": output_names, "input_names": [group.name for group in groups]}
+    for group in groups:
+        document[group.name] = {
+            "var_names": [variable.name for variable in group.variables],
+            "var_infos": {variable.name: _variable_document(variable) for variable in group.variables},
+            "var_length": group.length,
+        }
+    return document
+
+
+def _variable_document(variable: Any) -> dict[str, float]:
+    as_it_is = variable.center is None
+    return {
+        "median": 0 if as_it_is else variable.center,
+        "norm_factor": variable.scale,
+        "replace_inf_value": 0,
+        "lower_bound": -1e32 if as_it_is else variable.low,
+        "upper_bound": 1e32 if as_it_is else variable.high,
+        "pad": variable.pad_value,
+    }
