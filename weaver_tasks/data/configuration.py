@@ -10,7 +10,8 @@ from typing import Any
 
 from weaver_tasks.data.configuration_auto import dump_auto
 from weaver_tasks.data.configuration_meaning import check_document, check_meaning
-from weaver_tasks.data.configuration_reading import function_names, read_document, variable_parameters
+from weaver_tasks.data.configuration_functions import own_functions
+from weaver_tasks.data.configuration_reading import read_document, variable_parameters
 from weaver_tasks.data.configuration_types import Bucketing, DataConfiguration, InputGroup, Labels, Variable, WeaverView, Weights
 
 __all__ = [
@@ -34,7 +35,7 @@ def load_data_configuration(path: str | Path, *, custom_functions: str | Path | 
     """
     path = Path(path)
     document = read_document(path)
-    functions = function_names(Path(custom_functions) if custom_functions else None)
+    functions = own_functions(Path(custom_functions)) if custom_functions else {}
     check_document(document, where=str(path))
     configuration = DataConfiguration(
         path=path,
@@ -72,14 +73,15 @@ def _inputs(document: dict[str, Any]) -> tuple[InputGroup, ...]:
         variables = []
         for entry in group["vars"]:
             parameters = variable_parameters(document, group, entry)
+            center = parameters["center"]
             variables.append(
                 Variable(
                     name=parameters["name"],
-                    center=parameters["center"],
-                    scale=parameters["scale"],
-                    low=parameters["min"],
-                    high=parameters["max"],
-                    pad_value=parameters["pad_value"],
+                    center=float(center) if isinstance(center, (int, float)) else center,
+                    scale=float(parameters["scale"]),
+                    low=float(parameters["min"]),
+                    high=float(parameters["max"]),
+                    pad_value=float(parameters["pad_value"]),
                 )
             )
         pad_mode = group.get("pad_mode", "constant")
@@ -104,10 +106,10 @@ def _weights(weights: dict[str, Any] | None) -> Weights | None:
     return Weights(
         precomputed=False,
         method=weights["reweight_method"],
-        variables={name: tuple(edges) for name, edges in weights["reweight_vars"].items()},
+        variables={name: tuple(map(float, edges)) for name, edges in weights["reweight_vars"].items()},
         classes=classes,
-        class_weights=tuple(weights.get("class_weights") or [1.0] * len(classes)),
-        threshold=weights.get("reweight_threshold", 10),
+        class_weights=tuple(map(float, weights.get("class_weights") or [1.0] * len(classes))),
+        threshold=float(weights.get("reweight_threshold", 10)),
         discard_under_overflow=weights.get("reweight_discard_under_overflow", True),
         base_weight=weights.get("reweight_basewgt"),
         histograms=weights.get("reweight_hists"),
@@ -118,4 +120,4 @@ def _bucketing(bucketing: dict[str, Any] | None) -> Bucketing | None:
     if bucketing is None:
         return None
     bins = bucketing["bins"]
-    return Bucketing(variable=bucketing["var"], edges=bins if isinstance(bins, int) else tuple(bins))
+    return Bucketing(variable=bucketing["var"], edges=bins if isinstance(bins, int) else tuple(map(float, bins)))

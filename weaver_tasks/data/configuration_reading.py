@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from pathlib import Path
 from typing import Any
 
@@ -131,25 +130,3 @@ def variable_parameters(document: dict[str, Any], group: dict[str, Any], entry: 
     center = "auto" if document["preprocess"]["method"] == "auto" else None
     given = dict(zip(("center", *_VARIABLE_DEFAULTS), values[1:], strict=False))
     return {**shared, "center": center, **_VARIABLE_DEFAULTS, **given}
-
-
-def function_names(path: Path | None) -> tuple[str, ...]:
-    """The functions that a user's file defines or imports by name, found without running it. Raises DataConfigError."""
-    if path is None:
-        return ()
-    try:
-        tree = ast.parse(path.read_bytes(), filename=str(path))
-    except OSError as error:
-        raise DataConfigError(f"{path}: cannot be read ({error.strerror}). Correct data.custom_functions.") from error
-    except (SyntaxError, ValueError) as error:
-        line = getattr(error, "lineno", None)
-        raise DataConfigError(f"{path}:{f' line {line}:' if line else ''} not valid Python ({getattr(error, 'msg', error)}).") from None
-    names: set[str] = set()
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef):
-            names.add(node.name)
-        elif isinstance(node, ast.ImportFrom):
-            names.update(alias.asname or alias.name for alias in node.names)
-        elif isinstance(node, ast.Assign):
-            names.update(target.id for target in node.targets if isinstance(target, ast.Name))
-    return tuple(sorted(names))

@@ -90,7 +90,7 @@ class DataConfiguration:
 
     definitions: name -> expression, of new_variables and of custom labels, without those that only repeat a name.
     test_time_selection: already falls back to `selection`.
-    functions: names of the user's own functions that expressions may call (custom_functions).
+    functions: the user's own functions that expressions may call (custom_functions): name -> whether it draws random numbers.
     raw: the document in weaver's shape, every top-level key present.
     """
 
@@ -109,7 +109,7 @@ class DataConfiguration:
     monitor_variables: tuple[str, ...]
     weights: Weights | None
     bucketing: Bucketing | None
-    functions: tuple[str, ...] = ()
+    functions: dict[str, bool] = field(default_factory=dict)
     raw: dict[str, Any] = field(repr=False)
 
     # Weaver's names for the same things, which users' network files read.

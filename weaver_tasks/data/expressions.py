@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import io
 import tokenize
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from weaver_tasks.base.errors import DataConfigError
@@ -16,6 +16,9 @@ from weaver_tasks.data.expressions_grammar import HELPERS, MODULES, RANDOM, RAND
 
 ON_THE_FLY_VARIABLE = "aux_training_"
 """True while training, False otherwise; given by the loader, never read from a file."""
+
+
+_NO_FUNCTIONS: Mapping[str, bool] = {}
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,12 @@ class Expression:
     random: bool
 
 
-def parse_expression(text: str, *, functions: Collection[str] = (), where: str = "expression") -> Expression:
-    """Parse and check an expression. functions: names of the user's own functions. Raises DataConfigError."""
+def parse_expression(text: str, *, functions: Mapping[str, bool] = _NO_FUNCTIONS, where: str = "expression") -> Expression:
+    """Parse and check an expression.
+
+    functions: the user's own functions: name -> whether it draws random numbers. where: what messages call the expression.
+    Raises DataConfigError.
+    """
     tree = parse(text, functions=frozenset(functions), where=where)
     called: set[str] = set()
     names: set[str] = set()
@@ -42,11 +49,11 @@ def parse_expression(text: str, *, functions: Collection[str] = (), where: str =
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and id(node) not in in_call and node.id not in MODULES and node.id not in HELPERS:
             names.add(node.id)
-    random = bool(called & (RANDOM_HELPERS | RANDOM))
+    random = bool(called & (RANDOM_HELPERS | RANDOM | {name for name, draws in functions.items() if draws}))
     return Expression(text=text, tree=tree, names=frozenset(names - set(functions)), random=random)
 
 
-def names_in(text: str, *, functions: Collection[str] = (), where: str = "expression") -> set[str]:
+def names_in(text: str, *, functions: Mapping[str, bool] = _NO_FUNCTIONS, where: str = "expression") -> set[str]:
     """The variables that an expression needs: its names, less functions and modules. Raises DataConfigError."""
     return set(parse_expression(text, functions=functions, where=where).names)
 
@@ -59,7 +66,11 @@ def normal_form(text: str) -> str:
 
 
 def resolve(
-    definitions: Mapping[str, str], wanted: Iterable[str], *, functions: Collection[str] = (), where: str = "data configuration"
+    definitions: Mapping[str, str],
+    wanted: Iterable[str],
+    *,
+    functions: Mapping[str, bool] = _NO_FUNCTIONS,
+    where: str = "data configuration",
 ) -> tuple[tuple[str, ...], dict[str, str]]:
     """What computing `wanted` takes: (branches to read, sorted; definitions to compute, each after those it needs).
 
@@ -92,7 +103,7 @@ def resolve(
     return tuple(sorted(branches - {ON_THE_FLY_VARIABLE})), ordered
 
 
-def on_the_fly(definitions: Mapping[str, str], wanted: Iterable[str], *, functions: Collection[str] = ()) -> set[str]:
+def on_the_fly(definitions: Mapping[str, str], wanted: Iterable[str], *, functions: Mapping[str, bool] = _NO_FUNCTIONS) -> set[str]:
     """Those of `wanted` and of their definitions that are computed anew each epoch, and so are never staged.
 
     They draw random numbers, tell training from testing, or need a definition that does.

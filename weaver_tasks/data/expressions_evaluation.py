@@ -53,7 +53,7 @@ def evaluate(
     Raises DataConfigError when the expression is not allowed or does not fit the arrays.
     """
     if isinstance(expression, str):
-        expression = parse_expression(expression, functions=[name for name in functions if "." not in name], where=where)
+        expression = parse_expression(expression, functions=dict.fromkeys(functions, False), where=where)
     try:
         # log(0) and 0/0 are ordinary in detector data; they become what the transformation of inputs says.
         with np.errstate(all="ignore"):
@@ -82,7 +82,10 @@ def _value(node: ast.AST, columns: dict[str, Any], functions: Mapping[str, Calla
         case ast.Call():
             arguments = [value(argument) for argument in node.args]
             keywords = {keyword.arg: value(keyword.value) for keyword in node.keywords if keyword.arg}
-            return _callee(node.func, value, functions)(*arguments, **keywords)
+            function = _callee(node.func, value, functions)
+            if isinstance(function, np.ufunc) and len(arguments) > function.nin:
+                raise TypeError(f"{function.__name__} takes {function.nin} arguments, not {len(arguments)}")
+            return function(*arguments, **keywords)
         case ast.Attribute():
             name = dotted_name(node)
             return functions[name] if name else _attribute(value(node.value), node.attr)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
-import inspect
 import math
+import random as python_random
 import sys
+import threading
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import awkward as ak
@@ -17,9 +19,11 @@ import numpy as np
 from weaver_tasks.base.errors import DataConfigError
 from weaver_tasks.base.hashing import digest
 from weaver_tasks.data import helpers_arrays
+from weaver_tasks.data.configuration_functions import own_functions
 from weaver_tasks.data.expressions_grammar import ELEMENTWISE, FUNCTIONS, HELPERS, RANDOM_HELPERS
 
 Functions = dict[str, Callable[..., Any]]
+_GLOBAL_GENERATORS = threading.Lock()
 
 
 def expression_functions(custom_functions: str | Path | None = None, *, random: np.random.RandomState | None = None) -> Functions:
@@ -36,9 +40,9 @@ def expression_functions(custom_functions: str | Path | None = None, *, random: 
         functions[name] = _of_module(name, random)
     for name in HELPERS:
         helper = getattr(helpers_arrays, name[1:])
-        functions[name] = partial(helper, random=random) if name in RANDOM_HELPERS else helper
+        functions[name] = functools.partial(helper, random=random) if name in RANDOM_HELPERS else helper
     if custom_functions:
-        functions.update(_own_functions(Path(custom_functions)))
+        functions.update(_own_functions(Path(custom_functions), random))
     return functions
 
 
@@ -52,8 +56,18 @@ def _of_module(name: str, random: np.random.RandomState) -> Any:
     return found
 
 
-def _own_functions(path: Path) -> Functions:
-    """The functions of a user's file. It is imported once per process under a name of its own."""
+def _own_functions(path: Path, random: np.random.RandomState) -> Functions:
+    module = _own_module(path)
+    functions: Functions = {}
+    for name, draws in own_functions(path).items():
+        function = getattr(module, name)
+        if callable(function):
+            functions[name] = _seeded(function, random) if draws else function
+    return functions
+
+
+def _own_module(path: Path) -> ModuleType:
+    """A user's file, imported once per process under a name of its own."""
     name = f"weaver_tasks_custom_functions_{digest(str(path.resolve()))[:12]}"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, path)
@@ -65,7 +79,27 @@ def _own_functions(path: Path) -> Functions:
             spec.loader.exec_module(module)
         except (OSError, SyntaxError, ImportError) as error:
             del sys.modules[name]
-            raise DataConfigError(
-                f"{path}: cannot be imported ({type(error).__name__}: {error}). Correct data.custom_functions."
-            ) from error
-    return {key: value for key, value in inspect.getmembers(sys.modules[name], callable) if not key.startswith("__")}
+            raise DataConfigError(f"{path}: cannot be imported ({type(error).__name__}: {error}). Correct data.custom_functions.") from error
+    return sys.modules[name]
+
+
+def _seeded(function: Callable[..., Any], random: np.random.RandomState) -> Callable[..., Any]:
+    """A user's function that draws from the global generators of numpy or Python: seeded by `random` at each call.
+
+    One call at a time, since the global generators are shared by all threads; their states are put back.
+    """
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        with _GLOBAL_GENERATORS:
+            numpy_state, python_state = np.random.get_state(), python_random.getstate()
+            seed = random.randint(2**31)
+            np.random.seed(seed)
+            python_random.seed(seed)
+            try:
+                return function(*arguments, **keywords)
+            finally:
+                np.random.set_state(numpy_state)
+                python_random.setstate(python_state)
+
+    return call

@@ -15,7 +15,7 @@ import vector
 vector.register_awkward()
 
 
-def hash(*arrays: Any) -> np.ndarray:  # noqa: A001
+def hash(*arrays: Any) -> np.ndarray:
     """(events,) Python's hash of each event's tuple of values."""
     return np.array([entry.__hash__() for entry in zip(*arrays, strict=False)])
 
