@@ -1,0 +1,194 @@
+"""One input file seen as blocks, whether it was staged as columns or is transformed as it is read.
+
+Statistics, loading and prediction see only sources, so `staging.mode` changes nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import awkward as ak
+import numpy as np
+
+from weaver_tasks.base.errors import InputFileError
+from weaver_tasks.data.blocks import Block, Packed, StagingOptions
+from weaver_tasks.data.readers import STEP_BYTES, STEP_ENTRIES, branch_names, open_reader, read_arrays
+from weaver_tasks.data.staged import StagedFile
+from weaver_tasks.data.transform import Transformation, plan_transformation
+
+if TYPE_CHECKING:
+    from weaver_tasks.data.configuration_types import DataConfiguration
+
+
+class Source(Protocol):
+    """An input file. entries: how many it has, before any selection."""
+
+    entries: int
+
+    def read(
+        self, first_entry: int, last_entry: int, columns: Collection[str] | None = None, *, training: bool = False, seed: Sequence[int] = ()
+    ) -> Block:
+        """The selected events among first_entry <= entry < last_entry, in order.
+
+        columns: only these packed and plain columns; those that the split's files do not have are left out. training: the
+        value of `aux_training_`; seed: of expressions that draw random numbers. Neither matters to staged columns.
+        """
+
+    def blocks(
+        self, first_entry: int, last_entry: int, columns: Collection[str] | None = None, *, training: bool = False, seed: Sequence[int] = ()
+    ) -> Iterator[Block]:
+        """The same in blocks of bounded size."""
+
+
+def open_source(
+    record: Mapping[str, Any],
+    configuration: DataConfiguration,
+    options: StagingOptions | None = None,
+    *,
+    custom_functions: Path | None = None,
+) -> Source:
+    """The source of a file of inputs.json.
+
+    record: its entry there. options: `StagingOptions.from_manifest(manifest)`; they and `custom_functions` matter only
+    where the file is not staged as columns. Raises InputFileError when the file cannot be read.
+    """
+    if record["bad"]:
+        raise InputFileError(f"{record['source']}: is a bad file ({record['bad']}). Leave it out.")
+    if record["staged"] and record["staged"].endswith(".arrow"):
+        return StagedSource(record)
+    return OriginalSource(record, configuration, options or StagingOptions(), custom_functions)
+
+
+class StagedSource:
+    """A staged file. Its blocks are views of the file mapped into memory."""
+
+    def __init__(self, record: Mapping[str, Any]) -> None:
+        self.file = StagedFile(record["staged"])
+        if self.file.metadata.get("staging_digest") != record["staging_digest"]:
+            raise InputFileError(
+                f"{record['staged']}: was staged with another configuration than the list of inputs says. Delete it and run again."
+            )
+        self.entries: int = record["entries"]
+
+    def rows(self, first_entry: int, last_entry: int) -> tuple[int, int]:
+        """The rows of the file that hold these entries, as a range."""
+        return self.file.rows(first_entry, last_entry)
+
+    def read(
+        self, first_entry: int, last_entry: int, columns: Collection[str] | None = None, *, training: bool = False, seed: Sequence[int] = ()
+    ) -> Block:
+        return self.file.block(*self.file.rows(first_entry, last_entry), columns)
+
+    def blocks(
+        self, first_entry: int, last_entry: int, columns: Collection[str] | None = None, *, training: bool = False, seed: Sequence[int] = ()
+    ) -> Iterator[Block]:
+        first_row, last_row = self.file.rows(first_entry, last_entry)
+        for first in range(first_row, last_row, STEP_ENTRIES):
+            yield self.file.block(first, min(first + STEP_ENTRIES, last_row), columns)
+
+
+class OriginalSource:
+    """An original file, or its raw copy, transformed as it is read."""
+
+    def __init__(
+        self, record: Mapping[str, Any], configuration: DataConfiguration, options: StagingOptions, custom_functions: Path | None
+    ) -> None:
+        self._path: str = record["staged"] or record["source"]
+        self._source: str = record["source"]
+        self._split: str = record["split"]
+        self._configuration = configuration
+        self._options = options
+        self._custom_functions = custom_functions
+        self._transformations: dict[frozenset[str] | None, Transformation] = {}
+        self.entries: int = record["entries"]
+
+    def read(
+        self, first_entry: int, last_entry: int, columns: Collection[str] | None = None, *, training: bool = False, seed: Sequence[int] = ()
+    ) -> Block:
+        blocks = list(self.blocks(first_entry, last_entry, columns, training=training, seed=seed))
+        if not blocks:
+            # An empty range has columns too.
+            blocks = list(self._blocks(first_entry, first_entry, columns, training, seed))
+        return join(blocks)
+
+    def blocks(
+        self, first_entry: int, last_entry: int, columns: Collection[str] | None = None, *, training: bool = False, seed: Sequence[int] = ()
+    ) -> Iterator[Block]:
+        if first_entry < last_entry:
+            yield from self._blocks(first_entry, last_entry, columns, training, seed)
+
+    def _blocks(
+        self, first_entry: int, last_entry: int, columns: Collection[str] | None, training: bool, seed: Sequence[int]
+    ) -> Iterator[Block]:
+        yield from transformed_blocks(
+            self._path,
+            self._transformation(columns),
+            first_entry,
+            last_entry,
+            name=self._source,
+            training=training,
+            seed=(*seed, first_entry),
+        )
+
+    def _transformation(self, columns: Collection[str] | None) -> Transformation:
+        key = None if columns is None else frozenset(columns)
+        if key not in self._transformations:
+            self._transformations[key] = plan_transformation(
+                self._configuration, self._split, self._options, columns=key, custom_functions=self._custom_functions
+            )
+        return self._transformations[key]
+
+
+def transformed_blocks(
+    path: str,
+    transformation: Transformation,
+    first_entry: int,
+    last_entry: int | None,
+    *,
+    name: str | None = None,
+    training: bool = False,
+    seed: Sequence[int] = (),
+) -> Iterator[Block]:
+    """Read entries of a file in steps of bounded size, and transform each; at least one block.
+
+    last_entry: None for all. name: what the file is called where its path matters (file_magic) and in messages.
+    Raises InputFileError or DataConfigError.
+    """
+    configuration, name = transformation.configuration, name or path
+    magic: dict[str, Any] = {"branch_magic": configuration.branch_magic, "file_magic": configuration.file_magic}
+    with open_reader(path, tree=configuration.treename) as reader:
+        last_entry = reader.entries if last_entry is None else last_entry
+        branches = list(branch_names(reader, name, transformation.branches, **magic).values())
+        first = first_entry
+        while True:
+            stop = min(reader.step(branches, first, STEP_BYTES), first + STEP_ENTRIES, last_entry)
+            arrays = read_arrays(reader, name, transformation.branches, first, stop, **magic)
+            yield transformation(arrays, first, source=name, training=training, seed=(*seed, first))
+            first = stop
+            if first >= last_entry:
+                return
+
+
+def join(blocks: Sequence[Block]) -> Block:
+    """Blocks that follow one another as one. A single one is returned as it is."""
+    if len(blocks) == 1:
+        return blocks[0]
+    return Block(
+        entries=np.concatenate([block.entries for block in blocks]),
+        packed={name: _join_packed([block.packed[name] for block in blocks]) for name in blocks[0].packed},
+        plain={name: _join_plain([block.plain[name] for block in blocks]) for name in blocks[0].plain},
+    )
+
+
+def _join_packed(parts: Sequence[Packed]) -> Packed:
+    values = np.concatenate([part.own_values() for part in parts])
+    if parts[0].offsets is None:
+        return Packed(values, None)
+    counts = np.concatenate([np.diff(part.offsets) for part in parts if part.offsets is not None])
+    return Packed(values, np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(counts)]))
+
+
+def _join_plain(parts: Sequence[Any]) -> Any:
+    return np.concatenate(parts) if isinstance(parts[0], np.ndarray) else ak.concatenate(parts)
