@@ -1,0 +1,65 @@
+"""The preflight: what it finds in real files, and what it refuses."""
+
+import pytest
+import yaml
+
+from weaver_tasks import check
+from weaver_tasks.base.errors import WeaverTasksError
+
+
+@pytest.fixture
+def prepared(tmp_path, repository, jets, monkeypatch):
+    """Write a configuration over two classes with some changes; return its path."""
+    monkeypatch.chdir(tmp_path)
+
+    def prepare(*, data=None, **sections):
+        document = yaml.safe_load((repository / "config/data/demo.yaml").read_text())
+        document["labels"]["value"] = ["label_QCD", "label_Hbb"]
+        del document["weights"]
+        document.update(data or {})
+        (tmp_path / "data.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+        config = {
+            "run": "r",
+            "data": {
+                "config": "data.yaml",
+                "train": {"QCD": str(jets / "train/ZJetsToNuNu.root"), "Hbb": str(jets / "train/HToBB.root")},
+                "test": {"Hbb": str(jets / "test/HToBB.root")},
+            },
+            "network": {"config": str(repository / "config/networks/pfn.py")},
+        }
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump({**config, **sections}))
+        return ["--config", str(tmp_path / "config.yaml")]
+
+    return prepare
+
+
+def test_a_good_configuration_is_described(prepared, capsys):
+    check.main(prepared())
+    shown = capsys.readouterr().out
+    assert "The run can work." in shown
+    for word in ("pf_features", "(N, 17, 128)", "label_Hbb", "250", "100.0%", "disk for staged files"):
+        assert word in shown
+
+
+def test_selected_events_are_counted(prepared, capsys):
+    check.main(prepared(data={"selection": "jet_pt > 600"}))
+    assert "100.0%" not in capsys.readouterr().out.split("test")[0]
+
+
+def test_non_finite_values_are_counted(prepared, capsys):
+    variables = {"part_mask": "ak.ones_like(part_energy)", "odd": "part_d0val / 0"}
+    inputs = {"pf": {"length": 8, "vars": ["odd"]}, "pf_mask": {"length": 8, "pad_mode": "constant", "vars": [["part_mask", None]]}}
+    check.main(prepared(data={"new_variables": variables, "inputs": inputs, "preprocess": {"method": "manual"}}))
+    assert "odd: " in capsys.readouterr().out
+
+
+def test_a_missing_branch_is_named_with_the_nearest(prepared, capsys):
+    with pytest.raises(WeaverTasksError, match=r"ZJetsToNuNu\.root: tree 'tree' has no branch 'jet_ptt'.*jet_pt"):
+        check.main(prepared(data={"selection": "jet_ptt > 500"}))
+    assert "HToBB.root" in capsys.readouterr().out.replace("\n", "")
+
+
+def test_a_class_without_events_is_named(prepared):
+    labels = {"type": "simple", "value": ["label_QCD", "label_Hbb", "label_Tbl"]}
+    with pytest.raises(WeaverTasksError, match="no event of class 'label_Tbl'"):
+        check.main(prepared(data={"labels": labels}))
