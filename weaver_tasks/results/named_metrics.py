@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import sklearn.metrics
 
 from weaver_tasks.base.errors import ConfigError, ResultError, nearest
 
@@ -19,6 +18,9 @@ _OF_PROBABILITIES = ("log_loss", "brier_score_loss", "d2_log_loss_score", "d2_br
 
 def named_metric(name: str) -> Callable[..., Any]:
     """The function `sklearn.metrics.<name>`. Raises ConfigError, with the nearest names, where it does not measure predictions."""
+    # Imported where it is used: it takes longer than an evaluation that names no metric.
+    import sklearn.metrics
+
     function = getattr(sklearn.metrics, name, None)
     if not callable(function) or "y_true" not in _parameters(function):
         known = [known for known in dir(sklearn.metrics) if "y_true" in _parameters(getattr(sklearn.metrics, known))]

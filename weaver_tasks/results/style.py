@@ -43,6 +43,9 @@ def legend_beside(axes: Axes, *, title: str | None = None, size: float = 16) -> 
 def save(drawn: Figure, path: Path) -> list[Path]:
     """Save as `path` (PNG) and beside it as PDF. Returns both."""
     paths = [path.with_suffix(".png"), path.with_suffix(".pdf")]
+    # Laid out once: otherwise each format does it again, twice.
+    drawn.draw_without_rendering()
+    drawn.set_layout_engine("none")
     for target in paths:
         with atomic_path(target) as temporary:
             # Without dates, equal plots are equal files.
