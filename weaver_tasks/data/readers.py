@@ -11,9 +11,10 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import awkward as ak
+import fsspec
 import numpy as np
 
 from weaver_tasks.base.errors import InputFileError, nearest
@@ -64,6 +65,18 @@ def open_reader(source: str | os.PathLike[str], *, tree: str | None = None) -> I
         yield reader
     finally:
         reader.close()
+
+
+@contextlib.contextmanager
+def open_stream(source: str) -> Iterator[IO[bytes]]:
+    """The bytes of a file, local or remote. Raises InputFileError when it cannot be opened or read."""
+    try:
+        with fsspec.open(source, "rb") if is_remote(source) else open(source, "rb") as stream:
+            yield stream
+    except (OSError, ImportError, ValueError) as error:
+        raise InputFileError(
+            f"{source}: cannot be read ({type(error).__name__}: {error}). Correct the address, or fetch the file again."
+        ) from error
 
 
 def read_arrays(

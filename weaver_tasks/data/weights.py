@@ -51,7 +51,7 @@ def make_histograms(configuration: DataConfiguration, content: Mapping[str, np.n
     Raises DataConfigError when a class has no event within the edges.
     """
     weights = configuration.weights
-    assert weights is not None and not weights.precomputed
+    assert weights is not None
     # In float32, as weaver does.
     raw = {name: np.asarray(content[name], dtype=np.float32) for name in weights.classes}
     for name, histogram in raw.items():
@@ -99,7 +99,9 @@ def event_weights(configuration: DataConfiguration, columns: Mapping[str, Any]) 
     if weights.precomputed:
         return np.asarray(columns[WEIGHT], dtype=np.float64)
     if weights.histograms is None:
-        raise DataConfigError(f"{configuration.path}: weights.reweight_hists is missing. Run the rule reweight, and use its data_config.auto.yaml.")
+        raise DataConfigError(
+            f"{configuration.path}: weights.reweight_hists is missing. Use the data_config.auto.yaml of the rule reweight."
+        )
     return weights_in_bins(weights, weights.histograms, columns)
 
 

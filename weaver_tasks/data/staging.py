@@ -1,0 +1,191 @@
+"""Stage one input file: check it, write it as columns or copy it, and say in a record what it holds."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from weaver_tasks.base.errors import InputFileError
+from weaver_tasks.base.files import atomic_path
+from weaver_tasks.base.hashing import digest, file_checksum
+from weaver_tasks.base.source_digest import source_digest
+from weaver_tasks.data.blocks import LABEL, Block, StagingOptions
+from weaver_tasks.data.readers import branch_names, is_remote, open_reader, open_stream
+from weaver_tasks.data.sources import transformed_blocks
+from weaver_tasks.data.staged import FORMAT, StagedWriter
+from weaver_tasks.data.transform import Transformation, changes_each_epoch, plan_transformation
+
+if TYPE_CHECKING:
+    from weaver_tasks.data.configuration_types import DataConfiguration
+
+
+@dataclass(frozen=True, kw_only=True)
+class Staging:
+    """How the files of a split are staged. mode: "columnar", "copy" or "none"."""
+
+    configuration: DataConfiguration
+    split: str
+    mode: str
+    options: StagingOptions = field(default_factory=StagingOptions)
+    custom_functions: Path | None = None
+    expected_checksums: Mapping[str, str] = field(default_factory=dict)
+
+    def digest(self) -> str:
+        """What staged columns depend on besides the source's bytes."""
+        functions = source_digest(self.custom_functions) if self.custom_functions else None
+        return digest(FORMAT, self.configuration.staging_slice(self.split), self.options.as_dict(), functions)
+
+
+@dataclass(kw_only=True)
+class _Facts:
+    """What is found out about a file while it is read."""
+
+    kept: int = 0
+    classes: np.ndarray | None = None
+    not_finite: dict[str, int] = field(default_factory=dict)
+
+    def count(self, block: Block, transformation: Transformation) -> None:
+        self.kept += len(block)
+        if transformation.flags and LABEL in block.plain:
+            found = np.bincount(block.plain[LABEL] + 1, minlength=len(transformation.flags) + 1)[1:]
+            self.classes = found if self.classes is None else self.classes + found
+        for column in transformation.packed:
+            bad = _count_not_finite(block.packed[column.name].own_values())
+            for name, count in zip(column.variables, bad, strict=True):
+                if count:
+                    self.not_finite[name] = self.not_finite.get(name, 0) + int(count)
+
+
+def _count_not_finite(values: np.ndarray) -> np.ndarray:
+    """(P, k) -> (k,): how many are NaN or infinite. The sum tells at once when there are none."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(values.sum(dtype=np.float64)):
+            return np.zeros(values.shape[1], dtype=np.int64)
+    return (~np.isfinite(values)).sum(axis=0)
+
+
+def stage_file(source: str, target: Path | None, staging: Staging, *, group: str) -> dict[str, Any]:
+    """Stage a file to `target` and return its record, an entry of inputs.json.
+
+    A file that cannot be used has its reason in the record's "bad", and an empty file in place of the staged one.
+    Raises DataConfigError when the configuration does not fit the file.
+    """
+    record: dict[str, Any] = {
+        "split": staging.split,
+        "group": group,
+        "source": source,
+        "checksum": None,
+        "bytes": None,
+        "tree": None,
+        "entries": 0,
+        "kept": 0,
+        "staged": None,
+        "staging_digest": staging.digest(),
+        "bad": None,
+        "classes": None,
+        "not_finite": {},
+        "on_the_fly": sorted(changes_each_epoch(staging.configuration, staging.split, staging.options)),
+        "mode": staging.mode,
+        "options": staging.options.as_dict(),
+        "data_config": str(staging.configuration.path),
+    }
+    try:
+        _stage(record, target, staging)
+    except InputFileError as error:
+        record |= {"staged": None, "bad": " ".join(str(error).split()), "kept": 0, "classes": None, "not_finite": {}}
+    if target is not None and record["staged"] is None:
+        # The workflow expects the file that it declared; nothing reads it.
+        with atomic_path(target):
+            pass
+    return record
+
+
+def _stage(record: dict[str, Any], target: Path | None, staging: Staging) -> None:
+    source = record["source"]
+    if staging.mode == "copy":
+        assert target is not None
+        record["checksum"] = _copy(source, target)
+        record["staged"] = str(target)
+        record["bytes"] = target.stat().st_size
+    elif not is_remote(source):
+        if not Path(source).is_file():
+            raise InputFileError(f"{source}: no such file. Correct the path.")
+        record["checksum"] = file_checksum(source)
+        record["bytes"] = Path(source).stat().st_size
+    _compare_checksum(record, staging)
+    transformation = plan_transformation(
+        staging.configuration, staging.split, staging.options, custom_functions=staging.custom_functions
+    )  # fmt: skip
+    path = record["staged"] or source
+    _look_inside(record, path, transformation)
+    facts = _Facts()
+    if staging.mode == "columnar" and not record["on_the_fly"]:
+        assert target is not None
+        variables = {column.name: column.variables for column in transformation.packed}
+        metadata = {key: record[key] for key in ("source", "checksum", "entries", "staging_digest")}
+        with StagedWriter(target, variables=variables, metadata=metadata) as writer:
+            for block in transformed_blocks(path, transformation, 0, None):
+                facts.count(block, transformation)
+                writer.append(block)
+        record["staged"] = str(target)
+    else:
+        # Only what tells the events kept and their classes: the rest is read each epoch.
+        labels = plan_transformation(
+            staging.configuration, staging.split, staging.options, columns=[LABEL], custom_functions=staging.custom_functions
+        )  # fmt: skip
+        for block in transformed_blocks(path, labels, 0, None, name=source):
+            facts.count(block, labels)
+    record["kept"] = facts.kept
+    record["not_finite"] = facts.not_finite
+    if transformation.flags and facts.classes is not None:
+        record["classes"] = {name: int(count) for name, count in zip(transformation.flags, facts.classes, strict=True)}
+
+
+def _look_inside(record: dict[str, Any], path: str, transformation: Transformation) -> None:
+    configuration = transformation.configuration
+    with open_reader(path, tree=configuration.treename) as reader:
+        record["tree"], record["entries"] = reader.tree, reader.entries
+        if reader.entries == 0:
+            raise InputFileError(f"{record['source']}: has no entries. Leave it out.")
+        branch_names(
+            reader,
+            record["source"],
+            transformation.branches,
+            branch_magic=configuration.branch_magic,
+            file_magic=configuration.file_magic,
+        )
+
+
+def _compare_checksum(record: dict[str, Any], staging: Staging) -> None:
+    expected = staging.expected_checksums.get(record["source"])
+    if expected and record["checksum"] and expected != record["checksum"]:
+        raise InputFileError(
+            f"{record['source']}: its SHA-256 is {record['checksum'][:16]}…, but {expected[:16]}… was recorded. "
+            "The file has changed or is damaged: fetch the recorded one again."
+        )
+
+
+def _copy(source: str, target: Path) -> str:
+    """Copy a file, local or remote, and return the SHA-256 of the bytes copied."""
+    sha = hashlib.sha256()
+    with open_stream(source) as stream, atomic_path(target) as temporary, temporary.open("wb") as out:
+        shutil.copyfileobj(stream, _Hashing(out, sha), 1 << 22)
+    return sha.hexdigest()
+
+
+class _Hashing:
+    """Writes to a file and to a hash."""
+
+    def __init__(self, out: IO[bytes], sha: Any) -> None:
+        self._out = out
+        self._sha = sha
+
+    def write(self, data: bytes) -> int:
+        self._sha.update(data)
+        return self._out.write(data)

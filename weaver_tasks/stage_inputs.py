@@ -1,0 +1,114 @@
+"""Stage input files: select events, compute the new variables, write them as columns that memory can map.
+
+    python -m weaver_tasks.stage_inputs --data-config data.yaml --split train --group Hbb --sources a.root --records a.json --staged a.arrow
+    python -m weaver_tasks.stage_inputs --gather a.json b.json --output inputs.json
+
+The first form stages some files and writes a record of each: checksum, entries read and kept, or why it is bad. The
+second gathers the records, and fails if files are bad or a class has no events.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+from weaver_tasks.base.command_line import run_command, stage_parser, task
+from weaver_tasks.base.errors import ConfigError, InputFileError
+from weaver_tasks.base.files import read_json, write_json
+from weaver_tasks.base.progress import Progress
+from weaver_tasks.base.record import TaskRecord
+from weaver_tasks.data.blocks import StagingOptions
+from weaver_tasks.data.configuration import load_data_configuration
+from weaver_tasks.data.manifest import make_manifest
+from weaver_tasks.data.staging import Staging, stage_file
+
+logger = logging.getLogger("weaver_tasks")
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = stage_parser("stage_inputs", __doc__)
+    parser.add_argument("--data-config", type=Path, help="the data configuration of this split")
+    parser.add_argument("--custom-functions", type=Path, help="a Python file of functions for its expressions")
+    parser.add_argument("--split", choices=["train", "val", "test"])
+    parser.add_argument("--group", help="the name of the files' group")
+    parser.add_argument("--sources", nargs="+", default=[], metavar="FILE", help="paths or URLs")
+    parser.add_argument("--records", nargs="+", type=Path, default=[], metavar="JSON", help="one for each source")
+    parser.add_argument("--staged", nargs="+", type=Path, default=[], metavar="FILE", help="one for each source; none in mode none")
+    parser.add_argument("--gather", nargs="+", type=Path, metavar="JSON", help="records to gather")
+    parser.add_argument("--output", type=Path, help="inputs.json, with --gather")
+    arguments = parser.parse_args(argv)
+    if arguments.gather:
+        if not arguments.output:
+            parser.error("--gather wants --output")
+        with task(arguments) as record:
+            _gather(arguments, record)
+        return
+    if not (arguments.data_config and arguments.split and arguments.group and arguments.sources):
+        parser.error("--data-config, --split, --group and --sources are wanted, or --gather")
+    if len(arguments.records) != len(arguments.sources) or len(arguments.staged) not in (0, len(arguments.sources)):
+        parser.error("--records and --staged want one file for each of --sources")
+    with task(arguments) as record:
+        _stage(arguments, record)
+
+
+def _stage(arguments: argparse.Namespace, record: TaskRecord) -> None:
+    settings = arguments.settings
+    mode = settings.get("staging", {}).get("mode", "columnar")
+    if mode != "none" and not arguments.staged:
+        raise ConfigError(f"--staged is missing: staging.mode '{mode}' writes a file for each source. Name them, or set mode none.")
+    for file in (arguments.data_config, arguments.custom_functions):
+        if file:
+            record.read(file)
+    staging = Staging(
+        configuration=load_data_configuration(arguments.data_config, custom_functions=arguments.custom_functions),
+        split=arguments.split,
+        mode=mode,
+        options=StagingOptions.from_settings(settings),
+        custom_functions=arguments.custom_functions,
+        expected_checksums=settings.get("expected_checksum", {}),
+    )
+    targets = arguments.staged if mode != "none" else [None] * len(arguments.sources)
+    with Progress(f"staging {arguments.group}", total=None) as progress:
+        for source, target, output in zip(arguments.sources, targets, arguments.records, strict=True):
+            file = stage_file(source, target, staging, group=arguments.group)
+            write_json(output, file)
+            progress.advance(file["entries"])
+            _report(file)
+            record.read(source, checksum=file["checksum"] or "not known: remote, or not readable")
+            record.wrote(output)
+            if file["staged"]:
+                record.wrote(file["staged"])
+
+
+def _report(file: dict) -> None:
+    if file["bad"]:
+        logger.warning("bad file: %s", file["bad"])
+        return
+    logger.info("%s: kept %d of %d entries", file["source"], file["kept"], file["entries"])
+    if file["on_the_fly"] and file["mode"] == "columnar":
+        logger.info("%s: read anew each epoch, since these change: %s", file["source"], ", ".join(file["on_the_fly"]))
+
+
+def _gather(arguments: argparse.Namespace, record: TaskRecord) -> None:
+    staging = arguments.settings.get("staging", {})
+    files = [read_json(record.read(path)) for path in arguments.gather]
+    try:
+        manifest = make_manifest(
+            files, on_bad_file=staging.get("on_bad_file", "fail"), max_bad_fraction=staging.get("max_bad_fraction", 0.01)
+        )
+    except InputFileError:
+        # Their records are not worth keeping: the next run shall try these files again.
+        for path, file in zip(arguments.gather, files, strict=True):
+            if file["bad"]:
+                path.unlink(missing_ok=True)
+        raise
+    write_json(arguments.output, manifest)
+    record.note(bad_files=[file["bad"] for file in files if file["bad"]])
+    record.wrote(arguments.output)
+    kept, entries = (sum(file[key] for file in files) for key in ("kept", "entries"))
+    logger.info("%d files, %d entries, %d events kept", len(files), entries, kept)
+
+
+if __name__ == "__main__":
+    run_command(main)
