@@ -52,7 +52,7 @@ def _one_line(problem: object) -> str:
 
 
 def _check_plain(document: Any, path: str | os.PathLike[str], error: type[WeaverTasksError]) -> None:
-    """Refuse what plain data is not: keys that are no strings, cycles, aliases of aliases that expand without end."""
+    """Refuse what is not plain data: keys that are no text, NaN, cycles, aliases of aliases that expand without end."""
     pending: list[tuple[Any, str, int]] = [(document, "", 0)]
     nodes = 0
     while pending:
@@ -65,6 +65,8 @@ def _check_plain(document: Any, path: str | os.PathLike[str], error: type[Weaver
                 if not isinstance(name, str):
                     raise error(f"{path}: key {name!r} of '{key or 'the document'}' is no text. Put it in quotes.")
                 pending.append((value, f"{key}.{name}" if key else name, depth + 1))
+        elif node != node or (isinstance(node, int) and abs(node) >= 1 << 63):
+            raise error(f"{path}: key '{key[:80]}': {'not a number' if node != node else 'the number is too large'}. Correct it.")
         elif isinstance(node, (list, tuple)):
             pending += [(value, key, depth + 1) for value in node]
 
@@ -98,7 +100,8 @@ def _message(found: jsonschema.ValidationError) -> str:
     if found.validator == "required":
         missing = sorted(set(found.validator_value) - set(found.instance))[0]
         return f"key '{_join(key, missing)}' is missing.{_description(found.schema.get('properties', {}).get(missing, {}))}"
-    return f"key '{key}': {_shown(found.instance)} does not fit; {_wanted(found)} is wanted.{_description(found.schema)}"
+    hint = nearest(found.instance, found.validator_value) if found.validator == "enum" and isinstance(found.instance, str) else ""
+    return f"key '{key}': {_shown(found.instance)} does not fit; {_wanted(found)} is wanted.{hint or _description(found.schema)}"
 
 
 def _join(key: str, name: str) -> str:
@@ -131,11 +134,7 @@ def _wanted(found: jsonschema.ValidationError) -> str:
         case "type":
             return " or ".join(_KINDS[kind] for kind in ([value] if isinstance(value, str) else value))
         case "enum":
-            return (
-                "one of "
-                + ", ".join("nothing" if item is None else str(item) for item in value)
-                + (nearest(found.instance, value).rstrip() if isinstance(found.instance, str) else "")
-            )
+            return "one of " + ", ".join("nothing" if item is None else str(item) for item in value)
         case "const":
             return str(value)
         case "minimum":

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from weaver_tasks.data.configuration_auto import dump_auto
-from weaver_tasks.data.configuration_meaning import check_document, check_meaning
 from weaver_tasks.data.configuration_functions import own_functions
+from weaver_tasks.data.configuration_meaning import check_document, check_meaning
 from weaver_tasks.data.configuration_reading import read_document, variable_parameters
 from weaver_tasks.data.configuration_types import Bucketing, DataConfiguration, InputGroup, Labels, Variable, WeaverView, Weights
 

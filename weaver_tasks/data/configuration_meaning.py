@@ -29,6 +29,8 @@ def check_document(document: dict[str, Any], *, where: str) -> None:
             f"{where}: observers and monitor_variables are both set. Keep one of them; monitor_variables are written too."
         )
     for variable, patterns in (document["file_magic"] or {}).items():
+        if document["new_variables"].get(variable, variable) != variable:
+            raise DataConfigError(f"{where}: file_magic.{variable}: also defined in new_variables. Give one of them another name.")
         for pattern in patterns:
             try:
                 re.compile(pattern)
@@ -99,7 +101,9 @@ def _check_weights(weights: dict[str, Any], where: str) -> None:
     classes, class_weights = weights["reweight_classes"], weights.get("class_weights")
     if class_weights is not None and len(class_weights) != len(classes):
         raise DataConfigError(f"{where}: weights.class_weights: {len(class_weights)} numbers for {len(classes)} reweight_classes.")
+    _check_finite(class_weights or [], f"{where}: weights.class_weights")
     for name, edges in weights["reweight_vars"].items():
+        _check_finite(edges, f"{where}: weights.reweight_vars.{name}")
         _check_increasing(edges, f"{where}: weights.reweight_vars.{name}")
     histograms = weights.get("reweight_hists")
     if histograms:
@@ -118,6 +122,12 @@ def _has_shape(histogram: Any, shape: list[int]) -> bool:
     if not shape:
         return isinstance(histogram, (int, float))
     return isinstance(histogram, list) and len(histogram) == shape[0] and all(_has_shape(part, shape[1:]) for part in histogram)
+
+
+def _check_finite(values: Sequence[float], key: str) -> None:
+    for value in values:
+        if not math.isfinite(value):
+            raise DataConfigError(f"{key}: {value} is not finite. Give a number.")
 
 
 def _check_increasing(edges: Sequence[float], key: str) -> None:

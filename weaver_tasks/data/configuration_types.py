@@ -197,6 +197,9 @@ class DataConfiguration:
         return configuration_slices.batches(self)
 
 
+_SECTIONS = ("branch_magic", "file_magic", "inputs", "labels", "observers", "weights")
+
+
 @dataclass(frozen=True, kw_only=True)
 class WeaverView:
     """A data configuration as weaver's own object shows it: its attributes first, then the sections of the YAML."""
@@ -206,7 +209,7 @@ class WeaverView:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name == "configuration":
             raise AttributeError(name)
-        if name in ("inputs", "labels", "weights", "observers"):
+        if name in _SECTIONS:
             return self.configuration.raw[name]
         if name == "bucketing":
             return self.configuration.bucketing is not None

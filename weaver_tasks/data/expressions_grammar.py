@@ -177,7 +177,7 @@ def _check(tree: ast.expr, functions: frozenset[str]) -> None:
             raise DataConfigError("chained comparisons do not work on arrays. Write (a < x) & (x < b).")
         elif isinstance(node, ast.Dict) and None in node.keys:
             raise DataConfigError("`**` is not allowed.")
-        pending += [(child, depth + 1) for child in children]
+        pending += [(child, depth + 1) for child in reversed(children)]
 
 
 def _check_name(node: ast.Name) -> None:

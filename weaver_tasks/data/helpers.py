@@ -79,7 +79,9 @@ def _own_module(path: Path) -> ModuleType:
             spec.loader.exec_module(module)
         except (OSError, SyntaxError, ImportError) as error:
             del sys.modules[name]
-            raise DataConfigError(f"{path}: cannot be imported ({type(error).__name__}: {error}). Correct data.custom_functions.") from error
+            raise DataConfigError(
+                f"{path}: cannot be imported ({type(error).__name__}: {error}). Correct data.custom_functions."
+            ) from error
     return sys.modules[name]
 
 
