@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
     if not is_rank() and training.ranks * training.nodes > 1 and work.missing():
         end_with_workflow()
         given = sys.argv[1:] if argv is None else argv
-        raise SystemExit(run_ranks("weaver_tasks.train_epoch", given, ranks=training.ranks, nodes=training.nodes))
+        raise SystemExit(run_ranks(["-m", "weaver_tasks.train_epoch", *given], ranks=training.ranks, nodes=training.nodes))
     if not is_rank() and training.nodes > 1 and os.environ.get("SLURM_NODEID", "0") != "0":
         return
     with task(arguments, first_rank=is_first_rank()) as record:
@@ -175,6 +175,7 @@ def make_trainer(work: Work, device: torch.device, record: TaskRecord) -> Traine
     from weaver_tasks.data.loader import EpochLoader
     from weaver_tasks.networks.loading import load_network
     from weaver_tasks.networks.weights import load_weights
+    from weaver_tasks.training.device import batch_memory
     from weaver_tasks.training.distributed import rank, world_size
     from weaver_tasks.training.loop import Engine, Task
     from weaver_tasks.training.losses import default_loss
@@ -208,7 +209,8 @@ def make_trainer(work: Work, device: torch.device, record: TaskRecord) -> Traine
             rank=rank(),
             world_size=world_size(),
             position=position,
-            threads=training.threads,
+            threads=(settings.get("loading") or {}).get("num_workers", 1),
+            allocate=batch_memory(device),
         )
 
     loss = network.loss if network.loss is not None else default_loss(training.task)

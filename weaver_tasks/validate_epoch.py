@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
     if not is_rank() and training.ranks * training.nodes > 1:
         end_with_workflow()
         given = sys.argv[1:] if argv is None else argv
-        raise SystemExit(run_ranks("weaver_tasks.validate_epoch", given, ranks=training.ranks, nodes=training.nodes))
+        raise SystemExit(run_ranks(["-m", "weaver_tasks.validate_epoch", *given], ranks=training.ranks, nodes=training.nodes))
     with task(arguments, first_rank=is_first_rank()) as record:
         metrics = validate_one(arguments, training, record)
         if is_first_rank():
@@ -85,7 +85,7 @@ def validate_one(arguments: argparse.Namespace, training: TrainingSettings, reco
         )
         checkpoint.load_state(network.model, record.read(arguments.state))
         seed_generators(settings.get("seed", 1), "validation", rank())
-        batches = _validation_batches(arguments, training, configuration, manifest)
+        batches = _validation_batches(arguments, configuration, manifest, device)
         loss = network.loss if network.loss is not None else default_loss(training.task)
         asked = Task(
             settings=training,
@@ -103,8 +103,9 @@ def validate_one(arguments: argparse.Namespace, training: TrainingSettings, reco
     return {"epoch": arguments.epoch, **metrics, "device": str(device.type), "threads": training.threads}
 
 
-def _validation_batches(arguments: argparse.Namespace, training: TrainingSettings, configuration: Any, manifest: dict[str, Any]) -> Any:
+def _validation_batches(arguments: argparse.Namespace, configuration: Any, manifest: dict[str, Any], device: Any) -> Any:
     from weaver_tasks.data.loader import EpochLoader
+    from weaver_tasks.training.device import batch_memory
     from weaver_tasks.training.distributed import rank, world_size
 
     return EpochLoader(
@@ -116,7 +117,8 @@ def _validation_batches(arguments: argparse.Namespace, training: TrainingSetting
         epoch=arguments.epoch,
         rank=rank(),
         world_size=world_size(),
-        threads=training.threads,
+        threads=(arguments.settings.get("loading") or {}).get("num_workers", 1),
+        allocate=batch_memory(device),
     )
 
 

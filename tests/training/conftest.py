@@ -11,6 +11,7 @@ import uproot
 from torch import nn
 
 from weaver_tasks.training import checkpoint
+from weaver_tasks.training.distributed import from_first_rank
 from weaver_tasks.training.journal import Journal, epoch_digest
 from weaver_tasks.training.loop import Engine, Task
 from weaver_tasks.training.losses import default_loss
@@ -135,12 +136,15 @@ def make_task(settings: TrainingSettings, *, labels: tuple[str, ...] = ("_label_
 class Chain:
     """A training below `folder`, as the stages run it: epochs linked by digests, from a first checkpoint."""
 
-    def __init__(self, folder: Path, events: Events, settings: TrainingSettings) -> None:
+    def __init__(self, folder: Path, events: Events, settings: TrainingSettings, *, write: bool = True) -> None:
         self.events, self.settings = events, settings
         self.journal = Journal(folder / "checkpoints", folder / "metrics")
         torch.manual_seed(3)
         model = SmallTagger()
         optimizer = self._optimizer(model)[0]
+        self._write = write
+        if not write:
+            return
         checkpoint.save_state(self.journal.state(-1), model)
         checkpoint.save_companion(self.journal.companion(-1), first_companion(optimizer, model, "start"), state=self.journal.state(-1))
 
@@ -175,7 +179,9 @@ class Chain:
     def train(self, trainer: Trainer, epoch: int) -> dict:
         task = EpochTask(epoch=epoch, digest=self.digest(epoch), previous=self.digest(epoch - 1), rates=self.rates(epoch))
         metrics = trainer.train(task)
-        self.journal.publish(epoch, task.digest)
+        if self._write:
+            self.journal.publish(epoch, task.digest)
+        from_first_rank(None)
         return metrics
 
     def tensors(self, epoch: int) -> dict:
@@ -198,6 +204,11 @@ def chain(tmp_path: Path, events: Events):
         return Chain(tmp_path / name, events, TrainingSettings(**{**defaults, **settings}))
 
     return make
+
+
+@pytest.fixture(name="same_bits")
+def same_bits_fixture():
+    return same_bits
 
 
 def same_bits(one, other, where: str = "") -> None:

@@ -29,7 +29,9 @@ def train(model: torch.nn.Module, optimizer, steps: int, *, first: int = 0) -> l
 
 @pytest.mark.filterwarnings("ignore")  # weaver-core's own
 @pytest.mark.parametrize(
-    "options", [{}, {"weight_decay": 0.01}, {"betas": (0.9, 0.99), "eps": 1e-8}, {"alpha": 0.3, "k": 4}], ids=["default", "decay", "betas", "k"]
+    "options",
+    [{}, {"weight_decay": 0.01}, {"betas": (0.9, 0.99), "eps": 1e-8}, {"alpha": 0.3, "k": 4}],
+    ids=["default", "decay", "betas", "k"],
 )
 def test_steps_as_weavers(options):
     ours, theirs = network(), network()

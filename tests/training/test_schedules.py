@@ -55,7 +55,9 @@ def test_flat_decay_is_torchs_multi_step(epochs):
     if milestones[0] == 0:
         milestones = [1]
     expected = torch_rates(
-        lambda optimizer: torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.01 ** (1 / count)), per_step=False, epochs=epochs
+        lambda optimizer: torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.01 ** (1 / count)),
+        per_step=False,
+        epochs=epochs,
     )
     if epochs == 1:
         expected = [0.01] * STEPS

@@ -133,7 +133,9 @@ def test_refuses_checkpoints_that_do_not_belong_together(chain):
         each.train(each.trainer(), 0)
     one.journal.state(0).unlink()
     one.journal.state(0).write_bytes(other.journal.state(0).read_bytes())
-    with pytest.raises(CheckpointError, match=r"net_epoch-0_state\.pt: damaged, or not the weights that net_epoch-0_optimizer\.pt belongs to"):
+    with pytest.raises(
+        CheckpointError, match=r"net_epoch-0_state\.pt: damaged, or not the weights that net_epoch-0_optimizer\.pt belongs to"
+    ):
         one.train(one.trainer(), 1)
 
 

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,13 @@ def seed_generators(seed: int, *parts: int | str) -> None:
     torch.manual_seed(number)
     random.seed(number)
     np.random.seed(number % 2**32)
+
+
+def batch_memory(device: torch.device) -> Callable[..., np.ndarray]:
+    """numpy.empty, but pinned for a GPU, which then copies while it computes."""
+    if device.type == "cpu":
+        return np.empty
+    return lambda count, dtype: torch.empty(count, dtype=torch.float32, pin_memory=True).numpy()
 
 
 def mixed_precision(settings: TrainingSettings, device: torch.device) -> contextlib.AbstractContextManager[object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any
@@ -13,6 +14,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 _TIMEOUT = timedelta(minutes=30)
+_LOST_PEER = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Socket closed", "remote process exited")
+_WAIT_TO_BE_ENDED = 5.0  # seconds
 
 
 def rank() -> int:
@@ -38,7 +41,13 @@ def joined_ranks(device: torch.device) -> Iterator[None]:
         timeout=_TIMEOUT,
         device_id=device if backend == "nccl" else None,
     )
-    yield
+    try:
+        yield
+    except RuntimeError as error:
+        if any(sign in str(error) for sign in _LOST_PEER):
+            # The other rank says why; the launcher ends this one within the wait.
+            time.sleep(_WAIT_TO_BE_ENDED)
+        raise
     # Only after success: a group that is torn down while another rank waits in a collective would hide that rank's error.
     dist.barrier()
     dist.destroy_process_group()

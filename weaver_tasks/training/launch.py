@@ -32,17 +32,16 @@ def is_first_rank() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def run_ranks(module: str, arguments: Sequence[str], *, ranks: int, nodes: int) -> int:
-    """Run `python -m module arguments` once per rank and wait. Returns the exit code of the first rank to fail, or 0.
+def run_ranks(command: Sequence[str], *, ranks: int, nodes: int = 1) -> int:
+    """Run `python command` once per rank and wait. Returns the exit code of the first rank to fail, or 0.
 
     nodes: with more than one, this runs once on each node under srun, which tells the node's number and the first node's name.
     Raises TrainingError when more nodes are asked for than Slurm gives.
     """
-    command = [sys.executable, "-m", module, *arguments]
     with _rendezvous(ranks, nodes) as (environment, first):
         processes = [
             subprocess.Popen(
-                command,
+                [sys.executable, *command],
                 env={**os.environ, **environment, "RANK": str(first + local), "LOCAL_RANK": str(local), VARIABLE: name_this_process()},
             )
             for local in range(ranks)
@@ -76,9 +75,7 @@ def _rendezvous(ranks: int, nodes: int) -> Iterator[tuple[dict[str, str], int]]:
 
 
 def _first_host() -> str:
-    listed = subprocess.run(
-        ["scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]], capture_output=True, text=True, check=True
-    )
+    listed = subprocess.run(["scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]], capture_output=True, text=True, check=True)
     return listed.stdout.split()[0]
 
 
