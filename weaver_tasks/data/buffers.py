@@ -30,6 +30,6 @@ class BufferPool:
         except IndexError:
             buffer = self._allocate(max(1, capacity), dtype=np.float32)
         # Not a view of the buffer in numpy's sense: all views made of this array keep this array, and only it, alive.
-        array = np.frombuffer(memoryview(buffer), dtype=np.float32, count=math.prod(shape)) if math.prod(shape) else np.empty(0, np.float32)
+        array = np.frombuffer(buffer.data, dtype=np.float32, count=math.prod(shape))
         weakref.finalize(array, free.append, buffer).atexit = False
         return array.reshape(shape)

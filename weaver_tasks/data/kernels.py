@@ -41,7 +41,7 @@ def assemble_jagged(
 ):  # fmt: skip
     """Gather, standardize, clip, pad or wrap, NaN to 0, for the variables of one packed column.
 
-    pieces, rows: (B,) where each event is. values, offsets: (P,) addresses of each piece's values (particles × width
+    pieces, rows: (B,) where each event is. values, offsets: (P,) addresses of each piece's values (particles x width
     float32) and offsets (int64). Per variable (S,): its column in the values; whether it is transformed, and how; whether it
     wraps; its padding; its length; the address of its place in event 0's output, and floats from one event's to the next's.
     """
@@ -86,7 +86,7 @@ def assemble_jagged(
 
 @numba.njit(nogil=True, cache=True)
 def assemble_flat(pieces, rows, values, width, column, transforms, center, scale, low, high, outputs, strides):
-    """The same for variables with one value an event: values are (events × width) float32. Infinities become the largest float."""
+    """The same for variables with one value an event: values are (events x width) float32. Infinities become the largest float."""
     zero, largest = np.float32(0), np.float32(_LARGEST)
     for event in range(len(rows)):
         source = numba.carray(_floats_at(values[pieces[event]] + 4 * rows[event] * width), _ANY_LENGTH)

@@ -21,6 +21,7 @@ class Purpose(enum.IntEnum):
     WINDOWS = 4
     ACCEPTANCE = 5
     ORDER = 6
+    EXPRESSIONS = 7
 
 
 def generator(seed: Sequence[int], purpose: Purpose, pass_number: int, window: int = 0) -> np.random.Generator:

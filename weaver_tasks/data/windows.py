@@ -1,0 +1,237 @@
+"""A window in memory: where its events lie, their plain columns, and which of them are served in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import awkward as ak
+import numpy as np
+
+from weaver_tasks.base.errors import DataConfigError
+from weaver_tasks.data.assembly import PackedPieces
+from weaver_tasks.data.blocks import LABEL, Block, StagingOptions, extra_selection_column, weight_columns
+from weaver_tasks.data.plan_windows import Window
+from weaver_tasks.data.prefetch import ordered_map
+from weaver_tasks.data.sampling import Purpose, accepted_events, generator, shuffled, shuffled_by_length
+from weaver_tasks.data.sources import Source, StagedSource, open_source
+from weaver_tasks.data.split_options import SplitOptions
+from weaver_tasks.data.weights import event_weights
+
+if TYPE_CHECKING:
+    from weaver_tasks.data.configuration import DataConfiguration
+
+
+@dataclass(kw_only=True)
+class LoadedWindow:
+    """The selected events of a window, N of them.
+
+    pieces, rows: (N,) where the values of each lie in `packed`. files: (N,) index into the manifest's files; entries: (N,).
+    plain: the columns that are served. accepted: (n,) which events are, in order, an up-sampled one several times.
+    order: (n,) the same in the order in which they are served, once `put_in_order` was called.
+    """
+
+    pass_number: int
+    number: int
+    packed: dict[str, PackedPieces]
+    pieces: np.ndarray
+    rows: np.ndarray
+    files: np.ndarray
+    entries: np.ndarray
+    plain: dict[str, Any]
+    weights: Any
+    accepted: np.ndarray
+    draws: np.random.Generator | None
+    lengths: np.ndarray | None
+    length_edges: int | Sequence[float]
+    order: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+
+    def put_in_order(self, *, batch_size: int, lead: int) -> int:
+        """Decide the order of the accepted events. Returns how many there are.
+
+        With bucketing, events of similar length stay together in batches of batch_size, after the first `lead` events.
+        """
+        if self.draws is None:
+            self.order = self.accepted
+        elif self.lengths is None:
+            self.order = shuffled(self.accepted, self.draws)
+        else:
+            lengths = self.lengths[self.accepted]
+            self.order = shuffled_by_length(self.accepted, lengths, self.length_edges, self.draws, batch_size=batch_size, lead=lead)
+        return len(self.order)
+
+
+class WindowReader:
+    """Reads the windows of a split. It may serve several epochs, and keeps the files open.
+
+    manifest: inputs.json. packed: the packed columns that are wanted. seed: of the split's draws.
+    threads: how many read the files of a window, where they are transformed on the fly.
+    """
+
+    def __init__(
+        self,
+        manifest: Mapping[str, Any],
+        configuration: DataConfiguration,
+        options: SplitOptions,
+        *,
+        split: str,
+        seed: Sequence[int],
+        packed: Sequence[str],
+        custom_functions: Path | None = None,
+        threads: int = 0,
+    ) -> None:
+        self._records = manifest["files"]
+        self._open = partial(
+            open_source, configuration=configuration, options=StagingOptions.from_manifest(manifest), custom_functions=custom_functions
+        )
+        self._configuration = configuration
+        self._options = options
+        self._split = split
+        self._seed = tuple(seed)
+        self._packed = tuple(packed)
+        self._threads = threads
+        self._sources: dict[int, Source] = {}
+        self._held: dict[tuple[int, int, int], Block] = {}
+        observers = configuration.observers if split == "test" else ()
+        self._served = (*configuration.label_names, *observers, *configuration.monitor_variables)
+        self._drawn_from = (
+            *(weight_columns(configuration) if options.sample else ()),
+            *((options.fold.variable,) if options.fold else ()),
+            *((extra_selection_column(split),) if split != "test" else ()),
+        )
+        self._bucketing = configuration.bucketing if options.shuffle and split != "test" else None
+
+    def load(self, planned: tuple[int, Window]) -> LoadedWindow:
+        """Read a window of a pass, draw the events that are accepted, and bring their values into memory."""
+        pass_number, window = planned
+        lengths = (self._bucketing.variable,) if self._bucketing else ()
+        blocks = self._blocks(pass_number, window, (*self._packed, *self._served, *self._drawn_from, *lengths))
+        counts = [len(block) for block in blocks]
+        table = _Table(blocks)
+        kept = self._kept(table)
+        files, entries = np.repeat(window.files, counts), np.concatenate([block.entries for block in blocks])
+        self._check_labels(table, kept, files, entries)
+        weights, accepted = self._draw(table, kept, pass_number, window)
+        loaded = LoadedWindow(
+            pass_number=pass_number,
+            number=window.number,
+            packed={name: PackedPieces([block.packed[name] for block in blocks]) for name in self._packed},
+            pieces=np.repeat(np.arange(len(blocks)), counts),
+            rows=np.concatenate([np.arange(count) for count in counts]),
+            files=files.astype(np.int32, copy=False),
+            entries=entries,
+            plain={name: _as_served(table[name], label=name in self._configuration.label_names) for name in self._served},
+            weights=weights,
+            accepted=accepted,
+            draws=self._generator(Purpose.ORDER, pass_number, window) if self._options.shuffle else None,
+            lengths=table[self._bucketing.variable] if self._bucketing else None,
+            length_edges=self._bucketing.edges if self._bucketing else 1,
+        )
+        for packed in loaded.packed.values():
+            packed.touch(loaded.pieces[accepted], loaded.rows[accepted])
+        return loaded
+
+    def count(self, planned: tuple[int, Window]) -> int:
+        """How many events of a window are accepted: as many as `load` serves, from the few columns that decide it."""
+        pass_number, window = planned
+        table = _Table(self._blocks(pass_number, window, self._drawn_from))
+        return len(self._draw(table, self._kept(table), pass_number, window)[1])
+
+    def _generator(self, purpose: Purpose, pass_number: int, window: Window) -> np.random.Generator:
+        if self._options.same_each_pass or (purpose is Purpose.ACCEPTANCE and self._options.in_memory and self._options.endless):
+            pass_number = 0
+        return generator(self._seed, purpose, pass_number, window.number)
+
+    def _blocks(self, pass_number: int, window: Window, columns: tuple[str, ...]) -> list[Block]:
+        pieces = list(zip(window.files.tolist(), window.first.tolist(), window.last.tolist(), strict=True))
+        for file, _, _ in pieces:
+            if file not in self._sources:
+                self._sources[file] = self._open(self._records[file])
+        staged = all(isinstance(self._sources[file], StagedSource) for file, _, _ in pieces)
+        threads = 0 if staged or self._threads < 2 else min(self._threads, len(pieces))
+
+        def read(piece: tuple[int, int, int]) -> Block:
+            return self._read(*piece, pass_number=pass_number, columns=columns)
+
+        return list(ordered_map(read, pieces, threads=threads, ahead=len(pieces), name="loader-files"))
+
+    def _read(self, file: int, first: int, last: int, *, pass_number: int, columns: tuple[str, ...]) -> Block:
+        source = self._sources[file]
+        # Of a staged file these are views: the system keeps it in memory as long as there is room.
+        hold = self._options.in_memory and not isinstance(source, StagedSource)
+        if hold and (file, first, last) in self._held:
+            return self._held[file, first, last]
+        seed = (*self._seed, int(Purpose.EXPRESSIONS), 0 if hold or self._options.same_each_pass else pass_number, file)
+        block = source.read(first, last, None if hold else columns, training=self._split == "train", seed=seed)
+        if hold:
+            self._held[file, first, last] = block
+        return block
+
+    def _kept(self, table: _Table) -> np.ndarray | None:
+        """The events of this fold that pass the extra selection: (n,) indices, or None for all."""
+        keep = None
+        extra = extra_selection_column(self._split)
+        if extra in table:
+            keep = table[extra]
+        if (fold := self._options.fold) is not None:
+            apart = (table[fold.variable] % fold.folds) == fold.index
+            apart = apart if self._split == "test" else ~apart
+            keep = apart if keep is None else keep & apart
+        return None if keep is None else np.flatnonzero(keep)
+
+    def _draw(self, table: _Table, kept: np.ndarray | None, pass_number: int, window: Window) -> tuple[np.ndarray | None, np.ndarray]:
+        """The weights of all events of a window, and which of the kept ones are accepted."""
+        if not self._options.sample or self._configuration.weights is None:
+            return None, np.arange(table.events) if kept is None else kept
+        columns = {name: table[name] for name in weight_columns(self._configuration)}
+        weights = event_weights(self._configuration, columns)
+        options = self._options
+        accepted = accepted_events(
+            weights if kept is None else weights[kept],
+            self._generator(Purpose.ACCEPTANCE, pass_number, window),
+            up_sample=options.up_sample,
+            max_resample=options.max_resample,
+            weight_scale=options.weight_scale,
+        )
+        return weights, accepted if kept is None else kept[accepted]
+
+    def _check_labels(self, table: _Table, kept: np.ndarray | None, files: np.ndarray, entries: np.ndarray) -> None:
+        labels = self._configuration.labels
+        if self._split == "test" or labels is None or labels.kind != "simple":
+            return
+        without = np.flatnonzero(table[LABEL] < 0) if kept is None else kept[table[LABEL][kept] < 0]
+        if len(without):
+            first = without[0]
+            raise DataConfigError(
+                f"{self._records[files[first]]['source']}: entry {entries[first]} does not belong to exactly one class "
+                f"(labels.value of {self._configuration.path}). Exclude such events by `selection`, or correct the labels."
+            )
+
+
+class _Table:
+    """Plain columns over the blocks of a window in a row, joined when asked for."""
+
+    def __init__(self, blocks: Sequence[Block]) -> None:
+        self._blocks = blocks
+        self._joined: dict[str, Any] = {}
+        self.events = sum(len(block) for block in blocks)
+
+    def __contains__(self, name: object) -> bool:
+        return bool(self._blocks) and name in self._blocks[0].plain
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._joined:
+            arrays = [block.plain[name] for block in self._blocks]
+            jagged = any(isinstance(array, ak.Array) for array in arrays)
+            self._joined[name] = ak.concatenate(arrays) if jagged else np.concatenate(arrays)
+        return self._joined[name]
+
+
+def _as_served(array: Any, *, label: bool) -> Any:
+    """Labels are int64 or float32; other columns are served as they are."""
+    if not label:
+        return array
+    return np.asarray(array).astype(np.float32 if np.issubdtype(array.dtype, np.floating) else np.int64, copy=False)
