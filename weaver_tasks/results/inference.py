@@ -1,0 +1,133 @@
+"""From a network's output on a batch to the columns of a prediction table.
+
+Shapes: B events, C classes, T targets, P particle slots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import awkward as ak
+import numpy as np
+import torch
+from torch import nn
+
+from weaver_tasks.base.errors import NetworkError
+from weaver_tasks.results.onnx_export import gives_probabilities
+from weaver_tasks.results.parity import onnx_session, run_onnx
+from weaver_tasks.results.tables import Column
+
+Array = np.ndarray
+Inputs = Mapping[str, Array]
+Labels = Mapping[str, Array]
+Scorer = Callable[[Inputs], tuple[Array, "Array | None"]]
+
+_TRIM_TOLERANCE = 1e-5
+
+
+def torch_scorer(
+    model: nn.Module,
+    names: Sequence[str],
+    *,
+    task: str,
+    device: torch.device | str = "cpu",
+    precision: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> Scorer:
+    """A function from inputs to (scores, mask): the model's output as float32, with the softmax that turns logits into probabilities.
+
+    names: the input groups in the order of the model's arguments. precision: makes the autocast context of each batch.
+    Scores are (B, C) or (B, C, P) for a classification, (B,), (B, T) or (B, P) for a regression. mask: (B, P), which
+    particles count, where the model returns one with its output; else None.
+    """
+    model.eval()
+
+    def score(inputs: Inputs) -> tuple[Array, Array | None]:
+        with torch.inference_mode(), precision():
+            output = model(*(torch.from_numpy(inputs[name]).to(device, non_blocking=True) for name in names))
+            mask = None
+            if isinstance(output, tuple):
+                output, mask = output[0], output[-1].bool().cpu().numpy()
+            output = output.float()
+            if task == "classification":
+                output = torch.softmax(output, dim=1)
+            elif output.ndim == 2 and output.shape[1] == 1:
+                output = output[:, 0]
+            return output.cpu().numpy(), mask
+
+    return score
+
+
+def onnx_scorer(path: str, names: Sequence[str], *, task: str, threads: int) -> Scorer:
+    """The same of an ONNX model on the CPU. The softmax is applied only where the model does not do it itself.
+
+    Raises ResultError when the model cannot be loaded, NetworkError when it takes other inputs.
+    """
+    session = onnx_session(path, threads=threads)
+    if session.get_modelmeta().custom_metadata_map.get("inputs_are") == "raw":
+        raise NetworkError(f"{path}: takes raw variables. Predict with model.onnx, exported beside it.")
+    for entry in session.get_inputs():
+        if entry.name not in names:
+            raise NetworkError(f"{path}: takes an input '{entry.name}', but the data configuration's input groups are {', '.join(names)}.")
+
+    def score(inputs: Inputs) -> tuple[Array, Array | None]:
+        output = run_onnx(session, inputs)
+        if task == "classification" and len(output) and not gives_probabilities(torch.from_numpy(output)):
+            output = torch.softmax(torch.from_numpy(output), dim=1).numpy()
+        if task == "regression" and output.ndim == 2 and output.shape[1] == 1:
+            output = output[:, 0]
+        return output, None
+
+    return score
+
+
+def as_columns(scores: Array, labels: Labels, *, task: str, mask: Array | None = None) -> tuple[Column, dict[str, Column]]:
+    """Scores and labels of a batch as they are written: events first, classes last, particles that do not count left out.
+
+    scores, mask: of a scorer. labels: (B,) or, per particle, (B, P); a label `<name>_mask` of the first one masks the
+    particles, where the model gives no mask. Per-particle scores and labels become jagged.
+    """
+    if task == "classification" and scores.ndim == 3:
+        scores = scores.transpose(0, 2, 1)  # (B, P, C)
+    per_particle = scores.ndim == 3 or (task == "regression" and scores.ndim == 2 and any(label.ndim == 2 for label in labels.values()))
+    if mask is None and labels:
+        mask = labels.get(f"{next(iter(labels))}_mask")
+    if not per_particle or mask is None:
+        return np.ascontiguousarray(scores), dict(labels)
+    mask = mask.reshape(scores.shape[:2]).astype(bool)
+    counts = mask.sum(axis=1)
+    columns = {name: ak.unflatten(label[mask], counts) if label.ndim == 2 else label for name, label in labels.items()}
+    return ak.unflatten(scores[mask], counts), columns
+
+
+def ignores_padding(score: Scorer, padded: Sequence[Inputs], trimmed: Sequence[Inputs]) -> bool:
+    """Whether a network gives the same scores when a batch is padded only to its longest event.
+
+    padded, trimmed: the same batches, padded to the configured length and to the longest event.
+    """
+    for whole, short in zip(padded, trimmed, strict=True):
+        if all(whole[name].shape == short[name].shape for name in whole):
+            continue
+        expected, _ = score(whole)
+        try:
+            found, _ = score(short)
+        except (RuntimeError, IndexError):
+            # A network made for one length: a linear layer over the particles, more neighbors than particles, and so on.
+            return False
+        if found.shape != expected.shape or not np.allclose(found, expected, rtol=0, atol=_TRIM_TOLERANCE):
+            return False
+    return True
+
+
+def score_names(scores: Any, *, classes: Sequence[str], simple: bool) -> tuple[str, ...]:
+    """The classes that scores are written under, one branch each; () where they go under one name.
+
+    simple: whether the labels are. classes: the configuration's names; per-particle classes without names are numbered.
+    """
+    if simple:
+        return tuple(classes)
+    if scores.ndim != 3:
+        return ()
+    count = int(scores.type.content.content.size) if isinstance(scores, ak.Array) else scores.shape[-1]
+    return tuple(classes) or tuple(f"class_{index}" for index in range(count))

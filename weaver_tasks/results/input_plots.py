@@ -1,0 +1,91 @@
+"""Plots of the inputs: each variable before and after standardization, the reweighting variables before and after the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from weaver_tasks.results.style import COLORS, class_name, figure, legend_beside, look, save
+
+Histogram = tuple[np.ndarray, np.ndarray]
+"""Edges (bins + 1,) and contents (bins,)."""
+
+_VARIABLES_PER_ROW = 3
+_SMALL = 9
+
+
+def plot_standardization(variables: Mapping[str, Mapping[str, Any]], histograms: Mapping[str, Histogram], path: Path) -> list[Path]:
+    """Two panels per variable: its values, and what the network sees of them.
+
+    variables: name -> center (None: not transformed), scale, low, high and percentiles, as in standardization.json.
+    histograms: name -> its values in the training events.
+    """
+    rows = -(-len(variables) // _VARIABLES_PER_ROW)
+    with figure(width=7 * _VARIABLES_PER_ROW, height=2.6 * rows + 0.6) as drawn:
+        drawn.suptitle("Input variables over the training events: as they are (gray), and as the network sees them (blue)", fontsize=16)
+        grid = drawn.subplots(rows, 2 * _VARIABLES_PER_ROW, squeeze=False).reshape(-1, 2)
+        for (before, after), (name, facts) in zip(grid, variables.items(), strict=False):
+            _variable(before, histograms[name], "#7F7F7F")
+            before.set_title(name, fontsize=_SMALL + 2, loc="left")
+            for value in (facts["percentiles"] or {}).values():
+                before.axvline(value, color="black", linewidth=0.8, linestyle=":")
+            _variable(after, _transformed(histograms[name], facts), COLORS[1])
+            transformed = facts["center"] is not None
+            how = f"center {facts['center']:.4g}, scale {facts['scale']:.4g}" if transformed else "not transformed"
+            after.set_title(how, fontsize=_SMALL, loc="left")
+        for panels in grid[len(variables) :]:
+            for axes in panels:
+                axes.set_visible(False)
+        return save(drawn, path)
+
+
+def _variable(axes: Axes, histogram: Histogram, color: str) -> None:
+    edges, contents = histogram
+    axes.stairs(contents / max(contents.sum(), 1), edges, fill=True, color=color)
+    axes.set_ylim(bottom=0)
+    axes.tick_params(labelsize=_SMALL, labelleft=False)
+    axes.locator_params(axis="x", nbins=5)
+    axes.xaxis.get_offset_text().set_fontsize(_SMALL)
+
+
+def _transformed(histogram: Histogram, facts: Mapping[str, Any]) -> Histogram:
+    """The histogram of clip((x - center) * scale, low, high): what is clipped lies in the outermost bins."""
+    edges, contents = histogram
+    if facts["center"] is None:
+        return histogram
+    moved = (edges - facts["center"]) * facts["scale"]
+    if facts["scale"] < 0:
+        moved, contents = moved[::-1], contents[::-1]
+    low, high = np.clip([moved[0], moved[-1]], facts["low"], facts["high"])
+    if not low < high:
+        return np.array([low - 0.5, low + 0.5]), np.array([contents.sum()])
+    even = np.linspace(low, high, len(contents) + 1)
+    cumulative = np.interp(even, moved, np.concatenate([[0], contents.cumsum()]))
+    cumulative[0], cumulative[-1] = 0, contents.sum()
+    return even, np.diff(cumulative)
+
+
+def plot_reweighting(
+    edges: Mapping[str, Sequence[float]], before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray], path: Path
+) -> list[Path]:
+    """A row per reweighting variable: the events of each class in its bins, and their sum of weights.
+
+    edges: variable -> edges of its bins. before, after: class -> content, one axis per variable in the order of `edges`.
+    """
+    with figure(width=17, height=6 * len(edges)) as drawn:
+        grid = drawn.subplots(len(edges), 2, squeeze=False)
+        for axis, (variable, bounds) in enumerate(edges.items()):
+            others = tuple(other for other in range(len(edges)) if other != axis)
+            for axes, contents, title in zip(grid[axis], (before, after), ("before", "after"), strict=True):
+                for index, (name, content) in enumerate(contents.items()):
+                    # Beyond the second axis, many classes lie on top of each other after the weights: dashes tell them apart.
+                    axes.stairs(np.asarray(content).sum(axis=others), bounds, label=class_name(name), linewidth=2, **look(index))
+                axes.set_title(f"{title} reweighting", fontsize=18, loc="left")
+                axes.set(xlabel=variable, ylabel="Events" if contents is before else "Sum of weights", ylim=(0, None))
+                axes.margins(x=0)
+            legend_beside(grid[axis, 1], size=14)
+        return save(drawn, path)
