@@ -168,7 +168,9 @@ def test_parsed_meaning_counts_not_its_writing(folder):
 def test_observers_concern_only_the_test(folder):
     document = yaml.safe_load((folder / "data.yaml").read_text())
     before = plan()
-    settings = {(stage, split): before.settings(stage, split=split) for stage in ("stage_inputs", "train_epoch") for split in ("train", "test")}
+    settings = {
+        (stage, split): before.settings(stage, split=split) for stage in ("stage_inputs", "train_epoch") for split in ("train", "test")
+    }
     document["observers"] = ["jet_pt"]
     (folder / "data.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
     changed = {key for key, value in settings.items() if plan().settings(key[0], split=key[1]) != value}

@@ -11,6 +11,7 @@ import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import awkward as ak
 import numpy as np
@@ -20,7 +21,7 @@ from rich.table import Table
 from weaver_tasks.base.command_line import run_command
 from weaver_tasks.base.config import read_config
 from weaver_tasks.base.errors import WeaverTasksError
-from weaver_tasks.data.blocks import LABEL, Block, StagingOptions
+from weaver_tasks.data.blocks import LABEL, Block, PackedColumn, StagingOptions
 from weaver_tasks.data.configuration import DataConfiguration
 from weaver_tasks.data.readers import branch_names, open_reader, read_arrays
 from weaver_tasks.data.transform import plan_transformation
@@ -90,7 +91,7 @@ def _look_at(plan: Plan, split: str, group: str, files: list[InputFile]) -> Find
     functions = plan.config["data"]["custom_functions"]
     transform = plan_transformation(configuration, split, options, custom_functions=Path(functions) if functions else None)
     source = files[0].source
-    magic = {"branch_magic": configuration.branch_magic, "file_magic": configuration.file_magic}
+    magic: dict[str, Any] = {"branch_magic": configuration.branch_magic, "file_magic": configuration.file_magic}
     with open_reader(source, tree=configuration.treename) as reader:
         names = branch_names(reader, source, transform.branches, **magic)
         last = min(reader.entries, _MOST_ENTRIES)
@@ -119,8 +120,8 @@ def _classes(configuration: DataConfiguration, block: Block) -> dict[str, int]:
     return {name: int(np.count_nonzero(index == i)) for i, name in enumerate(configuration.labels.classes)}
 
 
-def _non_finite(columns: tuple, block: Block) -> dict[str, int]:
-    found = {}
+def _non_finite(columns: tuple[PackedColumn, ...], block: Block) -> dict[str, int]:
+    found: dict[str, int] = {}
     for column in columns:
         wrong = np.count_nonzero(~np.isfinite(block.packed[column.name].own_values()), axis=0)
         found |= {name: int(count) for name, count in zip(column.variables, wrong, strict=True) if count}
@@ -193,7 +194,8 @@ def _show_needs(plan: Plan, findings: list[Finding], console: Console) -> None:
     memory = training["ranks"] * (2 * window * size + (loading["prefetch"] + 2) * training["batch_size"] * padded)
     staged = _readable(disk) if plan.config["staging"]["mode"] == "columnar" else "none"
     console.print(
-        f"Expected: {_readable(size)} an event; disk for staged files {staged}; memory for loading, beside the network, about {_readable(memory)}."
+        f"Expected: {_readable(size)} an event; disk for staged files {staged}; "
+        f"memory for loading, beside the network, about {_readable(memory)}."
     )
 
 

@@ -165,7 +165,7 @@ class Plan:
         return maker()
 
     def untracked(self) -> dict[str, Any]:
-        """Settings that a task needs but that must not rerun it: they change speed or watching, or are tracked by `settings` in another form.
+        """Settings that a task needs but that must not rerun it: they change speed or watching, or `settings` tracks them in another form.
 
         The schedule is one of the latter: `settings` holds the learning rates that follow from it.
         """

@@ -14,9 +14,7 @@ child = subprocess.Popen(["bash", "-c", f"{sys.executable} -c '{sys.argv[1]}'; t
 print(child.stdout.readline().strip(), flush=True)
 time.sleep(60)
 """
-TASK = (
-    "import os, time; from weaver_tasks.base.lifetime import end_with_workflow; end_with_workflow(); print(os.getpid(), flush=True); time.sleep(60)"
-)
+TASK = "import os, time; from weaver_tasks.base.lifetime import end_with_workflow; end_with_workflow(); print(os.getpid(), flush=True); time.sleep(60)"
 
 
 def is_running(pid):
@@ -52,6 +50,8 @@ def test_a_task_whose_workflow_is_already_gone_does_not_begin():
     gone = lifetime.name_this_process().split()
     gone[2] = "1"
     code = "from weaver_tasks.base.lifetime import end_with_workflow; end_with_workflow(); print('alive')"
-    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, lifetime.VARIABLE: " ".join(gone)}, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, lifetime.VARIABLE: " ".join(gone)}, capture_output=True, text=True
+    )
     assert done.returncode == -9
     assert done.stdout == ""

@@ -76,7 +76,9 @@ def task(arguments: argparse.Namespace, *, first_rank: bool = True) -> Iterator[
 
 def open_log(stage: str, path: Path | None) -> None:
     """Send the log to the terminal, each line led by the stage, and to `path` with times."""
-    logger.handlers.clear()
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
     logger.setLevel(logging.DEBUG)
     logger.propagate = False
     terminal = logging.StreamHandler(sys.stderr)

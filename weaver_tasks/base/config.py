@@ -5,6 +5,7 @@ Both the workflow and the tools (`check`, `import_weaver`) read configurations t
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -75,14 +76,10 @@ def _coerce_free(value: Any) -> Any:
 
 def _readings(text: str) -> list[Any]:
     readings: list[Any] = []
-    try:
+    with contextlib.suppress(yaml.YAMLError):
         readings.append(yaml.safe_load(text))
-    except yaml.YAMLError:
-        pass
-    try:
+    with contextlib.suppress(ValueError):
         readings.append(float(text))
-    except ValueError:
-        pass
     return readings
 
 

@@ -9,7 +9,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ class TaskRecord:
         self.inputs: dict[str, str] = {}
         self.outputs: dict[str, dict[str, Any]] = {}
         self.notes: dict[str, Any] = {}
-        self._start = datetime.now(timezone.utc)
+        self._start = datetime.now(UTC)
 
     def read(self, path: str | os.PathLike[str], *, checksum: str | None = None) -> Path:
         """Note an input. Give its `checksum` where it is already known: large files are not read twice for it."""
@@ -48,7 +48,7 @@ class TaskRecord:
         self.notes.update(facts)
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        end = datetime.now(timezone.utc)
+        end = datetime.now(UTC)
         write_json(
             path,
             {
