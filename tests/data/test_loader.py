@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import threading
 from collections.abc import Callable
@@ -15,11 +16,12 @@ from scipy import stats
 
 from weaver_tasks.base.errors import DataConfigError, InputFileError
 from weaver_tasks.data.batches import Batch
-from weaver_tasks.data.blocks import StagingOptions, packed_columns
+from weaver_tasks.data.blocks import StagingOptions
 from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration
 from weaver_tasks.data.loader import EpochLoader
+from weaver_tasks.data.manifest import make_manifest
 from weaver_tasks.data.sources import join, transformed_blocks
-from weaver_tasks.data.staged import StagedWriter
+from weaver_tasks.data.staging import Staging, stage_file
 from weaver_tasks.data.transform import plan_transformation
 from weaver_tasks.data.weights import fill, make_histograms
 
@@ -33,7 +35,6 @@ DOCUMENT: dict[str, Any] = {
         "mask": {"length": 40, "pad_mode": "constant", "vars": [["part_mask", None]]},
         "jet": {"length": None, "vars": [["jet_pt", 500, 0.01], ["jet_eta", None]]},
     },
-    "labels": {"type": "simple", "value": list(CLASSES.values())},
     "monitor_variables": ["jet_pt"],
 }
 WEIGHTS = {
@@ -50,7 +51,9 @@ class Sample:
 
     def __init__(self, folder: Path, files: dict[str, list[Path]], options: StagingOptions, **sections: Any) -> None:
         self.folder, self.files, self.options = folder, files, options
-        self.document = {**DOCUMENT, **sections}
+        labels = {"type": "simple", "value": [CLASSES[process] for process in files]}
+        self.document = {**DOCUMENT, "labels": labels, **sections}
+        self.records: dict[tuple[str, str, str], dict[str, Any]] = {}
         self.configuration = self._configuration()
         transformation = plan_transformation(self.configuration, "train", options)
         self.blocks = {
@@ -71,32 +74,24 @@ class Sample:
         self.document = {**self.document, "weights": {**self.document["weights"], "reweight_hists": histograms}}
         self.configuration = self._configuration()
 
-    def manifest(self, mode: str = "columnar", *, validation: tuple[str, ...] = ()) -> dict[str, Any]:
-        records = []
-        for group, paths in self.files.items():
-            for path in paths:
-                staged = self.folder / f"{group}_{path.stem}_{len(records)}.arrow"
-                if mode == "columnar" and not staged.exists():
-                    variables = {column.name: column.variables for column in packed_columns(self.configuration)}
-                    with StagedWriter(staged, variables=variables, metadata={"staging_digest": "d"}) as writer:
-                        writer.append(self.blocks[path])
-                records.append({
-                    "split": "val" if group in validation else "train", "group": group, "source": str(path), "entries": _entries(path),
-                    "kept": len(self.blocks[path]), "staged": str(staged) if mode == "columnar" else None, "staging_digest": "d", "bad": None,
-                })  # fmt: skip
-        return {"mode": mode, "files": records, "options": self.options.as_dict(), "digest": "x"}
+    def manifest(self, mode: str = "columnar", *, validation: Path | None = None) -> dict[str, Any]:
+        """inputs.json, with the file `validation` as the only one of that split."""
+        records = [self._record("train", group, path, mode) for group, paths in self.files.items() for path in paths]
+        records += [self._record("val", "other", validation, mode)] if validation else []
+        return make_manifest(records, on_bad_file="fail", max_bad_fraction=0)
+
+    def _record(self, split: str, group: str, path: Path, mode: str) -> dict[str, Any]:
+        key = (split, str(path), mode)
+        if key not in self.records:
+            target = self.folder / f"{split}_{path.stem}.arrow" if mode == "columnar" else None
+            staging = Staging(configuration=self.configuration, split=split, mode=mode, options=self.options)
+            self.records[key] = stage_file(str(path), target, staging, group=group)
+        return self.records[key]
 
     def selected(self) -> list[tuple[int, int]]:
         """(file, entry) of all selected events."""
         paths = [path for paths in self.files.values() for path in paths]
         return [(file, int(entry)) for file, path in enumerate(paths) for entry in self.blocks[path].entries]
-
-
-def _entries(path: Path) -> int:
-    import uproot
-
-    with uproot.open(path) as file:
-        return int(file["tree"].num_entries)
 
 
 MakeSample = Callable[..., Sample]
@@ -304,13 +299,14 @@ def test_weavers_way_of_validating_draws_anew_in_each_epoch(weighted: Sample) ->
 
 def test_files_of_their_own_are_the_validation(make_sample: MakeSample, jets: Path) -> None:
     sample = make_sample()
-    manifest = sample.manifest(validation=("TTBar",))
+    manifest = sample.manifest(validation=jets / "test" / "TTBar.root")
     given = settings(batch_size=10, data={"train_val_split": 0.5})
     train = list(EpochLoader(manifest, sample.configuration, given, split="train", seed=1, epoch=0, threads=0))
     validation = list(EpochLoader(manifest, sample.configuration, given, split="val", seed=1, epoch=0, threads=0))
-    assert {file for file, _ in events(train)} == {0, 1}
-    assert {file for file, _ in events(validation)} == {2}
-    assert len(events(validation)) == len(sample.blocks[sample.files["TTBar"][0]])
+    assert len(events(train)) == len(sample.selected()) // 10 * 10
+    assert {file for file, _ in events(train)} == {0, 1, 2}
+    assert {file for file, _ in events(validation)} == {3}
+    assert len(events(validation)) == manifest["files"][3]["kept"]
 
 
 def test_folds_part_the_events(make_sample: MakeSample) -> None:
@@ -353,11 +349,11 @@ def test_class_shares_of_each_rank_are_even(make_sample: MakeSample) -> None:
         counts = []
         for rank in range(4):
             batches = load(sample, given, rank=rank, world_size=4)
-            labels = np.concatenate([batch.labels["_label_"] for batch in batches])
-            counts.append(np.bincount(labels, minlength=3)[[CLASSES[process] in CLASSES.values() for process in CLASSES]])
-        table = np.array(counts)[:, np.sum(counts, axis=0) > 0]
-        if table.shape[1] > 1:
-            assert stats.chi2_contingency(table).pvalue > 1e-3
+            # With one file, the shares of its light and heavy jets.
+            kinds = [batch.labels["_label_"] if len(processes) > 1 else batch.observers["jet_pt"] > 650 for batch in batches]
+            counts.append(np.bincount(np.concatenate(kinds)))
+        assert np.min(counts) > 5
+        assert stats.chi2_contingency(counts).pvalue > 1e-3
 
 
 def test_sampled_spectra_follow_the_weights(weighted: Sample) -> None:
@@ -411,7 +407,7 @@ def test_too_few_events_are_refused_by_name(plain: Sample) -> None:
 
 @pytest.mark.parametrize("threads", [0, 2])
 def test_an_error_in_a_file_reaches_the_caller(plain: Sample, threads: int) -> None:
-    manifest = plain.manifest("none")
+    manifest = copy.deepcopy(plain.manifest("none"))
     manifest["files"][2]["source"] = "gone.root"
     loader = EpochLoader(manifest, plain.configuration, settings(), split="train", seed=1, epoch=0, threads=threads)
     with pytest.raises(InputFileError, match=r"gone\.root"):
@@ -432,6 +428,6 @@ def test_leaving_early_ends_the_threads(weighted: Sample) -> None:
 
 def test_batches_that_are_held_keep_their_values(weighted: Sample) -> None:
     loader = EpochLoader(weighted.manifest(), weighted.configuration, settings(), split="train", seed=1, epoch=0, threads=2)
-    copies = [batch.inputs["features"].copy() for batch in loader]
-    for batch, copy in zip(list(loader), copies, strict=True):
-        np.testing.assert_array_equal(batch.inputs["features"], copy)
+    expected = [batch.inputs["features"].copy() for batch in loader]
+    for batch, values in zip(list(loader), expected, strict=True):
+        np.testing.assert_array_equal(batch.inputs["features"], values)
