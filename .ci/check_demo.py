@@ -14,7 +14,7 @@ checkpoints/net_best_epoch_state.pt checkpoints/net_best_epoch_optimizer.pt
 predictions/higgs.root predictions/other.root
 evaluation/metrics.json evaluation/roc.png evaluation/confusion.png evaluation/scores.png evaluation/training.png
 export/model.onnx export/preprocess.json export/parity.json provenance/ro-crate-metadata.json report.html
-""".split()
+""".split()  # noqa: SIM905
 missing = [name for name in artefacts if not (run / name).exists()]
 if missing:
     sys.exit(f"{run}: missing {', '.join(missing)}")

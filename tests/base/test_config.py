@@ -62,7 +62,7 @@ def test_strings_of_the_command_line_take_the_types_of_the_schema(section, typed
 )
 def test_mistakes_name_the_file_the_key_and_the_remedy(over, message):
     document = {**SMALLEST, **over} if "data" not in over else {**SMALLEST, "data": {**SMALLEST["data"], **over["data"]}}
-    with pytest.raises(ConfigError, match="^a.yaml: ") as error:
+    with pytest.raises(ConfigError, match=r"^a\.yaml: ") as error:
         resolve_config(document, where="a.yaml")
     assert message in str(error.value)
     assert "\n" not in str(error.value)

@@ -14,7 +14,10 @@ child = subprocess.Popen(["bash", "-c", f"{sys.executable} -c '{sys.argv[1]}'; t
 print(child.stdout.readline().strip(), flush=True)
 time.sleep(60)
 """
-TASK = "import os, time; from weaver_tasks.base.lifetime import end_with_workflow; end_with_workflow(); print(os.getpid(), flush=True); time.sleep(60)"
+TASK = (
+    "import os, time; from weaver_tasks.base.lifetime import end_with_workflow; "
+    "end_with_workflow(); print(os.getpid(), flush=True); time.sleep(60)"
+)
 
 
 def is_running(pid):
