@@ -8,6 +8,7 @@ Shapes: B events, P particle slots, R real particles of the batch, C features.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -40,3 +41,52 @@ def sum_per_event(x: Tensor, real: Tensor) -> Tensor:
 def pointwise(convolution: Any, x: Tensor) -> Tensor:
     """A convolution of kernel size 1 (Conv1d or Conv2d) on features in the last dimension. x: (…, C). Returns (…, C')."""
     return F.linear(x, convolution.weight.flatten(1), convolution.bias)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """How rows of tokens lie in a padded batch: the R real ones, event by event, or all B * L slots if dense.
+
+    real: (B, L) bool; index: (R,) the slot of each row, None if dense (exporters and compilers want fixed shapes).
+    """
+
+    real: Tensor
+    index: Tensor | None
+
+    @classmethod
+    def of(cls, real: Tensor, *, dense: bool) -> Tokens:
+        return cls(real, None if dense else real.flatten().nonzero().squeeze(1))
+
+    def pack(self, x: Tensor) -> Tensor:
+        """(B, L, C) -> (R, C)."""
+        flat = x.flatten(0, 1)
+        return flat if self.index is None else _Take.apply(flat, self.index)
+
+    def pad(self, x: Tensor) -> Tensor:
+        """(R, C) -> (B, L, C), padding zero."""
+        events, length = self.real.shape
+        padded = x if self.index is None else x.new_zeros(events * length, x.shape[1]).index_copy(0, self.index, x)
+        return padded.view(events, length, x.shape[1])
+
+    def spread(self, x: Tensor) -> Tensor:
+        """One row per event to the rows of its tokens. (B, C) -> (R, C)."""
+        return self.pack(x.unsqueeze(1).expand(-1, self.real.shape[1], -1))
+
+    def with_leading(self) -> Tokens:
+        """The layout with one more token before each event's."""
+        return Tokens.of(F.pad(self.real, (1, 0), value=True), dense=self.index is None)
+
+
+class _Take(torch.autograd.Function):
+    """Rows by distinct indices. Its gradient is a plain copy, where index_select's adds row by row."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, index: Tensor) -> Tensor:
+        ctx.save_for_backward(index)
+        ctx.rows = x.shape[0]
+        return x.index_select(0, index)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (index,) = ctx.saved_tensors
+        return grad.new_zeros(ctx.rows, grad.shape[1]).index_copy(0, index, grad), None

@@ -26,7 +26,7 @@ _PARTICLE_TRANSFORMER = {
         "ParticleTransformerTagger", "ParticleTransformerTaggerWithExtraPairFeatures",
     ),
     "weaver_tasks.networks.transformer_blocks": (
-        "Attention", "Block", "DropPath", "Embed", "LayerScale", "RMSNorm", "SwiGLUFFN", "drop_path",
+        "Block", "DropPath", "Embed", "LayerScale", "RMSNorm", "SwiGLUFFN", "drop_path",
     ),
     "weaver_tasks.networks.pair_embedding": ("PairEmbed", "build_sparse_tensor"),
     "weaver_tasks.networks.trimming": ("SequenceTrimmer",),
@@ -43,9 +43,9 @@ MODULES: dict[str, dict[str, tuple[str, ...]]] = {
     "weaver.nn": {},
     "weaver.nn.model": {},
     "weaver.nn.model.ParticleNet": {
-        "weaver_tasks.networks.particle_net": (
-            "ParticleNet", "ParticleNetTagger", "FeatureConv", "EdgeConvBlock", "knn", "pairwise_distance", "pairwise_distance_etaphi",
-        ),
+        "weaver_tasks.networks.particle_net": ("ParticleNet", "EdgeConvBlock"),
+        "weaver_tasks.networks.particle_net_tagger": ("ParticleNetTagger", "FeatureConv"),
+        "weaver_tasks.networks.neighbors": ("knn", "pairwise_distance", "pairwise_distance_etaphi"),
         "weaver_tasks.networks.trimming": ("SequenceTrimmer",),
         "weaver_tasks.networks.kinematics": ("delta_phi",),
     },

@@ -1,0 +1,78 @@
+"""P-CNN: a residual convolutional network along the ordered list of a jet's particles.
+
+H. Qu, L. Gouskos, arXiv:1902.08570, sec. 4.1 and arXiv:1902.09914 (the CMS DeepAK8 tagger). By design neither the order of the particles nor
+the padding is a symmetry: convolutions see neighbors in the list, and the mean is over all slots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ResNetUnit(nn.Module):
+    """Two convolutions of kernel size 3 beside a shortcut. (B, C, P) -> (B, C', P / stride)."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv1d(in_channels, out_channels, kernel_size=3, stride=stride, padding=1)
+        self.bn1 = nn.BatchNorm1d(out_channels)
+        self.conv2 = nn.Conv1d(out_channels, out_channels, kernel_size=3, padding=1)
+        self.bn2 = nn.BatchNorm1d(out_channels)
+        self.conv_sc: nn.Conv1d | None = None
+        if in_channels != out_channels or stride != 1:
+            self.conv_sc = nn.Conv1d(in_channels, out_channels, kernel_size=1, stride=stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.conv_sc is None else self.conv_sc(x)
+        x = F.relu(self.bn1(self.conv1(x)))
+        return shortcut + F.relu(self.bn2(self.conv2(x)))
+
+
+class ResNet(nn.Module):
+    """Scores of jets from the features of their particles, in the order given.
+
+    features_dims: features of a particle; num_classes: outputs.
+    conv_params: channels: of the first convolution, then of the units of each stage; every stage after the first halves the length.
+    fc_params: (width, dropout) of each layer after pooling. for_inference: softmax of the outputs.
+    """
+
+    def __init__(
+        self,
+        features_dims: int,
+        num_classes: int,
+        conv_params: Sequence[Sequence[int]] = ((32,), (64, 64), (64, 64), (128, 128)),
+        fc_params: Sequence[tuple[int, float]] = ((512, 0.2),),
+        for_inference: bool = False,
+    ) -> None:
+        super().__init__()
+        width = conv_params[0][0]
+        self.fts_conv = nn.Sequential(
+            nn.BatchNorm1d(features_dims), nn.Conv1d(features_dims, width, kernel_size=3, padding=1), nn.BatchNorm1d(width), nn.ReLU()
+        )
+        self.resnet_units = nn.ModuleDict()
+        for stage, channels in enumerate(conv_params[1:]):
+            units = [
+                ResNetUnit(before, after, stride=2 if stage > 0 and number == 0 else 1)
+                for number, (before, after) in enumerate(pairwise((width, *channels)))
+            ]
+            self.resnet_units[f"resnet_unit_{stage}"] = nn.Sequential(*units)
+            width = channels[-1]
+        layers: list[nn.Module] = []
+        for width_out, dropout in fc_params:
+            layers.append(nn.Sequential(nn.Linear(width, width_out), nn.ReLU(), nn.Dropout(dropout)))
+            width = width_out
+        layers.append(nn.Linear(width, num_classes))
+        if for_inference:
+            layers.append(nn.Softmax(dim=1))
+        self.fc = nn.Sequential(*layers)
+
+    def forward(self, features: Tensor, mask: Tensor) -> Tensor:
+        """features: (B, C, P); mask: (B, 1, P), nonzero for real particles. Returns (B, num_classes)."""
+        x = self.fts_conv(features.masked_fill(mask == 0, 0))
+        for stage in self.resnet_units.values():
+            x = stage(x)
+        return self.fc(x.mean(dim=2))
