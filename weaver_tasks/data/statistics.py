@@ -119,6 +119,11 @@ def coarse_histogram(counts: np.ndarray, *, bins: int = 60, margin: float = 0.00
         return np.array([0.0, 1.0]), np.zeros(1)
     share = counts[finite].cumsum() / counts[finite].sum()
     low, high = finite[np.searchsorted(share, [margin, 1 - margin])]
+    if low == high:
+        # Nearly all values are equal: show the others too.
+        low, high = finite[0], finite[-1]
+    if low == high:
+        return edges[low] + np.array([-0.5, 0.5]), np.array([float(counts[low])])
     ends = edges[low : high + 2]
     cumulative = np.concatenate([[0], counts[low : high + 1].cumsum()])
     even = np.linspace(ends[0], ends[-1], bins + 1)

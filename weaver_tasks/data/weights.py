@@ -23,8 +23,10 @@ __all__ = ["event_weights", "fill", "make_histograms", "weight_columns"]
 _LARGEST_WEIGHT = 0.9
 
 
-def fill(weights: Weights, columns: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The histogram of some events, class -> float64 content (base weights summed if there are any), one axis per variable.
+def fill(weights: Weights, columns: Mapping[str, Any], *, weighted: bool = True) -> dict[str, np.ndarray]:
+    """The histogram of some events, class -> float64 content, one axis per variable.
+
+    weighted: sum the base weights, if there are any, instead of counting events.
 
     columns: the plain columns of `weight_columns`. Events outside the edges are left out, or, unless under- and overflow
     are discarded, counted in the outermost bins. Sums of several calls make the histogram of all events.
@@ -33,7 +35,7 @@ def fill(weights: Weights, columns: Mapping[str, Any]) -> dict[str, np.ndarray]:
     values = [np.asarray(columns[name]) for name in weights.variables]
     if not weights.discard_under_overflow:
         values = [np.clip(value, edge[0], edge[-1]) for value, edge in zip(values, edges, strict=True)]
-    base = np.asarray(columns[BASE_WEIGHT], dtype=np.float64) if weights.base_weight else None
+    base = np.asarray(columns[BASE_WEIGHT], dtype=np.float64) if weights.base_weight and weighted else None
     histograms = {}
     for name in weights.classes:
         member = np.asarray(columns[name]) == 1

@@ -89,3 +89,10 @@ def plot_reweighting(
                 axes.margins(x=0)
             legend_beside(grid[axis, 1], size=14)
         return save(drawn, path)
+
+
+def plot_no_reweighting(why: str, path: Path) -> list[Path]:
+    """A plot that says why there is nothing to show."""
+    with figure(width=10, height=3) as drawn:
+        drawn.text(0.5, 0.5, why, ha="center", va="center")
+        return save(drawn, path)

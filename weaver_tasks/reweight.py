@@ -1,0 +1,124 @@
+"""Make the weights of each class, and write the resolved data configuration.
+
+    python -m weaver_tasks.reweight --data-config data.yaml --inputs inputs.json --standardization standardization.json
+        --output reweighting.json --plot reweighting.png --auto-config data_config.auto.yaml
+
+data_config.auto.yaml is the data configuration with its standardization and weights filled in; all later stages read
+it, and weaver-core can.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from weaver_tasks.base.command_line import run_command, stage_parser, task
+from weaver_tasks.base.files import atomic_path, read_json, write_json
+from weaver_tasks.base.progress import Progress
+from weaver_tasks.base.record import TaskRecord
+from weaver_tasks.data.blocks import StagingOptions, extra_selection_column
+from weaver_tasks.data.configuration import DataConfiguration, dump_auto, load_data_configuration
+from weaver_tasks.data.reweighting import Reweighting, make_reweighting
+from weaver_tasks.data.sources import open_source
+from weaver_tasks.data.weights import weight_columns
+from weaver_tasks.results.input_plots import plot_no_reweighting, plot_reweighting
+
+logger = logging.getLogger("weaver_tasks")
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = stage_parser("reweight", __doc__)
+    parser.add_argument("--data-config", type=Path, required=True, help="the data configuration of the training files")
+    parser.add_argument("--custom-functions", type=Path, help="a Python file of functions for its expressions")
+    parser.add_argument("--inputs", type=Path, required=True, help="inputs.json")
+    parser.add_argument("--standardization", type=Path, required=True, help="standardization.json")
+    parser.add_argument("--output", type=Path, required=True, help="reweighting.json")
+    parser.add_argument("--plot", type=Path, help="a picture of the classes before and after")
+    parser.add_argument("--auto-config", type=Path, required=True, help="data_config.auto.yaml")
+    arguments = parser.parse_args(argv)
+    with task(arguments) as record:
+        _reweight(arguments, record)
+
+
+def _reweight(arguments: argparse.Namespace, record: TaskRecord) -> None:
+    manifest = read_json(record.read(arguments.inputs))
+    standardization = read_json(record.read(arguments.standardization))["variables"]
+    configuration = load_data_configuration(record.read(arguments.data_config), custom_functions=arguments.custom_functions)
+    remake = arguments.settings.get("sampling", {}).get("remake_weights", True)
+    made = _make(configuration, manifest, arguments, remake=remake)
+    write_json(arguments.output, _as_json(configuration, made))
+    histograms = {name: weights.tolist() for name, weights in made.weights.items()} if made else None
+    with atomic_path(arguments.auto_config) as temporary:
+        temporary.write_text(dump_auto(configuration, standardization, histograms))
+    for path in (arguments.output, arguments.auto_config):
+        record.wrote(path)
+    if arguments.plot:
+        for path in _plot(configuration, made, arguments.plot):
+            record.wrote(path)
+
+
+def _make(configuration: DataConfiguration, manifest: dict[str, Any], arguments: argparse.Namespace, *, remake: bool) -> Reweighting | None:
+    weights = configuration.weights
+    if weights is None or weights.precomputed:
+        return None
+    # Histograms that are kept are filled all the same, to show what they do.
+    resolved = dataclasses.replace(configuration, weights=dataclasses.replace(weights, histograms=None)) if remake else configuration
+    return make_reweighting(resolved, lambda doing: _training_columns(manifest, resolved, arguments, doing))
+
+
+def _training_columns(
+    manifest: dict[str, Any], configuration: DataConfiguration, arguments: argparse.Namespace, doing: str
+) -> Iterator[Mapping[str, np.ndarray]]:
+    """The plain columns of the events for training: those that pass the extra selection and are not of the fold left out."""
+    fold = arguments.settings.get("fold")
+    extra = extra_selection_column("train")
+    names = [*weight_columns(configuration), extra, *([fold["variable"]] if fold else [])]
+    options = StagingOptions.from_manifest(manifest)
+    files = [file for file in manifest["files"] if file["split"] == "train" and not file["bad"]]
+    with Progress(doing, total=sum(file["entries"] for file in files), unit="entries") as progress:
+        for file in files:
+            source = open_source(file, configuration, options, custom_functions=arguments.custom_functions)
+            for block in source.blocks(0, file["entries"], names, training=True):
+                kept = np.ones(len(block), dtype=bool)
+                if extra in block.plain:
+                    kept &= np.asarray(block.plain[extra])
+                if fold:
+                    kept &= np.asarray(block.plain[fold["variable"]]) % fold["folds"] != fold["index"]
+                yield {name: np.asarray(array)[kept] for name, array in block.plain.items()}
+            progress.advance(file["entries"])
+
+
+def _as_json(configuration: DataConfiguration, made: Reweighting | None) -> dict[str, Any]:
+    weights = configuration.weights
+    if weights is None:
+        return {"method": None}
+    if made is None:
+        return {"method": "precomputed", "branches": list(weights.branches)}
+    return {
+        "method": weights.method,
+        "edges": {name: list(edges) for name, edges in weights.variables.items()},
+        "events": made.events,
+        "events_used": {name: int(counts.sum()) for name, counts in made.counts.items()},
+        "content": {name: content.tolist() for name, content in made.content.items()},
+        "weights": {name: histogram.tolist() for name, histogram in made.weights.items()},
+        "sum_of_weights": {name: float((made.content[name] * histogram).sum()) for name, histogram in made.weights.items()},
+    }
+
+
+def _plot(configuration: DataConfiguration, made: Reweighting | None, path: Path) -> list[Path]:
+    if made is None:
+        weights = configuration.weights
+        return plot_no_reweighting("Every event weighs the same" if weights is None else "Weights are read from the files", path)
+    assert configuration.weights is not None
+    after = {name: made.content[name] * histogram for name, histogram in made.weights.items()}
+    return plot_reweighting(configuration.weights.variables, made.content, after, path)
+
+
+if __name__ == "__main__":
+    run_command(main)
