@@ -64,6 +64,7 @@ def split_options(settings: Mapping[str, Any], split: str, *, world_size: int = 
             data_fraction=data.get("data_fraction_test", 1.0),
             **_loading(settings, split),
             batch_size=_batch_size(training, split),
+            fold=_fold(settings),
         )
     boundary = 1.0 if own_files else float(data.get("train_val_split", 0.8))
     if split == "train":
@@ -107,7 +108,8 @@ def _every_event_once(settings: Mapping[str, Any], split: str, world_size: int) 
         **_loading(settings, split),
         "file_fraction": settings.get("data", {}).get("file_fraction", 1.0),
         "batch_size": _batch_size(settings.get("training", {}), split),
-        "shuffle": steps is not None,
+        # In the order of the files, each is best read at one go.
+        **({"shuffle": True} if steps is not None else {"fetch_by_files": True, "fetch_step": 1}),
         "same_each_pass": True,
         "whole_batches": True,
         "steps": steps,

@@ -177,6 +177,11 @@ class WindowReader:
         if extra in table:
             keep = table[extra]
         if (fold := self._options.fold) is not None:
+            if fold.variable not in table:
+                raise DataConfigError(
+                    f"cross_validation.variable '{fold.variable}' is not among the columns of the {self._split} files. "
+                    f"Stage them with it, or name it in `observers` of {self._configuration.path}."
+                )
             apart = (table[fold.variable] % fold.folds) == fold.index
             apart = apart if self._split == "test" else ~apart
             keep = apart if keep is None else keep & apart

@@ -1,0 +1,98 @@
+"""The events of a group of test files for prediction: each once, in the order of the files, with observers beside them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from weaver_tasks.data.assembly import Allocate, InputAssembler
+from weaver_tasks.data.batches import Batch, make_batch
+from weaver_tasks.data.loader import planned_files
+from weaver_tasks.data.plan_windows import Window, plan_windows
+from weaver_tasks.data.prefetch import ordered_map
+from weaver_tasks.data.split_options import SplitOptions, split_options
+from weaver_tasks.data.stream import Dealing, deal
+from weaver_tasks.data.windows import WindowReader
+
+if TYPE_CHECKING:
+    from weaver_tasks.data.configuration import DataConfiguration
+
+# Without sampling and shuffling, larger windows serve nothing.
+_WINDOW_EVENTS = 20_000
+
+
+def prediction_batches(
+    manifest: Mapping[str, Any],
+    configuration: DataConfiguration,
+    settings: Mapping[str, Any],
+    *,
+    group: str,
+    rank: int = 0,
+    world_size: int = 1,
+    threads: int = 1,
+    custom_functions: Path | None = None,
+    allocate: Allocate = np.empty,
+    trim: bool = False,
+) -> Iterator[Batch]:
+    """Batches of training.batch_size_test events (the last one smaller) of the test files of a group; files share batches.
+
+    manifest: inputs.json. settings: sections data, loading, training of config.yaml, and perhaps fold: then only the events
+    of this fold are served. Rank r takes the r-th of world_size even stretches of the files' entries. Memory does not grow with
+    the number of events. Other arguments: as of `loader.EpochLoader`.
+    """
+    options = dataclasses.replace(split_options(settings, "test"), fetch_by_files=True, fetch_step=1, in_memory=False)
+    assembler = InputAssembler(configuration, batch_size=options.batch_size, allocate=allocate, trim=trim)
+    reader = WindowReader(
+        manifest,
+        configuration,
+        options,
+        split="test",
+        seed=(0,),
+        packed=assembler.columns,
+        custom_functions=custom_functions,
+        threads=threads,
+    )
+    windows = [(0, window) for window in _windows(manifest, options, group=group, rank=rank, world_size=world_size)]
+    loaded = ordered_map(reader.load, windows, threads=min(1, threads), ahead=2, name="loader-windows")
+    planned = deal(loaded, Dealing(batch_size=options.batch_size, whole_batches=True, drop_last=False), epoch=0)
+    batches = ordered_map(
+        lambda batch: make_batch(batch, assembler, configuration),
+        planned,
+        threads=threads,
+        ahead=settings.get("loading", {}).get("prefetch", 4),
+        name="loader-batches",
+    )
+    with contextlib.closing(batches):
+        yield from batches
+
+
+def prediction_entries(manifest: Mapping[str, Any], settings: Mapping[str, Any], *, group: str, rank: int = 0, world_size: int = 1) -> int:
+    """The entries, before selection, that `prediction_batches` goes through."""
+    windows = _windows(manifest, split_options(settings, "test"), group=group, rank=rank, world_size=world_size)
+    return sum(window.entries for window in windows)
+
+
+def _windows(manifest: Mapping[str, Any], options: SplitOptions, *, group: str, rank: int, world_size: int) -> list[Window]:
+    files = [file for file in planned_files(manifest["files"], "test") if file.group == group]
+    most = min(options.max_window_events, _WINDOW_EVENTS)
+    windows = plan_windows(
+        files, dataclasses.replace(options, fetch_by_files=True, fetch_step=1, max_window_events=most, in_memory=False), seed=(0,)
+    )
+    total = sum(window.entries for window in windows)
+    return _stretch(windows, total * rank // world_size, total * (rank + 1) // world_size)
+
+
+def _stretch(windows: Sequence[Window], first: int, last: int) -> list[Window]:
+    """Entries first to last of the windows (of one file each) in a row."""
+    stretch, at = [], 0
+    for window in windows:
+        begin, end = max(first - at, 0), min(last - at, window.entries)
+        if begin < end:
+            stretch.append(dataclasses.replace(window, first=window.first + begin, last=window.first + end))
+        at += window.entries
+    return stretch
