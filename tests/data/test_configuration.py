@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+
 from weaver_tasks.base.errors import DataConfigError
 from weaver_tasks.data.configuration import Bucketing, dump_auto, load_data_configuration
 
@@ -77,9 +78,27 @@ def weaver_config():
 
 
 VIEW = (
-    "input_names input_dicts input_shapes label_names label_value label_type observer_names preprocess_params selection "
-    "test_time_selection inputs labels observers monitor_variables treename branch_magic file_magic new_variables bucketing z_variables"
-).split()
+    "input_names",
+    "input_dicts",
+    "input_shapes",
+    "label_names",
+    "label_value",
+    "label_type",
+    "observer_names",
+    "preprocess_params",
+    "selection",
+    "test_time_selection",
+    "inputs",
+    "labels",
+    "observers",
+    "monitor_variables",
+    "treename",
+    "branch_magic",
+    "file_magic",
+    "new_variables",
+    "bucketing",
+    "z_variables",
+)
 SHIPPED = ["ak4_flavor", "jetclass_full", "jetclass_kin", "jetclass_kinpid", "quark_gluon", "top_landscape"]
 
 

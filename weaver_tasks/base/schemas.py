@@ -15,7 +15,7 @@ import yaml
 from weaver_tasks.base.errors import ConfigError, WeaverTasksError, nearest
 
 _PACKAGE = Path(__file__).parent.parent
-_MOST_NODES = 5_000_000
+_MOST_NODES = 1_000_000
 _DEEPEST = 60
 
 
@@ -101,7 +101,8 @@ def _message(found: jsonschema.ValidationError) -> str:
         missing = sorted(set(found.validator_value) - set(found.instance))[0]
         return f"key '{_join(key, missing)}' is missing.{_description(found.schema.get('properties', {}).get(missing, {}))}"
     hint = nearest(found.instance, found.validator_value) if found.validator == "enum" and isinstance(found.instance, str) else ""
-    return f"key '{key}': {_shown(found.instance)} does not fit; {_wanted(found)} is wanted.{hint or _description(found.schema)}"
+    place = f"key '{key}'" if key else "the document"
+    return f"{place}: {_shown(found.instance)} does not fit; {_wanted(found)} is wanted.{hint or _description(found.schema)}"
 
 
 def _join(key: str, name: str) -> str:

@@ -55,7 +55,7 @@ def _check_inputs(document: dict[str, Any], where: str) -> None:
             _check_parameters(parameters, f"{key}.vars: {variable}")
             if parameters["length"] != group["length"] or parameters["pad_mode"] != group.get("pad_mode", "constant"):
                 raise DataConfigError(
-                    f"{where}: preprocess.params.{variable}: length or pad_mode is not that of inputs.{name}. Remove params to make it anew."
+                    f"{where}: preprocess.params.{variable}: length or pad_mode is not that of inputs.{name}. Remove params."
                 )
             other, known = seen.setdefault(variable, (name, parameters))
             different = [field for field in parameters if parameters[field] != known[field]]
@@ -94,7 +94,7 @@ def _check_weights(weights: dict[str, Any], where: str) -> None:
         if not weights.get(field):
             raise DataConfigError(
                 f"{where}: key 'weights.{field}' is missing. With use_precomputed_weights: {str(weights['use_precomputed_weights']).lower()} "
-                f"the weights need {', '.join(wanted)}."
+                f"they need {', '.join(wanted)}."
             )
     if weights["use_precomputed_weights"]:
         return

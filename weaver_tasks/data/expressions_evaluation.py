@@ -12,7 +12,7 @@ import numpy as np
 
 from weaver_tasks.base.errors import DataConfigError
 from weaver_tasks.data.expressions import Expression, parse_expression
-from weaver_tasks.data.expressions_grammar import METHODS, PROPERTIES, dotted_name
+from weaver_tasks.data.expressions_grammar import BUILT_IN, METHODS, PROPERTIES, dotted_name
 
 _OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
     ast.Add: operator.add,
@@ -53,7 +53,7 @@ def evaluate(
     Raises DataConfigError when the expression is not allowed or does not fit the arrays.
     """
     if isinstance(expression, str):
-        expression = parse_expression(expression, functions=dict.fromkeys(functions, False), where=where)
+        expression = parse_expression(expression, functions=dict.fromkeys(functions.keys() - BUILT_IN, False), where=where)
     try:
         # log(0) and 0/0 are ordinary in detector data; they become what the transformation of inputs says.
         with np.errstate(all="ignore"):

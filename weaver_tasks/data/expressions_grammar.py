@@ -17,38 +17,39 @@ def _names(text: str) -> frozenset[str]:
 
 MODULES = {"math": "math", "np": "np", "numpy": "np", "ak": "ak", "awkward": "ak"}
 
-_MATH = _names("""acos acosh asin asinh atan atan2 atanh ceil comb copysign cos cosh degrees dist e erf erfc exp expm1 fabs factorial floor
-fmod fsum gamma gcd hypot inf isclose isfinite isinf isnan isqrt ldexp lgamma log log10 log1p log2 nan pi pow prod radians
-remainder sin sinh sqrt tan tanh tau trunc""")
+_MATH = _names("""acos acosh asin asinh atan atan2 atanh ceil comb copysign cos cosh degrees dist e erf erfc exp expm1
+fabs factorial floor fmod fsum gamma gcd hypot inf isclose isfinite isinf isnan isqrt ldexp lgamma log log10 log1p log2 nan
+pi pow prod radians remainder sin sinh sqrt tan tanh tau trunc""")
 
-_NUMPY = _names("""abs absolute add all allclose amax amin angle any append arange arccos arccosh arcsin arcsinh arctan arctan2 arctanh argmax
-argmin argsort argwhere around array array_equal array_split asarray ascontiguousarray astype atleast_1d atleast_2d average
-bincount bitwise_and bitwise_not bitwise_or bitwise_xor bool bool_ broadcast_to cbrt ceil clip column_stack compress concatenate
-conj conjugate convolve copy copysign corrcoef cos cosh count_nonzero cov cross cumprod cumsum deg2rad degrees delete diag
-diagonal diff digitize divide dot double dstack e einsum equal exp exp2 expand_dims expm1 extract eye fabs fix flatnonzero flip
-fliplr flipud float16 float32 float64 float_power floor floor_divide fmax fmin fmod full full_like geomspace gradient greater
-greater_equal heaviside histogram histogram2d hstack hypot identity imag inf inner insert int16 int32 int64 int8 int_ interp
-intersect1d intp invert isclose isfinite isin isinf isnan isneginf isposinf isreal ix_ kron ldexp left_shift less less_equal
-lexsort linspace log log10 log1p log2 logaddexp logaddexp2 logical_and logical_not logical_or logical_xor logspace longlong
-matmul max maximum mean median meshgrid min minimum mod moveaxis multiply nan nan_to_num nanargmax nanargmin nancumsum nanmax
-nanmean nanmedian nanmin nanpercentile nanprod nanquantile nanstd nansum nanvar ndim negative newaxis nextafter nonzero
-not_equal ones ones_like outer percentile pi polyval positive power prod ptp quantile rad2deg radians ravel real reciprocal
-remainder repeat reshape right_shift rint roll rot90 round searchsorted select setdiff1d shape sign signbit sin sinc sinh size
-sort split sqrt square squeeze stack std subtract sum swapaxes take take_along_axis tan tanh tensordot tile trace transpose tri
-tril triu true_divide trunc uint uint16 uint32 uint64 uint8 union1d unique unravel_index unwrap var vdot vstack where zeros
-zeros_like linalg.det linalg.eigvalsh linalg.inv linalg.norm linalg.solve""")
+_NUMPY = _names("""abs absolute add all allclose amax amin angle any append arange arccos arccosh arcsin arcsinh arctan
+arctan2 arctanh argmax argmin argsort argwhere around array array_equal array_split asarray ascontiguousarray astype
+atleast_1d atleast_2d average bincount bitwise_and bitwise_not bitwise_or bitwise_xor bool bool_ broadcast_to cbrt ceil clip
+column_stack compress concatenate conj conjugate convolve copy copysign corrcoef cos cosh count_nonzero cov cross cumprod
+cumsum deg2rad degrees delete diag diagonal diff digitize divide dot double dstack e einsum equal exp exp2 expand_dims expm1
+extract eye fabs fix flatnonzero flip fliplr flipud float16 float32 float64 float_power floor floor_divide fmax fmin fmod
+full full_like geomspace gradient greater greater_equal heaviside histogram histogram2d hstack hypot identity imag inf inner
+insert int16 int32 int64 int8 int_ interp intersect1d intp invert isclose isfinite isin isinf isnan isneginf isposinf isreal
+ix_ kron ldexp left_shift less less_equal lexsort linspace log log10 log1p log2 logaddexp logaddexp2 logical_and logical_not
+logical_or logical_xor logspace longlong matmul max maximum mean median meshgrid min minimum mod moveaxis multiply nan
+nan_to_num nanargmax nanargmin nancumsum nanmax nanmean nanmedian nanmin nanpercentile nanprod nanquantile nanstd nansum
+nanvar ndim negative newaxis nextafter nonzero not_equal ones ones_like outer percentile pi polyval positive power prod ptp
+quantile rad2deg radians ravel real reciprocal remainder repeat reshape right_shift rint roll rot90 round searchsorted
+select setdiff1d shape sign signbit sin sinc sinh size sort split sqrt square squeeze stack std subtract sum swapaxes take
+take_along_axis tan tanh tensordot tile trace transpose tri tril triu true_divide trunc uint uint16 uint32 uint64 uint8
+union1d unique unravel_index unwrap var vdot vstack where zeros zeros_like linalg.det linalg.eigvalsh linalg.inv linalg.norm
+linalg.solve""")
 
 RANDOM = _names("""np.random.binomial np.random.choice np.random.exponential np.random.gamma np.random.normal np.random.permutation
 np.random.poisson np.random.rand np.random.randint np.random.randn np.random.random np.random.random_sample
 np.random.standard_normal np.random.uniform""")
 
-_AWKWARD = _names("""Array Record all almost_equal angle any argcartesian argcombinations argmax argmin argsort array_equal broadcast_arrays
-broadcast_fields cartesian combinations concatenate copy corr count count_nonzero covar drop_none enforce_type fields fill_none
-firsts flatten from_iter from_numpy from_regular full_like imag is_none is_tuple is_valid isclose linear_fit local_index mask
-max mean merge_option_of_records merge_union_of_records min moment nan_to_none nan_to_num nanargmax nanargmin nanmax nanmean
-nanmin nanprod nanstd nansum nanvar num ones_like pad_none prod ptp ravel real round run_lengths singletons softmax sort std
-strings_astype sum to_list to_numpy to_packed to_regular unflatten unzip values_astype var where with_field with_name
-without_field without_parameters zeros_like zip""")
+_AWKWARD = _names("""Array Record all almost_equal angle any argcartesian argcombinations argmax argmin argsort array_equal
+broadcast_arrays broadcast_fields cartesian combinations concatenate copy corr count count_nonzero covar drop_none
+enforce_type fields fill_none firsts flatten from_iter from_numpy from_regular full_like imag is_none is_tuple is_valid
+isclose linear_fit local_index mask max mean merge_option_of_records merge_union_of_records min moment nan_to_none
+nan_to_num nanargmax nanargmin nanmax nanmean nanmin nanprod nanstd nansum nanvar num ones_like pad_none prod ptp ravel real
+round run_lengths singletons softmax sort std strings_astype sum to_list to_numpy to_packed to_regular unflatten unzip
+values_astype var where with_field with_name without_field without_parameters zeros_like zip""")
 
 FUNCTIONS = RANDOM.union(
     (f"math.{name}" for name in _MATH),
@@ -65,6 +66,8 @@ HELPERS = _names(
 # numexpr's functions, which older data configurations use bare in selections.
 ELEMENTWISE = _names("abs arccos arcsin arctan arctan2 ceil cos cosh exp expm1 floor log log10 log1p sin sinh sqrt tan tanh where")
 
+BUILT_IN = FUNCTIONS | HELPERS | ELEMENTWISE | {"len"}
+
 # Public attributes of numpy and awkward arrays, and of vector's records, that only read.
 PROPERTIES = _names(
     """T real imag shape size ndim dtype fields
@@ -73,11 +76,11 @@ PROPERTIES = _names(
     gamma"""
 )
 METHODS = _names(
-    """all any argmax argmin argsort astype clip conj copy cumprod cumsum dot flatten max mean min nonzero prod ptp ravel repeat
+    """all any argmax argmin argsort astype clip conj copy cumprod cumsum dot flatten max mean min nonzero prod ravel repeat
     reshape round searchsorted squeeze std sum swapaxes take tolist to_list to_numpy transpose var
     add subtract boost boost_p4 boostX boostY boostZ boostCM_of_p4 cross deltaR deltaR2 deltaRapidityPhi deltaangle deltaeta
     deltaphi is_lightlike is_spacelike is_timelike rotateX rotateY rotateZ scale to_Vector2D to_Vector3D to_Vector4D to_beta3
-    to_pxpypze to_ptetaphie to_ptetaphim unit"""
+    to_pxpypzenergy to_ptphietaenergy to_ptphietamass unit"""
 )
 
 _NODES = (
