@@ -53,8 +53,8 @@ def _standardize(arguments: argparse.Namespace, record: TaskRecord) -> None:
     refined = {column.name: RefinedCounts(coarse[column.name]) for column in again}
     if again:
         for block in _training_blocks(manifest, configuration, again, arguments.custom_functions, "refining percentiles"):
-            for name, counts in refined.items():
-                counts.add(block.packed[name].own_values())
+            for name, finer in refined.items():
+                finer.add(block.packed[name].own_values())
     variables = describe_variables(configuration, coarse, refined)
     logger.info("standardized %d of %d variables over %d events", len(automatic), len(variables), entries)
     write_json(arguments.output, {"entries": entries, "fraction": configuration.preprocess_fraction, "variables": variables})

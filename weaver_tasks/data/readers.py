@@ -27,8 +27,11 @@ STEP_ENTRIES = 50_000
 class Reader(Protocol):
     """An open input file. entries: how many events it holds. tree: the tree read, or None where a file has no trees."""
 
-    entries: int
-    tree: str | None
+    @property
+    def entries(self) -> int: ...
+
+    @property
+    def tree(self) -> str | None: ...
 
     def known(self) -> set[str]:
         """The names of the branches."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -121,7 +121,7 @@ def _temporary(folder: Path) -> IO[bytes]:
 
 
 def _bytes(array: np.ndarray, dtype: np.dtype) -> memoryview:
-    return memoryview(np.ascontiguousarray(array, dtype=dtype).reshape(-1)).cast("B")
+    return np.ascontiguousarray(array, dtype=dtype).reshape(-1).view(np.uint8).data
 
 
 def _mapped(file: IO[bytes], dtype: np.dtype) -> np.ndarray:
@@ -187,7 +187,7 @@ class StagedFile:
         first, last = np.searchsorted(self.entries, [first_entry, last_entry])
         return int(first), int(last)
 
-    def block(self, first_row: int, last_row: int, columns: tuple[str, ...] | None = None) -> Block:
+    def block(self, first_row: int, last_row: int, columns: Collection[str] | None = None) -> Block:
         """Rows as a block of views. columns: only these (those that the file does not have are left out)."""
 
         def wanted(name: str) -> bool:
