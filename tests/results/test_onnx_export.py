@@ -11,8 +11,10 @@ from torch import nn
 from weaver_tasks.base.errors import ResultError
 from weaver_tasks.data.configuration import InputGroup, Variable
 from weaver_tasks.networks.pfn import ParticleFlowNetwork
-from weaver_tasks.results.onnx_export import FromRaw, Standardize, WithSoftmax, gives_probabilities, to_onnx
-from weaver_tasks.results.parity import cases, compare, cut, onnx_session, run_onnx
+from weaver_tasks.results.inference import gives_probabilities
+from weaver_tasks.results.onnx_export import FromRaw, Standardize, WithSoftmax, to_onnx
+from weaver_tasks.results.onnx_inference import onnx_session, run_onnx
+from weaver_tasks.results.parity import cases, compare, cut
 
 LENGTH = 128
 

@@ -44,6 +44,12 @@ class Standardize(nn.Module):
     cut off. A flat group is (B, k), or (B,) when it has one variable.
     """
 
+    center: Tensor
+    scale: Tensor
+    low: Tensor
+    high: Tensor
+    pad: Tensor
+
     def __init__(self, group: Any) -> None:
         super().__init__()
         self.length: int | None = group.length
@@ -58,7 +64,7 @@ class Standardize(nn.Module):
         self._constant("pad", [variable.pad_value for variable in variables])
 
     def _constant(self, name: str, values: Sequence[float]) -> None:
-        shape = (len(values), 1) if self.length is not None else (len(values),)
+        shape: tuple[int, ...] = (len(values), 1) if self.length is not None else (len(values),)
         if self.length is None and len(values) == 1:
             shape = ()
         self.register_buffer(name, torch.tensor(values, dtype=torch.float32).reshape(shape))
@@ -66,14 +72,14 @@ class Standardize(nn.Module):
     def forward(self, raw: Tensor) -> Tensor:
         if self.length is not None:
             raw = raw[:, :, : self.length]  # (B, k, L)
-        padding = torch.isnan(raw).all(dim=1, keepdim=True) if self.length is not None else None  # (B, 1, L)
-        if self.wrap:
-            raw = self._repeated(raw, padding)
+            padding = torch.isnan(raw).all(dim=1, keepdim=True)  # (B, 1, L)
+            if self.wrap:
+                raw = self._repeated(raw, padding)
         values = (raw - self.center) * self.scale
         missing = torch.isnan(values)
         values = torch.minimum(torch.maximum(values, self.low), self.high)
         values = torch.where(missing, torch.zeros_like(values), values)
-        if padding is None or self.wrap:
+        if self.length is None or self.wrap:
             return values
         return torch.where(padding, self.pad.expand_as(values), values)
 
@@ -97,12 +103,6 @@ class FromRaw(nn.Module):
         return self.model(*(step(values) for step, values in zip(self.steps, raw, strict=True)))
 
 
-def gives_probabilities(scores: Tensor) -> bool:
-    """Whether scores (B, C, …) are probabilities over the classes, rather than logits."""
-    sums = scores.sum(dim=1)
-    return bool((scores >= 0).all() and torch.allclose(sums, torch.ones_like(sums), atol=1e-3))
-
-
 def to_onnx(model: nn.Module, info: Mapping[str, Any], example: Sequence[Tensor], *, opset: int, metadata: Mapping[str, Any]) -> bytes:
     """The model as a serialized ONNX graph.
 
@@ -120,7 +120,7 @@ def to_onnx(model: nn.Module, info: Mapping[str, Any], example: Sequence[Tensor]
             torch.onnx.export(
                 model,
                 tuple(example),
-                stream,
+                stream,  # type: ignore[arg-type]
                 input_names=list(info["input_names"]),
                 output_names=list(info["output_names"]),
                 dynamic_axes=info["dynamic_axes"],

@@ -3,51 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from torch import nn
 
-from weaver_tasks.base.errors import ResultError
+from weaver_tasks.results.onnx_inference import Session, run_onnx
 
 Array = np.ndarray
 
 BATCHES = (1, 2, 17)
 LENGTHS = (20, 60, 128)
-
-
-def onnx_session(model: bytes | str | Path, *, threads: int = 1) -> onnxruntime.InferenceSession:
-    """ONNX Runtime on the CPU with a model (its path or its bytes). Raises ResultError when the model is damaged or missing."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors only: it warns of initializers it removes
-    source = model if isinstance(model, bytes) else str(model)
-    try:
-        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-    except _ONNX_ERRORS as error:
-        name = "the exported model" if isinstance(model, bytes) else model
-        raise ResultError(f"{name}: ONNX Runtime cannot load it ({str(error).splitlines()[0]}). Export it again.") from error
-
-
-_ERRORS = onnxruntime.capi.onnxruntime_pybind11_state
-_ONNX_ERRORS = (
-    _ERRORS.Fail,
-    _ERRORS.InvalidArgument,
-    _ERRORS.InvalidGraph,
-    _ERRORS.InvalidProtobuf,
-    _ERRORS.NoSuchFile,
-    _ERRORS.NotImplemented,
-)
-
-
-def run_onnx(session: onnxruntime.InferenceSession, inputs: Mapping[str, Array]) -> Array:
-    """The first output, for inputs by name. Inputs that the graph does not use (the exporter drops them) are left out."""
-    used = [entry.name for entry in session.get_inputs()]
-    return session.run(None, {name: inputs[name] for name in used})[0]
 
 
 def cases(dynamic_axes: Mapping[str, Any], lengths: Mapping[str, int | None]) -> list[tuple[int, int | None]]:
@@ -76,7 +43,7 @@ def cut(inputs: Mapping[str, Array], batch: int, length: int | None, dynamic_axe
 
 def compare(
     model: nn.Module,
-    session: onnxruntime.InferenceSession,
+    session: Session,
     batches: Iterable[Mapping[str, Array]],
     *,
     raw: Iterable[Mapping[str, Array]] | None = None,
@@ -91,7 +58,7 @@ def compare(
     Differences count relative to the PyTorch value where that is larger than 1.
     Returns [{batch, length, events, max_abs_difference}, …]; the difference is infinite where a value is not finite.
     """
-    found = [{"batch": batch, "length": length, "events": 0, "max_abs_difference": 0.0} for batch, length in tried]
+    found: list[dict[str, Any]] = [{"batch": batch, "length": length, "events": 0, "max_abs_difference": 0.0} for batch, length in tried]
     pairs = zip(batches, raw, strict=True) if raw is not None else ((inputs, inputs) for inputs in batches)
     for inputs, given in pairs:
         for case in found:

@@ -79,7 +79,7 @@ def plot_scores(predictions: Predictions, path: Path) -> list[Path]:
         panels = drawn.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
         for index, (name, axes) in enumerate(zip(classes, panels.flat, strict=False)):
             for true, counts in _histograms(predictions, index, edges):
-                heavy = {"linewidth": 3} if true == index else {"linewidth": 1.5}
+                heavy: dict[str, Any] = {"linewidth": 3 if true == index else 1.5}
                 # Empty bins are gaps: on a logarithmic axis they would draw lines to the bottom.
                 shown = np.where(counts > 0, counts, np.nan)
                 axes.stairs(shown, edges, baseline=None, label=_true_name(classes, true), **look(max(true, 0)), **heavy)
@@ -181,7 +181,7 @@ def _plot_against(
 
 def _counts(predictions: Predictions, values: Array, true: int, edges: Array, passing: Array | None = None) -> tuple[Array, Array]:
     """Per bin the sum of weights, and of their squares, of the events of a class (that pass)."""
-    chosen = predictions.labels == true
+    chosen = np.asarray(predictions.labels == true)
     if passing is not None:
         chosen = chosen & passing
     weights = np.ones(int(chosen.sum())) if predictions.weights is None else predictions.weights[chosen]
