@@ -1,0 +1,1 @@
+"""From weaver's command line to config.yaml. Imports only `base`."""

@@ -1,0 +1,178 @@
+"""The options of weaver-core 0.5.3, and what each of them is here.
+
+One table is behind everything: the parser of a weaver command line (with argparse's abbreviations, as there) and the
+table of docs/for_weaver_users.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, NoReturn
+
+from weaver_tasks.base.errors import ConfigError, nearest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """One option. kind: text, number, integer, switch (also --no-…), flag, files, pairs (repeatable) or names (a,b,c).
+
+    here: Markdown, its place in config.yaml or what does its work.
+    """
+
+    names: tuple[str, ...]
+    kind: str
+    default: Any
+    choices: tuple[str, ...] | None
+    here: str
+
+    @property
+    def long(self) -> str:
+        """The name that is spelled out, --data-train."""
+        return self.names[-1]
+
+    @property
+    def key(self) -> str:
+        """The attribute of the parsed command line, data_train."""
+        return self.long.removeprefix("--").replace("-", "_")
+
+
+def _option(names: str, kind: str, here: str, default: Any = None, choices: tuple[str, ...] | None = None) -> Option:
+    return Option(names=tuple(names.split()), kind=kind, default=default, choices=choices, here=here)
+
+
+SCHEDULES = ("none", "steps", "flat+decay", "flat+linear", "flat+cos", "warmup+cos", "one-cycle")
+
+OPTIONS = (
+    _option(
+        "--run-mode",
+        "names",
+        "`test` alone: `prediction.model`. Training always validates; without `test`, no test files are carried over",
+        ("train", "val", "test"),
+    ),
+    _option("--regression-mode", "switch", "`training.task: regression`", False),
+    _option("-c --data-config", "text", "`data.config`, unchanged"),
+    _option("--data-config-val", "text", "`data.config_val`"),
+    _option("--data-config-test", "text", "`data.config_test`"),
+    _option("--extra-selection-train", "text", "`data.extra_selection.train`"),
+    _option("--extra-selection-val", "text", "`data.extra_selection.val`"),
+    _option("--extra-selection-test", "text", "`data.extra_selection.test`"),
+    _option("-i --data-train", "files", "`data.train`: `a:/path/*` is `{a: /path/*}`; URLs may be given", ()),
+    _option("-l --data-val", "files", "`data.val`", ()),
+    _option("-t --data-test", "files", "`data.test`: `a%10:/path/*` is `{a: {files: /path/*, split: 10}}`", ()),
+    _option("--data-fraction", "number", "`data.data_fraction`, and `data.data_fraction_test`, since weaver cuts the test files too", 1.0),
+    _option("--data-fraction-val", "number", "`data.data_fraction_val`"),
+    _option("--file-fraction", "number", "`data.file_fraction`", 1.0),
+    _option("--fetch-by-files", "switch", "`loading.fetch_by_files`", False),
+    _option("--fetch-step", "number", "`loading.fetch_step`", 0.01),
+    _option("--fetch-step-val", "number", "`loading.fetch_step_val`"),
+    _option("--data-split-num", "integer", "`loading.split_num`", 1),
+    _option("--data-split-val", "integer", "not needed: validation's memory is bounded by `loading.max_window_events`"),
+    _option("--in-memory", "switch", "`loading.in_memory`", False),
+    _option("--in-memory-val", "switch", "not needed: validation reads the staged files through memory maps"),
+    _option("--train-val-split", "number", "`data.train_val_split`", 0.8),
+    _option("--no-remake-weights", "flag", "`sampling.remake_weights: false`", False),
+    _option("--demo", "switch", "`data.data_fraction: 0.1` and `loading.fetch_step: 0.002`; the 20 files at most are yours to name", False),
+    _option("--lr-finder", "text", "no rule: compare rates by short runs, with `--config training='{lr: 1e-3, epochs: 1}'`"),
+    _option("--tensorboard", "text", "`training.tensorboard: true`; the files lie in the run's folder, so its comment is not needed"),
+    _option("--tensorboard-custom-fn", "text", "`training.tensorboard: file.py`"),
+    _option("--custom-functions", "text", "`data.custom_functions`"),
+    _option("-n --network-config", "text", "`network.config`, unchanged"),
+    _option("-o --network-option", "pairs", "`network.options`", ()),
+    _option(
+        "-m --model-prefix",
+        "text",
+        "`run` is named after it; `{auto}`, a time stamp, is left out. When predicting: `prediction.model`",
+        "models/{auto}/network",
+    ),
+    _option("--load-model-weights", "text", "`network.load_weights`, also as `file.pt:prefix`"),
+    _option("--exclude-model-weights", "text", "`network.exclude_weights`, a list"),
+    _option("--freeze-model-weights", "text", "`network.freeze_weights`, a list"),
+    _option("--num-epochs", "integer", "`training.epochs`", 20),
+    _option("--steps-per-epoch", "integer", "`training.steps_per_epoch`"),
+    _option("--steps-per-epoch-val", "integer", "`training.steps_per_epoch_val`, over all ranks"),
+    _option("--samples-per-epoch", "integer", "`training.samples_per_epoch`: weaver counts per rank, here over all ranks"),
+    _option("--samples-per-epoch-val", "integer", "`training.samples_per_epoch_val`: likewise"),
+    _option("--optimizer", "text", "`training.optimizer.name`", "ranger"),
+    _option("-p --optimizer-option", "pairs", "`training.optimizer.options`", ()),
+    _option("--lr-scheduler", "text", "`training.scheduler.name`", "flat+decay", SCHEDULES),
+    _option("--warmup-steps", "number", "`training.scheduler.warmup`, in epochs: converted", 0.25),
+    _option("--load-epoch", "integer", "refused: a run here continues by itself; `network.load_weights` starts from weaver's weights"),
+    _option("--start-lr", "number", "`training.lr`", 5e-3),
+    _option(
+        "--batch-size", "integer", "`training.batch_size`, per rank: with DataParallel (`--gpus 0,1` without `--backend`) a share", 128
+    ),
+    _option("--batch-size-val", "integer", "`training.batch_size_val`, likewise"),
+    _option("--batch-size-test", "integer", "`training.batch_size_test`"),
+    _option("--use-amp", "switch", "`training.amp`", False),
+    _option("--amp-dtype", "text", "`training.amp: bf16` or `fp16`", "bf16", ("fp16", "bf16")),
+    _option("--compile", "switch", "`training.compile: true`", False),
+    _option("--compiler-option", "pairs", "`training.compile`, as a map", ()),
+    _option("--compile-optimizer", "switch", "`training.compile_optimizer`", False),
+    _option("--gpus", "text", "`training.device` and `training.ranks`; which GPUs: `CUDA_VISIBLE_DEVICES` of the Snakemake command", "0"),
+    _option("--predict-gpus", "text", "not needed: prediction runs on `training.device`, as jobs of its own"),
+    _option("--num-workers", "integer", "`loading.num_workers`; it never changes results here", 1),
+    _option("--prefetch-factor", "integer", "`loading.prefetch`, of all workers together"),
+    _option("--predict", "switch", "`prediction.model`: then nothing is trained", False),
+    _option("--predict-output", "text", "`prediction.format`, by its suffix; the files are `results/<run>/predictions/<group>.root`"),
+    _option("--export-onnx", "text", "every run ends with `results/<run>/export/model.onnx` and `preprocess.json`"),
+    _option("--onnx-opset", "integer", "`export.opset`", 15),
+    _option("--io-test", "switch", "`python -m weaver_tasks.io_test`", False),
+    _option("--copy-inputs", "switch", "not needed: events are staged as columns; `staging.mode: copy` copies the raw files", False),
+    _option("--log-file", "text", "not needed: every job has its log, `results/<run>/logs/<stage>/`", ""),
+    _option("--print", "switch", "the target `results/<run>/metrics/init_model.json`; the data: `python -m weaver_tasks.check`", False),
+    _option("--profile", "switch", "run the command that Snakemake prints under a profiler; times and memory: `benchmarks/`", False),
+    _option(
+        "--backend",
+        "text",
+        "chosen by the device: `nccl` or `gloo`; the ranks of torchrun: `training.ranks`, `training.nodes`",
+        None,
+        ("gloo", "nccl", "mpi"),
+    ),
+    _option("--cross-validation", "text", "`cross_validation: {variable, folds}`, for `variable%folds`"),
+    _option("--auto-clean", "switch", "`training.keep_checkpoints: best_and_last`", False),
+)
+
+_BY_KEY = {option.key: option for option in OPTIONS}
+_TYPES = {"number": float, "integer": int, "text": str, "names": lambda text: tuple(text.split(","))}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"the weaver command: {message}. See `weaver --help` of weaver-core 0.5.3.")
+
+
+def weaver_parser() -> argparse.ArgumentParser:
+    """A parser that takes what weaver's does. What was not given is not in its result."""
+    parser = _Parser(prog="weaver", add_help=False, argument_default=argparse.SUPPRESS)
+    for option in OPTIONS:
+        match option.kind:
+            case "switch":
+                parser.add_argument(*option.names, dest=option.key, action=argparse.BooleanOptionalAction)
+            case "flag":
+                parser.add_argument(*option.names, dest=option.key, action="store_true")
+            case "files":
+                parser.add_argument(*option.names, dest=option.key, nargs="*")
+            case "pairs":
+                parser.add_argument(*option.names, dest=option.key, nargs=2, action="append")
+            case kind:
+                parser.add_argument(*option.names, dest=option.key, type=_TYPES[kind], choices=option.choices)
+    return parser
+
+
+def parse_options(arguments: list[str]) -> tuple[SimpleNamespace, set[str]]:
+    """The values of all options, and the keys of those that were given. Raises ConfigError for what weaver would refuse too."""
+    given, unknown = weaver_parser().parse_known_args(arguments)
+    if unknown:
+        known = [name for option in OPTIONS for name in option.names]
+        hint = nearest(unknown[0].partition("=")[0], known)
+        raise ConfigError(f"the weaver command: weaver-core 0.5.3 has no option '{unknown[0]}'.{hint} Take it out of the command.")
+    values = {key: option.default for key, option in _BY_KEY.items()}
+    return SimpleNamespace(**{**values, **vars(given)}), set(vars(given))
+
+
+def option_table() -> str:
+    """What every option is here: the Markdown table of docs/for_weaver_users.md."""
+    rows = (f"| {', '.join(f'`{name}`' for name in reversed(option.names))} | {option.here} |" for option in OPTIONS)
+    return "\n".join(["| weaver | here |", "|---|---|", *rows]) + "\n"
