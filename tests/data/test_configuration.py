@@ -351,6 +351,19 @@ def test_the_auto_file_means_the_same_to_weaver(load, tmp_path, weaver_config):
     assert list(theirs.new_variables).index("part_pt") < list(theirs.new_variables).index("late")
 
 
+def test_the_auto_file_of_custom_labels_and_precomputed_weights(load, tmp_path, weaver_config):
+    text = MINIMAL.replace(
+        "labels: {type: simple, value: [label_QCD, label_Hbb]}", "labels: {type: custom, value: {m: abs(mass), n: mass}}"
+    )
+    text = text.replace("weights:", "weights: {use_precomputed_weights: true, weight_branches: [abs(w), v]}")
+    configuration = load(text)
+    (tmp_path / "auto.yaml").write_text(dump_auto(configuration, {}, None))
+    theirs = weaver_config.load(tmp_path / "auto.yaml")
+    assert theirs.train_load_branches == {"part_px", "part_py", "part_deta", "mass", "w", "v"}
+    assert theirs.label_value == {"m": "np.abs(mass)", "n": "mass"}
+    assert theirs.label_names == load_data_configuration(tmp_path / "auto.yaml").label_names == configuration.label_names
+
+
 def test_the_auto_file_needs_every_standardization(load):
     with pytest.raises(DataConfigError, match="the standardization of 'late' is missing"):
         dump_auto(load(FULL), {}, HISTOGRAMS)

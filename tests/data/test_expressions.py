@@ -73,7 +73,7 @@ REFUSED = {
     "np.add(a, b, out=c)": "the argument 'out' is not allowed",
     "{**a}": "`**` is not allowed",
     "np": "'np' alone is no value",
-    "ak.JaggedArray.ones_like(a)": "ak.JaggedArray.ones_like is not among the functions",
+    "ak.JaggedArray.ones_like(a)": "Did you mean: ak.ones_like?",
     "awkward.to_list2(a)": "Did you mean: ak.to_list",
     "hypot(a, b)": "Did you mean: np.hypot?",
     "_clip_(a)": "Did you mean: _clip?",

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from weaver_tasks.data.configuration_types import DataConfiguration
 
 
+_NOTHING: Mapping[str, str] = {}
+
+
 def dump_auto(
     configuration: DataConfiguration, standardization: Mapping[str, Mapping[str, Any]], histograms: Mapping[str, Any] | None
 ) -> str:
@@ -35,8 +38,10 @@ def dump_auto(
     for key in ("selection", "test_time_selection"):
         if document[key] is not None:
             document[key] = _for_weaver(document[key], configuration, inline=_deep(document[key], configuration))
-    if document["weights"] is not None and histograms is not None:
-        document["weights"]["reweight_hists"] = {name: _nested(values) for name, values in histograms.items()}
+    if document["labels"].get("type") == "custom":
+        document["labels"]["value"] = {name: _for_weaver(text, configuration) for name, text in document["labels"]["value"].items()}
+    if document["weights"] is not None:
+        _fill_weights(document["weights"], configuration, histograms)
     return yaml.dump(document, Dumper=_Plain, sort_keys=False, default_flow_style=None, width=140, allow_unicode=True)
 
 
@@ -62,6 +67,15 @@ def _parameters(configuration: DataConfiguration, standardization: Mapping[str, 
     return params
 
 
+def _fill_weights(weights: dict[str, Any], configuration: DataConfiguration, histograms: Mapping[str, Any] | None) -> None:
+    if weights.get("weight_branches"):
+        weights["weight_branches"] = [_for_weaver(text, configuration) for text in weights["weight_branches"]]
+    if weights.get("reweight_basewgt"):
+        weights["reweight_basewgt"] = _for_weaver(weights["reweight_basewgt"], configuration)
+    if histograms is not None:
+        weights["reweight_hists"] = {name: _nested(values) for name, values in histograms.items()}
+
+
 def _nested(values: Any) -> Any:
     return values.tolist() if hasattr(values, "tolist") else values
 
@@ -71,7 +85,7 @@ def _definitions(configuration: DataConfiguration) -> dict[str, str]:
     given = configuration.raw["new_variables"]
     _, ordered = resolve(configuration.definitions, configuration.definitions, functions=configuration.functions)
     names = [*(name for name in ordered if name in given), *(name for name in given if name not in ordered)]
-    return {name: _for_weaver(given[name], configuration, inline={}) for name in names}
+    return {name: _for_weaver(given[name], configuration) for name in names}
 
 
 def _deep(selection: str, configuration: DataConfiguration) -> dict[str, str]:
@@ -84,11 +98,10 @@ def _deep(selection: str, configuration: DataConfiguration) -> dict[str, str]:
     }
 
 
-def _for_weaver(text: str, configuration: DataConfiguration, *, inline: Mapping[str, str]) -> str:
+def _for_weaver(text: str, configuration: DataConfiguration, *, inline: Mapping[str, str] = _NOTHING) -> str:
     """The expression as it is where weaver can compute it, else rewritten: on one line, np.abs for abs, `inline` put in place."""
-    tree = parse_expression(text, functions=configuration.functions).tree
     rewriting = _Rewriting(configuration, inline)
-    rewritten = rewriting.visit(tree)
+    rewritten = rewriting.visit(rewriting.tree(text))
     changed = rewriting.changed or "\n" in text or "#" in text
     return ast.unparse(rewritten) if changed else text
 
@@ -98,6 +111,10 @@ class _Rewriting(ast.NodeTransformer):
         self.configuration = configuration
         self.inline = inline
         self.changed = False
+
+    def tree(self, text: str) -> ast.expr:
+        """A syntax tree of our own to change: parsed expressions are shared."""
+        return copy.deepcopy(parse_expression(text, functions=self.configuration.functions).tree)
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         if isinstance(node.func, ast.Name):
@@ -113,4 +130,4 @@ class _Rewriting(ast.NodeTransformer):
         if node.id not in self.inline:
             return node
         self.changed = True
-        return self.visit(parse_expression(self.inline[node.id], functions=self.configuration.functions).tree)
+        return self.visit(self.tree(self.inline[node.id]))

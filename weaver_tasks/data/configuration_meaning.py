@@ -92,10 +92,8 @@ def _check_weights(weights: dict[str, Any], where: str) -> None:
     wanted = ["weight_branches"] if weights["use_precomputed_weights"] else ["reweight_method", "reweight_vars", "reweight_classes"]
     for field in wanted:
         if not weights.get(field):
-            raise DataConfigError(
-                f"{where}: key 'weights.{field}' is missing. With use_precomputed_weights: {str(weights['use_precomputed_weights']).lower()} "
-                f"they need {', '.join(wanted)}."
-            )
+            kind = "precomputed weights" if weights["use_precomputed_weights"] else "reweighting"
+            raise DataConfigError(f"{where}: key 'weights.{field}' is missing. For {kind} give {', '.join(wanted)}.")
     if weights["use_precomputed_weights"]:
         return
     classes, class_weights = weights["reweight_classes"], weights.get("class_weights")

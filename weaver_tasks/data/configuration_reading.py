@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +41,12 @@ def read_document(path: Path) -> dict[str, Any]:
 
 def _normalize(document: dict[str, Any]) -> dict[str, Any]:
     """Fill empty sections and bring text that is a number (YAML 1.1 reads 5e-3 so) or a number that is text to its type."""
-    document = {key: _EMPTY[key] if value is None and key in _EMPTY else value for key, value in document.items()}
+    document = {key: copy.copy(_EMPTY.get(key)) if value is None else value for key, value in document.items()}
     for key in ("selection", "test_time_selection"):
         if isinstance(document.get(key), (bool, int, float)):
             document[key] = str(document[key])
-        if isinstance(document.get(key), str):
-            document[key] = document[key].strip() or None
+        if isinstance(text := document.get(key), str):
+            document[key] = text.strip() or None
     if isinstance(definitions := document.get("new_variables"), dict):
         document["new_variables"] = {key: _as_text(value) for key, value in definitions.items()}
     if isinstance(labels := document.get("labels"), dict) and isinstance(labels.get("value"), dict):
@@ -56,16 +57,17 @@ def _normalize(document: dict[str, Any]) -> dict[str, Any]:
         document["inputs"] = {key: _normalize_group(group) for key, group in inputs.items()}
     if isinstance(weights := document.get("weights"), dict):
         document["weights"] = _normalize_weights(weights)
-    for section, key in (("observers", None), ("monitor_variables", None), ("weights", "weight_branches"), ("weights", "reweight_classes")):
-        holder = document if key is None else document.get(section)
-        name = key or section
-        if isinstance(holder, dict) and isinstance(holder.get(name), str):
-            holder[name] = [holder[name]]
+    for key in ("observers", "monitor_variables"):
+        document[key] = _as_list(document.get(key, []))
     return document
 
 
 def _as_text(value: Any) -> Any:
     return str(value) if isinstance(value, (int, float)) else value
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
 
 
 def _as_number(value: Any) -> Any:
@@ -111,11 +113,14 @@ def _normalize_weights(weights: dict[str, Any]) -> dict[str, Any] | None:
         weights["reweight_vars"] = {
             name: [_as_number(edge) for edge in edges] if isinstance(edges, list) else edges for name, edges in variables.items()
         }
+    for key in ("weight_branches", "reweight_classes"):
+        if key in weights:
+            weights[key] = _as_list(weights[key])
     return {"use_precomputed_weights": False, **weights}
 
 
 def _complete(document: dict[str, Any]) -> dict[str, Any]:
-    complete = {key: document.get(key, empty) for key, empty in _EMPTY.items()}
+    complete = {key: document.get(key, copy.copy(empty)) for key, empty in _EMPTY.items()}
     complete["preprocess"] = {**_PREPROCESS, **complete["preprocess"]}
     return complete
 

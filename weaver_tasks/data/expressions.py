@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import io
 import tokenize
 from collections.abc import Iterable, Mapping
@@ -23,7 +24,10 @@ _NO_FUNCTIONS: Mapping[str, bool] = {}
 
 @dataclass(frozen=True)
 class Expression:
-    """A parsed and checked expression. names: the variables that it needs; random: whether it draws random numbers."""
+    """A parsed and checked expression. names: the variables that it needs; random: whether it draws random numbers.
+
+    Expressions are shared: leave their trees as they are.
+    """
 
     text: str
     tree: ast.expr
@@ -37,20 +41,19 @@ def parse_expression(text: str, *, functions: Mapping[str, bool] = _NO_FUNCTIONS
     functions: the user's own functions: name -> whether it draws random numbers. where: what messages call the expression.
     Raises DataConfigError.
     """
-    tree = parse(text, functions=frozenset(functions), where=where)
-    called: set[str] = set()
-    names: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            called.add(node.func.id)
-        elif isinstance(node, ast.Attribute):
-            called.add(dotted_name(node) or "")
-    in_call = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name) and id(node) not in in_call and node.id not in MODULES and node.id not in HELPERS:
-            names.add(node.id)
-    random = bool(called & (RANDOM_HELPERS | RANDOM | {name for name, draws in functions.items() if draws}))
-    return Expression(text=text, tree=tree, names=frozenset(names - set(functions)), random=random)
+    return _parsed(text, frozenset(functions.items()), where)
+
+
+@functools.lru_cache(maxsize=4096)
+def _parsed(text: str, functions: frozenset[tuple[str, bool]], where: str) -> Expression:
+    own = {name for name, _ in functions}
+    tree = parse(text, functions=frozenset(own), where=where)
+    called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    words = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
+    names = {word.id for word in words if id(word) not in called} - MODULES.keys() - HELPERS - own
+    used = {word.id for word in words} | {dotted_name(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    random = bool(used & (RANDOM_HELPERS | RANDOM | {name for name, draws in functions if draws}))
+    return Expression(text=text, tree=tree, names=frozenset(names), random=random)
 
 
 def names_in(text: str, *, functions: Mapping[str, bool] = _NO_FUNCTIONS, where: str = "expression") -> set[str]:
@@ -58,6 +61,7 @@ def names_in(text: str, *, functions: Mapping[str, bool] = _NO_FUNCTIONS, where:
     return set(parse_expression(text, functions=functions, where=where).names)
 
 
+@functools.lru_cache(maxsize=4096)
 def normal_form(text: str) -> str:
     """The expression without comments and spacing, so that rewording its layout changes no digest."""
     skipped = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)

@@ -195,7 +195,9 @@ def _check_attribute(node: ast.Attribute, *, called: bool = False) -> bool:
     name = dotted_name(node)
     if name is not None:
         if name not in FUNCTIONS:
-            raise DataConfigError(f"{name} is not among the functions that an expression may use.{nearest(name, FUNCTIONS)}")
+            bare = f"{name.partition('.')[0]}.{name.rpartition('.')[2]}"
+            hint = f" Did you mean: {bare}?" if bare in FUNCTIONS else nearest(name, FUNCTIONS)
+            raise DataConfigError(f"{name} is not among the functions that an expression may use.{hint}")
         return True
     if node.attr.startswith("_"):
         raise DataConfigError(f"the attribute '{node.attr}' is not allowed.")
