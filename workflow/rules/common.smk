@@ -4,12 +4,15 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 # A clone works without being installed.
 sys.path.insert(0, str(Path(workflow.basedir).parent))
+
+from snakemake.resources import Resources
 
 from weaver_tasks import plan as planning
 from weaver_tasks.base import lifetime
@@ -75,6 +78,33 @@ def member_of(wildcards):
 def attempt_memory(gigabytes):
     """Memory in MB that doubles with each attempt."""
     return lambda wildcards, attempt: gigabytes * 1024 * 2 ** (attempt - 1)
+
+
+# What a job of all ranks asks a cluster for. Slurm counts `gpu` for the whole job and `gres` for each node; several nodes are an
+# `mpi` job, whose command starts itself on each of them. cpus_per_task: Snakemake caps `threads` at the cores of its own machine.
+ONE_GPU = {"gpu": 1} if TRAINING["device"] == "cuda" else {}
+FOR_RANKS = {"cpus_per_task": TRAINING_THREADS}
+ON_EACH_NODE = ""
+if TRAINING["nodes"] > 1:
+    FOR_RANKS |= {"nodes": TRAINING["nodes"], "tasks": TRAINING["nodes"], "mpi": "srun"}
+    if TRAINING["device"] == "cuda":
+        FOR_RANKS |= {"gres": f"gpu:{TRAINING['ranks']}"}
+    if shutil.which("srun"):
+        ON_EACH_NODE = (
+            f"srun --nodes={TRAINING['nodes']} --ntasks={TRAINING['nodes']} --ntasks-per-node=1"
+            f" --cpus-per-task={TRAINING_THREADS} --kill-on-bad-exit=1 "
+        )
+elif TRAINING["device"] == "cuda":
+    FOR_RANKS |= {"gpu": TRAINING["ranks"]}
+
+
+def take_profile_settings(name, rule):
+    """Give the rule `name`, one of several made in a loop, what the profile's set-resources and set-threads say of `rule`."""
+    asked = workflow.resource_settings
+    resources = workflow.get_rule(name).resources
+    resources.update(Resources.from_mapping(asked.overwrite_resources.get(rule, {})))
+    if rule in asked.overwrite_threads:
+        resources["_cores"] = asked.overwrite_threads[rule]
 
 
 def show_summary():

@@ -88,11 +88,20 @@ for index, chunk in enumerate(CHUNKS):
         shell:
             STAGE_INPUTS
 
+    take_profile_settings(f"stage_inputs_{index}", rule="stage_inputs")
+
 
 GATHER_INPUTS = (
     "{PYTHON} -m weaver_tasks.stage_inputs --gather {input:q} --output {output.manifest:q}"
     " --settings {params.settings:q} --settings {UNTRACKED:q} --log {log:q} --record {output.record:q}"
 )
+
+
+# Seconds each: not worth a job.
+localrules:
+    gather_inputs,
+    gather_fitting_inputs,
+    gather_test_inputs,
 
 
 rule gather_inputs:

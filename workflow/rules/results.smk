@@ -31,6 +31,7 @@ rule predict:
     threads: TRAINING["threads"]
     resources:
         mem_mb=attempt_memory(4),
+        **ONE_GPU,
     shell:
         "{PYTHON} -m weaver_tasks.predict --data-config {input.data_config:q} --data-config-test {TEST_CONFIG:q} {CUSTOM_FUNCTIONS}"
         " --inputs {input.manifest:q} --group {wildcards.group} --network {NETWORK:q} --model {input.model:q}"
@@ -97,6 +98,10 @@ rule export_onnx:
         "{PYTHON} -m weaver_tasks.export_onnx --data-config {input.data_config:q} {CUSTOM_FUNCTIONS} --inputs {input.manifest:q}"
         " --network {NETWORK:q} --state {input.state:q} --output-dir {RUN}/{wildcards.member}export"
         " --settings {params.settings:q} --settings {UNTRACKED:q} --log {log:q} --record {output.record:q}"
+
+
+localrules:
+    provenance,
 
 
 rule provenance:

@@ -13,7 +13,6 @@ LONG_BLOCKS = [block for block in BLOCKS if len(block) > 1]
 CHECKPOINTS = f"{RUN}/{{member}}checkpoints"
 METRICS = f"{RUN}/{{member}}metrics"
 EARLY_STOPPING = bool(TRAINING["early_stopping"])
-DISTRIBUTED = {"gpu": TRAINING["ranks"]} if TRAINING["device"] == "cuda" else {}
 
 
 def state_before(epoch):
@@ -61,7 +60,7 @@ rule init_model:
 
 
 TRAIN_EPOCH = (
-    "{PYTHON} -m weaver_tasks.train_epoch --data-config {input.data_config:q} {CUSTOM_FUNCTIONS} --inputs {input.manifest:q}"
+    "{ON_EACH_NODE}{PYTHON} -m weaver_tasks.train_epoch --data-config {input.data_config:q} {CUSTOM_FUNCTIONS} --inputs {input.manifest:q}"
     " --network {NETWORK:q} --epochs {params.epochs} --checkpoints {RUN}/{wildcards.member}checkpoints"
     " --metrics {RUN}/{wildcards.member}metrics --validation {input.validations:q}"
     " --settings {params.settings:q} --settings {UNTRACKED:q} --log {log:q} --record {output.record:q}"
@@ -92,7 +91,7 @@ rule train_epoch:
     threads: TRAINING_THREADS
     resources:
         mem_mb=attempt_memory(8),
-        **DISTRIBUTED,
+        **FOR_RANKS,
     shell:
         TRAIN_EPOCH
 
@@ -122,9 +121,11 @@ for block in LONG_BLOCKS:
         threads: TRAINING_THREADS
         resources:
             mem_mb=attempt_memory(8),
-            **DISTRIBUTED,
+            **FOR_RANKS,
         shell:
             TRAIN_EPOCH
+
+    take_profile_settings(f"train_epoch_{block[0]}_to_{block[-1]}", rule="train_epoch")
 
 
 rule validate_epoch:
@@ -145,11 +146,15 @@ rule validate_epoch:
     threads: TRAINING_THREADS
     resources:
         mem_mb=attempt_memory(8),
-        **DISTRIBUTED,
+        **FOR_RANKS,
     shell:
-        "{PYTHON} -m weaver_tasks.validate_epoch --data-config {input.data_config:q} {CUSTOM_FUNCTIONS} --inputs {input.manifest:q}"
+        "{ON_EACH_NODE}{PYTHON} -m weaver_tasks.validate_epoch --data-config {input.data_config:q} {CUSTOM_FUNCTIONS} --inputs {input.manifest:q}"
         " --network {NETWORK:q} --state {input.state:q} --epoch {wildcards.epoch} --output {output.metrics:q}"
         " --settings {params.settings:q} --settings {UNTRACKED:q} --log {log:q} --record {output.record:q}"
+
+
+localrules:
+    select_best_epoch,
 
 
 rule select_best_epoch:
