@@ -6,6 +6,7 @@ Options (network.options): Phi_sizes, F_sizes, use_bn.
 
 import torch
 
+from weaver_tasks.networks.model_info import model_info
 from weaver_tasks.networks.pfn import ParticleFlowNetwork
 
 
@@ -19,20 +20,12 @@ class Model(torch.nn.Module):
 
 
 def get_model(data_config, use_amp=False, compile_model=False, **options):
-    options = {"Phi_sizes": (128, 128, 128), "F_sizes": (128, 128, 128), **options}
     model = Model(
         input_dims=len(data_config.input_dicts["pf_features"]),
         num_classes=len(data_config.label_value),
-        **options,
+        **{"Phi_sizes": (128, 128, 128), "F_sizes": (128, 128, 128), **options},
     )
-    inputs = list(data_config.input_names)
-    model_info = {
-        "input_names": inputs,
-        "input_shapes": {name: (1, *shape[1:]) for name, shape in data_config.input_shapes.items()},
-        "output_names": ["softmax"],
-        "dynamic_axes": {**{name: {0: "N", 2: "n_" + name.split("_")[0]} for name in inputs}, "softmax": {0: "N"}},
-    }
-    return model, model_info
+    return model, model_info(data_config)
 
 
 def get_loss(data_config, **options):

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from weaver_tasks.networks.masking import pointwise
+
 _CACHED_ELEMENTS = 1 << 18  # of a chunk of rows that is worked on while it is in the CPU's cache
 
 
@@ -110,3 +112,16 @@ class _Norm(torch.autograd.Function):
 
 def _chunk(x: Tensor) -> int:
     return max(_CACHED_ELEMENTS // x.shape[1], 1) if x.device.type == "cpu" else x.shape[0]
+
+
+def apply_rows(layers: nn.Module, x: Tensor) -> Tensor:
+    """Convolutions of kernel size 1, normalizations and activations in turn, on features in the last dimension. (…, C) -> (…, C')."""
+    shape = x.shape[:-1]
+    x = x.flatten(0, -2)
+    modules = list(layers) if isinstance(layers, nn.Sequential) else [layers]
+    for module, after in zip(modules, [*modules[1:], None], strict=True):
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            x = norm(module, x, tail=0, copies=0, relu=isinstance(after, nn.ReLU))
+        elif isinstance(module, (nn.Conv1d, nn.Conv2d)):
+            x = pointwise(module, x)
+    return x.unflatten(0, shape)

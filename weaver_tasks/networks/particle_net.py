@@ -17,12 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from weaver_tasks.networks.batch_norm import folded, norm
+from weaver_tasks.networks.heads import FcParams, fully_connected
 from weaver_tasks.networks.masking import exporting, pointwise
 from weaver_tasks.networks.neighbors import Edges, Slots, knn
 from weaver_tasks.networks.trimming import SequenceTrimmer
 
 ConvParams = Sequence[tuple[int, Sequence[int]]]
-FcParams = Sequence[tuple[int, float]]
 
 _CACHED_ELEMENTS = 1 << 18  # of edge features at a time in evaluation on a CPU: they stay in its cache
 
@@ -149,7 +149,7 @@ class ParticleNet(nn.Module):
             width_in = sum(widths[1:])
             width = min(max(width_in // 128 * 128, 128), 1024)
             self.fusion_block = nn.Sequential(nn.Conv1d(width_in, width, kernel_size=1, bias=False), nn.BatchNorm1d(width), nn.ReLU())
-        self.fc = _fully_connected(width, num_classes, fc_params, per_particle=for_segmentation)
+        self.fc = fully_connected(width, num_classes, fc_params, per_particle=for_segmentation)
 
     def forward(self, points: Tensor, features: Tensor, mask: Tensor | None = None) -> Tensor:
         """points: (B, D, P) coordinates of the first graph; features: (B, C, P); mask: (B, 1, P), nonzero for real particles.
@@ -186,16 +186,3 @@ class ParticleNet(nn.Module):
             return table
         convolution, bn, _ = self.fusion_block
         return slots.masked(norm(bn, pointwise(convolution, torch.cat(outputs, dim=1)), tail=slots.tail, copies=slots.copies))
-
-
-def _fully_connected(width: int, num_classes: int, fc_params: FcParams, *, per_particle: bool) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for width_out, dropout in fc_params:
-        if per_particle:
-            convolution = nn.Conv1d(width, width_out, kernel_size=1, bias=False)
-            layers.append(nn.Sequential(convolution, nn.BatchNorm1d(width_out), nn.ReLU(), nn.Dropout(dropout)))
-        else:
-            layers.append(nn.Sequential(nn.Linear(width, width_out), nn.ReLU(), nn.Dropout(dropout)))
-        width = width_out
-    layers.append(nn.Conv1d(width, num_classes, kernel_size=1) if per_particle else nn.Linear(width, num_classes))
-    return nn.Sequential(*layers)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from weaver_tasks.networks.particle_net import ConvParams, FcParams, ParticleNet
+from weaver_tasks.networks.heads import FcParams
+from weaver_tasks.networks.particle_net import ConvParams, ParticleNet
 from weaver_tasks.networks.trimming import SequenceTrimmer
 
 

@@ -1,7 +1,7 @@
 """P-CNN: a residual convolutional network along the ordered list of a jet's particles.
 
-H. Qu, L. Gouskos, arXiv:1902.08570, sec. 4.1 and arXiv:1902.09914 (the CMS DeepAK8 tagger). By design neither the order of the particles nor
-the padding is a symmetry: convolutions see neighbors in the list, and the mean is over all slots.
+P-CNN of arXiv:1902.09914. By design neither the order of the particles nor the padding is a symmetry: convolutions see
+neighbors in the list, and the mean is over all slots.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from itertools import pairwise
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from weaver_tasks.networks.heads import FcParams, fully_connected
 
 
 class ResNetUnit(nn.Module):
@@ -45,7 +47,7 @@ class ResNet(nn.Module):
         features_dims: int,
         num_classes: int,
         conv_params: Sequence[Sequence[int]] = ((32,), (64, 64), (64, 64), (128, 128)),
-        fc_params: Sequence[tuple[int, float]] = ((512, 0.2),),
+        fc_params: FcParams = ((512, 0.2),),
         for_inference: bool = False,
     ) -> None:
         super().__init__()
@@ -61,14 +63,9 @@ class ResNet(nn.Module):
             ]
             self.resnet_units[f"resnet_unit_{stage}"] = nn.Sequential(*units)
             width = channels[-1]
-        layers: list[nn.Module] = []
-        for width_out, dropout in fc_params:
-            layers.append(nn.Sequential(nn.Linear(width, width_out), nn.ReLU(), nn.Dropout(dropout)))
-            width = width_out
-        layers.append(nn.Linear(width, num_classes))
+        self.fc = fully_connected(width, num_classes, fc_params)
         if for_inference:
-            layers.append(nn.Softmax(dim=1))
-        self.fc = nn.Sequential(*layers)
+            self.fc.append(nn.Softmax(dim=1))
 
     def forward(self, features: Tensor, mask: Tensor) -> Tensor:
         """features: (B, C, P); mask: (B, 1, P), nonzero for real particles. Returns (B, num_classes)."""

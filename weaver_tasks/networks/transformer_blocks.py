@@ -154,8 +154,8 @@ class Attention(nn.Module):
         if self._norms:
             q, k, v = joined.chunk(3, dim=-1)
             joined = torch.cat((self._normed(self.q_norm, q), self._normed(self.k_norm, k), v), dim=-1)
-        joined = tokens.pad(joined)
-        return self._finish(tokens.pack(self._attend(*joined.chunk(3, dim=-1), bias)), x)
+        q, k, v = tokens.pad(joined).chunk(3, dim=-1)
+        return self._finish(tokens.pack(self._attend(q, k, v, bias)), x)
 
     def class_token(self, query: Tensor, keys: Tensor, tokens: Tokens, bias: Tensor) -> Tensor:
         """Attention of one query per event. query: (B, D); keys: (R, D); bias: (B, 1, 1, L). Returns (B, D)."""
@@ -163,8 +163,8 @@ class Attention(nn.Module):
         dim = query.shape[1]
         q = self._normed(self.q_norm, F.linear(query, weights[:dim], None if biases is None else biases[:dim]))
         k, v = F.linear(keys, weights[dim:], None if biases is None else biases[dim:]).chunk(2, dim=-1)
-        joined = tokens.pad(torch.cat((self._normed(self.k_norm, k), v), dim=-1))
-        return self._finish(self._attend(q.unsqueeze(1), *joined.chunk(2, dim=-1), bias).squeeze(1), query)
+        k, v = tokens.pad(torch.cat((self._normed(self.k_norm, k), v), dim=-1)).chunk(2, dim=-1)
+        return self._finish(self._attend(q.unsqueeze(1), k, v, bias).squeeze(1), query)
 
     @property
     def _norms(self) -> bool:
