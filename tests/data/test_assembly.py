@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from weaver_tasks.data.assembly import InputAssembler, PackedPieces
+from weaver_tasks.data.assembly import InputAssembler, PackedPieces, Piece
 from weaver_tasks.data.blocks import Block, Packed, StagingOptions
 from weaver_tasks.data.buffers import BufferPool
 from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration
@@ -83,7 +83,7 @@ def assembled(
     configuration: DataConfiguration, blocks: list[Block], pieces: np.ndarray, rows: np.ndarray, **options: Any
 ) -> dict[str, np.ndarray]:
     assembler = InputAssembler(configuration, batch_size=len(rows), **options)
-    columns = {name: PackedPieces([block.packed[name] for block in blocks]) for name in assembler.columns}
+    columns = {name: PackedPieces([Piece(block) for block in blocks], name) for name in assembler.columns}
     half = len(rows) // 2
     return assembler.assemble([(columns, pieces[:half], rows[:half]), (columns, pieces[half:], rows[half:])])
 

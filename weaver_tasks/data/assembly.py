@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from weaver_tasks.base.errors import DataConfigError
-from weaver_tasks.data.blocks import Packed, packed_columns
+from weaver_tasks.data.blocks import Block, Packed, packed_columns
 from weaver_tasks.data.buffers import BufferPool
 from weaver_tasks.data.kernels import assemble_flat, assemble_jagged, longest_event, touch
 
@@ -21,23 +21,42 @@ if TYPE_CHECKING:
     from weaver_tasks.data.configuration import DataConfiguration, InputGroup, Variable
 
 Allocate = Callable[..., np.ndarray]
+Segment = tuple[dict[str, "PackedPieces"], np.ndarray, np.ndarray]
+"""Events of a batch that come from one window: its packed columns, and where the events are in them: pieces (n,), rows (n,)."""
+
+
+class Piece:
+    """A block, with the addresses of its packed columns' arrays: (values, offsets or 0). It keeps the arrays alive."""
+
+    def __init__(self, block: Block) -> None:
+        self.block = block
+        self.addresses = {name: _addresses(packed) for name, packed in block.packed.items()}
 
 
 class PackedPieces:
-    """One packed column of several pieces, by the addresses of its arrays. Keeps the arrays alive."""
+    """One packed column of several pieces: values, offsets (P,) addresses; width is k."""
 
-    def __init__(self, pieces: Sequence[Packed]) -> None:
-        self._alive = [(np.ascontiguousarray(piece.values, dtype=np.float32), piece.offsets) for piece in pieces]
-        self.width = pieces[0].values.shape[1] if pieces else 0
-        self.values = np.array([values.ctypes.data for values, _ in self._alive], dtype=np.int64)
-        jagged = [np.ascontiguousarray(offsets, dtype=np.int64) for _, offsets in self._alive if offsets is not None]
-        self._offsets_alive = jagged
-        self.offsets = np.array([offsets.ctypes.data for offsets in jagged], dtype=np.int64)
+    def __init__(self, pieces: Sequence[Piece], name: str) -> None:
+        self._alive = pieces
+        addresses = np.array([piece.addresses[name] for piece in pieces], dtype=np.int64).reshape(-1, 2)
+        self.values, self.offsets = np.ascontiguousarray(addresses.T)
+        self.width = pieces[0].block.packed[name].values.shape[1] if pieces else 0
 
     def touch(self, pieces: np.ndarray, rows: np.ndarray) -> None:
-        """Bring these events (where they are: (n,), (n,)) into memory."""
-        if len(self.offsets):
+        """Bring these events (where they are: (n,), (n,)) into memory, if the column is jagged."""
+        if self.offsets.all():
             touch(pieces, rows, self.values, self.offsets, self.width)
+
+
+def _addresses(packed: Packed) -> tuple[int, int]:
+    values, offsets = packed.values, packed.offsets
+    assert values.dtype == np.float32
+    assert values.flags.c_contiguous
+    if offsets is None:
+        return values.ctypes.data, 0
+    assert offsets.dtype == np.int64
+    assert offsets.flags.c_contiguous
+    return values.ctypes.data, offsets.ctypes.data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,11 +98,10 @@ class InputAssembler:
         """The packed columns that are read."""
         return tuple(layout.name for layout in self._layouts)
 
-    def assemble(self, segments: Sequence[tuple[dict[str, PackedPieces], np.ndarray, np.ndarray]]) -> dict[str, np.ndarray]:
+    def assemble(self, segments: Sequence[Segment]) -> dict[str, np.ndarray]:
         """The inputs of the events of all segments in turn: group -> (B, variables, L), (B, variables) or (B,) float32.
 
-        segments: packed columns, and where the events are in them: pieces (n,) and rows (n,). Memory is reused when
-        nobody holds an array of it any more.
+        Their memory is used again when nobody holds an array of it any more.
         """
         events = sum(len(rows) for _, _, rows in segments)
         inputs: dict[str, np.ndarray] = {}
@@ -91,23 +109,20 @@ class InputAssembler:
             longest = self._longest(layout, segments)
             arrays = [self._array(group, events, longest) for group in layout.groups]
             inputs.update((group.name, array) for group, array in zip(layout.groups, arrays, strict=True))
-            at = 0
-            for columns, pieces, rows in segments:
-                _fill(layout, columns[layout.name], pieces, rows, arrays, at)
-                at += len(rows)
+            _fill(layout, segments, arrays)
         return inputs
 
-    def _longest(self, layout: _Layout, segments: Sequence[tuple[dict[str, PackedPieces], np.ndarray, np.ndarray]]) -> int | None:
+    def _longest(self, layout: _Layout, segments: Sequence[Segment]) -> int | None:
         if not (self._trim and layout.jagged):
             return None
         return max(1, *(longest_event(pieces, rows, columns[layout.name].offsets) for columns, pieces, rows in segments))
 
     def _array(self, group: InputGroup, events: int, longest: int | None) -> np.ndarray:
-        inner = () if group.length is None and len(group.variables) == 1 else (len(group.variables),)
-        if group.length is not None:
-            inner = (*inner, group.length if longest is None else min(group.length, longest))
-        capacity = self._batch_size * len(group.variables) * (group.length or 1)
-        return self._pool.array(group.name, capacity, (events, *inner))
+        places = len(group.variables)
+        if group.length is None:
+            return self._pool.array(group.name, self._batch_size * places, (events, places) if places > 1 else (events,))
+        length = group.length if longest is None else min(group.length, longest)
+        return self._pool.array(group.name, self._batch_size * places * group.length, (events, places, length))
 
 
 def _layout(name: str, jagged: bool, variables: Sequence[str], groups: Sequence[InputGroup]) -> _Layout:
@@ -147,18 +162,18 @@ def _center(variable: Variable) -> float | None:
     return variable.center
 
 
-def _fill(layout: _Layout, packed: PackedPieces, pieces: np.ndarray, rows: np.ndarray, arrays: Sequence[np.ndarray], at: int) -> None:
-    """Write these events to the arrays of the groups, from event `at` on."""
-    inner = np.array([int(np.prod(array.shape[1:])) for array in arrays], dtype=np.int64)
-    lengths = np.array([array.shape[2] if array.ndim == 3 else 1 for array in arrays], dtype=np.int64)
-    starts = np.array([array.ctypes.data for array in arrays], dtype=np.int64) + 4 * at * inner
-    strides, lengths = inner[layout.group], lengths[layout.group]
-    outputs = starts[layout.group] + 4 * layout.slot * lengths
-    where = (pieces, rows, packed.values)
-    how = (layout.transforms, layout.center, layout.scale, layout.low, layout.high)
-    if layout.jagged:
-        assemble_jagged(
-            *where, packed.offsets, packed.width, layout.column, *how, layout.wrap, layout.pad, lengths, outputs, strides
-        )  # fmt: skip
-    else:
-        assemble_flat(*where, packed.width, layout.column, *how, outputs, strides)
+def _fill(layout: _Layout, segments: Sequence[Segment], arrays: Sequence[np.ndarray]) -> None:
+    """Write the events of the segments, in turn, to the arrays of the groups."""
+    lengths = np.array([array.shape[2] if array.ndim == 3 else 1 for array in arrays], dtype=np.int64)[layout.group]
+    strides = np.array([array.strides[0] for array in arrays], dtype=np.int64)[layout.group]
+    starts = np.array([array.ctypes.data for array in arrays], dtype=np.int64)[layout.group]
+    outputs = starts + 4 * layout.slot * lengths
+    how = (layout.column, layout.transforms, layout.center, layout.scale, layout.low, layout.high)
+    for columns, pieces, rows in segments:
+        packed = columns[layout.name]
+        if layout.jagged:
+            padding = (layout.wrap, layout.pad, lengths)
+            assemble_jagged(pieces, rows, packed.values, packed.offsets, packed.width, *how, *padding, outputs, strides)
+        else:
+            assemble_flat(pieces, rows, packed.values, packed.width, *how, outputs, strides)
+        outputs = outputs + strides * len(rows)

@@ -43,7 +43,7 @@ def assemble_jagged(
 
     pieces, rows: (B,) where each event is. values, offsets: (P,) addresses of each piece's values (particles x width
     float32) and offsets (int64). Per variable (S,): its column in the values; whether it is transformed, and how; whether it
-    wraps; its padding; its length; the address of its place in event 0's output, and floats from one event's to the next's.
+    wraps; its padding; its length; the address of its place in the first event's output, and bytes from there to the next event's.
     """
     zero = np.float32(0)
     step = np.uint64(width)
@@ -55,7 +55,7 @@ def assemble_jagged(
             length = lengths[variable]
             count = np.uint64(min(particles, length))
             source = numba.carray(_floats_at(values[pieces[event]] + 4 * (first * width + column[variable])), _ANY_LENGTH)
-            out = numba.carray(_floats_at(outputs[variable] + 4 * event * strides[variable]), _ANY_LENGTH)
+            out = numba.carray(_floats_at(outputs[variable] + event * strides[variable]), _ANY_LENGTH)
             # Two loops, since only the second, over contiguous values, becomes vector instructions.
             place = np.uint64(0)
             for particle in range(count):
@@ -98,7 +98,7 @@ def assemble_flat(pieces, rows, values, width, column, transforms, center, scale
                 x = high[variable] if x > high[variable] else x
             x = largest if x > largest else x
             x = -largest if x < -largest else x
-            numba.carray(_floats_at(outputs[variable] + 4 * event * strides[variable]), _ANY_LENGTH)[0] = zero if x != x else x
+            numba.carray(_floats_at(outputs[variable] + event * strides[variable]), _ANY_LENGTH)[0] = zero if x != x else x
 
 
 @numba.njit(nogil=True, cache=True)

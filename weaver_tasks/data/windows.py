@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import awkward as ak
 import numpy as np
 
 from weaver_tasks.base.errors import DataConfigError
-from weaver_tasks.data.assembly import PackedPieces
-from weaver_tasks.data.blocks import LABEL, Block, StagingOptions, extra_selection_column, weight_columns
+from weaver_tasks.data.assembly import PackedPieces, Piece
+from weaver_tasks.data.blocks import LABEL, StagingOptions, extra_selection_column, weight_columns
 from weaver_tasks.data.plan_windows import Window
 from weaver_tasks.data.prefetch import ordered_map
 from weaver_tasks.data.sampling import Purpose, accepted_events, generator, shuffled, shuffled_by_length
@@ -94,7 +94,7 @@ class WindowReader:
         self._packed = tuple(packed)
         self._threads = threads
         self._sources: dict[int, Source] = {}
-        self._held: dict[tuple[int, int, int], Block] = {}
+        self._held: dict[int, Piece] = {}
         observers = configuration.observers if split == "test" else ()
         self._served = (*configuration.label_names, *observers, *configuration.monitor_variables)
         self._drawn_from = (
@@ -108,19 +108,20 @@ class WindowReader:
         """Read a window of a pass, draw the events that are accepted, and bring their values into memory."""
         pass_number, window = planned
         lengths = (self._bucketing.variable,) if self._bucketing else ()
-        blocks = self._blocks(pass_number, window, (*self._packed, *self._served, *self._drawn_from, *lengths))
-        counts = [len(block) for block in blocks]
-        table = _Table(blocks)
+        parts = self._parts(pass_number, window, (*self._packed, *self._served, *self._drawn_from, *lengths))
+        pieces = [part.piece for part in parts]
+        counts = [part.last - part.first for part in parts]
+        table = _Table(parts)
         kept = self._kept(table)
-        files, entries = np.repeat(window.files, counts), np.concatenate([block.entries for block in blocks])
+        files, entries = np.repeat(window.files, counts), np.concatenate([part.of(part.piece.block.entries) for part in parts])
         self._check_labels(table, kept, files, entries)
         weights, accepted = self._draw(table, kept, pass_number, window)
         loaded = LoadedWindow(
             pass_number=pass_number,
             number=window.number,
-            packed={name: PackedPieces([block.packed[name] for block in blocks]) for name in self._packed},
-            pieces=np.repeat(np.arange(len(blocks)), counts),
-            rows=np.concatenate([np.arange(count) for count in counts]),
+            packed={name: PackedPieces(pieces, name) for name in self._packed},
+            pieces=np.repeat(np.arange(len(parts)), counts),
+            rows=np.concatenate([np.arange(part.first, part.last) for part in parts]),
             files=files.astype(np.int32, copy=False),
             entries=entries,
             plain={name: _as_served(table[name], label=name in self._configuration.label_names) for name in self._served},
@@ -137,7 +138,7 @@ class WindowReader:
     def count(self, planned: tuple[int, Window]) -> int:
         """How many events of a window are accepted: as many as `load` serves, from the few columns that decide it."""
         pass_number, window = planned
-        table = _Table(self._blocks(pass_number, window, self._drawn_from))
+        table = _Table(self._parts(pass_number, window, self._drawn_from))
         return len(self._draw(table, self._kept(table), pass_number, window)[1])
 
     def _generator(self, purpose: Purpose, pass_number: int, window: Window) -> np.random.Generator:
@@ -145,30 +146,35 @@ class WindowReader:
             pass_number = 0
         return generator(self._seed, purpose, pass_number, window.number)
 
-    def _blocks(self, pass_number: int, window: Window, columns: tuple[str, ...]) -> list[Block]:
-        pieces = list(zip(window.files.tolist(), window.first.tolist(), window.last.tolist(), strict=True))
-        for file, _, _ in pieces:
+    def _parts(self, pass_number: int, window: Window, columns: tuple[str, ...]) -> list[_Part]:
+        """The files' parts of a window: of a staged file rows of its one block, else a block made for the window."""
+        asked = list(zip(window.files.tolist(), window.first.tolist(), window.last.tolist(), strict=True))
+        for file, _, _ in asked:
             if file not in self._sources:
                 self._sources[file] = self._open(self._records[file])
-        staged = all(isinstance(self._sources[file], StagedSource) for file, _, _ in pieces)
-        threads = 0 if staged or self._threads < 2 else min(self._threads, len(pieces))
+        staged = all(isinstance(self._sources[file], StagedSource) for file, _, _ in asked)
 
-        def read(piece: tuple[int, int, int]) -> Block:
-            return self._read(*piece, pass_number=pass_number, columns=columns)
+        def read(part: tuple[int, int, int]) -> _Part:
+            return self._read(*part, pass_number=pass_number, columns=columns)
 
-        return list(ordered_map(read, pieces, threads=threads, ahead=len(pieces), name="loader-files"))
+        threads = 0 if staged or self._threads < 2 else min(self._threads, len(asked))
+        return list(ordered_map(read, asked, threads=threads, ahead=len(asked), name="loader-files"))
 
-    def _read(self, file: int, first: int, last: int, *, pass_number: int, columns: tuple[str, ...]) -> Block:
+    def _read(self, file: int, first: int, last: int, *, pass_number: int, columns: tuple[str, ...]) -> _Part:
         source = self._sources[file]
-        # Of a staged file these are views: the system keeps it in memory as long as there is room.
-        hold = self._options.in_memory and not isinstance(source, StagedSource)
-        if hold and (file, first, last) in self._held:
-            return self._held[file, first, last]
-        seed = (*self._seed, int(Purpose.EXPRESSIONS), 0 if hold or self._options.same_each_pass else pass_number, file)
-        block = source.read(first, last, None if hold else columns, training=self._split == "train", seed=seed)
-        if hold:
-            self._held[file, first, last] = block
-        return block
+        if isinstance(source, StagedSource):
+            if file not in self._held:
+                self._held[file] = Piece(source.read(0, source.entries))
+            return _Part(self._held[file], *source.rows(first, last))
+        # With in_memory, each file has one part, of the one window.
+        hold = self._options.in_memory
+        if not hold or file not in self._held:
+            seed = (*self._seed, int(Purpose.EXPRESSIONS), 0 if hold or self._options.same_each_pass else pass_number, file)
+            piece = Piece(source.read(first, last, None if hold else columns, training=self._split == "train", seed=seed))
+            if not hold:
+                return _Part(piece, 0, len(piece.block))
+            self._held[file] = piece
+        return _Part(self._held[file], 0, len(self._held[file].block))
 
     def _kept(self, table: _Table) -> np.ndarray | None:
         """The events of this fold that pass the extra selection: (n,) indices, or None for all."""
@@ -216,20 +222,31 @@ class WindowReader:
             )
 
 
-class _Table:
-    """Plain columns over the blocks of a window in a row, joined when asked for."""
+class _Part(NamedTuple):
+    """Rows first to last of a piece."""
 
-    def __init__(self, blocks: Sequence[Block]) -> None:
-        self._blocks = blocks
+    piece: Piece
+    first: int
+    last: int
+
+    def of(self, array: Any) -> Any:
+        return array[self.first : self.last]
+
+
+class _Table:
+    """Plain columns over the parts of a window in a row, joined when asked for."""
+
+    def __init__(self, parts: Sequence[_Part]) -> None:
+        self._parts = parts
         self._joined: dict[str, Any] = {}
-        self.events = sum(len(block) for block in blocks)
+        self.events = sum(part.last - part.first for part in parts)
 
     def __contains__(self, name: object) -> bool:
-        return bool(self._blocks) and name in self._blocks[0].plain
+        return bool(self._parts) and name in self._parts[0].piece.block.plain
 
     def __getitem__(self, name: str) -> Any:
         if name not in self._joined:
-            arrays = [block.plain[name] for block in self._blocks]
+            arrays = [part.of(part.piece.block.plain[name]) for part in self._parts]
             jagged = any(isinstance(array, ak.Array) for array in arrays)
             self._joined[name] = ak.concatenate(arrays) if jagged else np.concatenate(arrays)
         return self._joined[name]
