@@ -6,15 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
+from onnxruntime import InferenceSession, SessionOptions
 from onnxruntime.capi import onnxruntime_pybind11_state as _errors
 
 from weaver_tasks.base.errors import NetworkError, ResultError
 from weaver_tasks.results.inference import Inputs, gives_probabilities
 
 Array = np.ndarray
-Session = onnxruntime.InferenceSession
 
 _CANNOT_LOAD = (
     *(_errors.Fail, _errors.InvalidArgument, _errors.InvalidGraph),
@@ -22,21 +21,21 @@ _CANNOT_LOAD = (
 )
 
 
-def onnx_session(model: bytes | str | Path, *, threads: int = 1) -> Session:
+def onnx_session(model: bytes | str | Path, *, threads: int = 1) -> InferenceSession:
     """ONNX Runtime on the CPU with a model (its path or its bytes). Raises ResultError when the model is damaged or missing."""
-    options = onnxruntime.SessionOptions()
+    options = SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors only: it warns of initializers it removes
     source = model if isinstance(model, bytes) else str(model)
     try:
-        return Session(source, options, providers=["CPUExecutionProvider"])
+        return InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except _CANNOT_LOAD as error:
         name = "the exported model" if isinstance(model, bytes) else model
         raise ResultError(f"{name}: ONNX Runtime cannot load it ({str(error).splitlines()[0]}). Export it again.") from error
 
 
-def run_onnx(session: Session, inputs: Mapping[str, Array]) -> Array:
+def run_onnx(session: InferenceSession, inputs: Mapping[str, Array]) -> Array:
     """The first output, for inputs by name. Inputs that the graph does not use (the exporter drops them) are left out."""
     used = [entry.name for entry in session.get_inputs()]
     return session.run(None, {name: inputs[name] for name in used})[0]

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from onnxruntime import InferenceSession
 from torch import nn
 
-from weaver_tasks.results.onnx_inference import Session, run_onnx
+from weaver_tasks.results.onnx_inference import run_onnx
 
 Array = np.ndarray
 
@@ -43,7 +44,7 @@ def cut(inputs: Mapping[str, Array], batch: int, length: int | None, dynamic_axe
 
 def compare(
     model: nn.Module,
-    session: Session,
+    session: InferenceSession,
     batches: Iterable[Mapping[str, Array]],
     *,
     raw: Iterable[Mapping[str, Array]] | None = None,

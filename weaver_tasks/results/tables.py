@@ -9,7 +9,7 @@ import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import awkward as ak
 import numpy as np
@@ -20,8 +20,8 @@ import uproot
 from weaver_tasks.base.errors import ResultError
 from weaver_tasks.base.files import atomic_path
 
-Column = np.ndarray | ak.Array
-Columns = dict[str, Column]
+Column: TypeAlias = "np.ndarray | ak.Array"
+Columns: TypeAlias = dict[str, Column]
 
 TREE = "Events"
 METADATA_KEY = "weaver_tasks"  # a TObjString beside the tree; a key of the Parquet schema's metadata
