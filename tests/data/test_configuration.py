@@ -1,5 +1,7 @@
 """The data configuration: what it means, compared with weaver-core's reading of the same file."""
 
+import copy
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -109,6 +111,15 @@ def test_shipped_configurations_show_what_weaver_shows(name, repository, weaver_
     for attribute in VIEW:
         assert getattr(ours, attribute) == getattr(theirs, attribute), attribute
     assert ours.preprocess["method"] == theirs.preprocess["method"]
+
+
+def test_an_automatic_configuration_shows_what_weaver_shows(load, tmp_path, weaver_config):
+    ours, theirs = load(FULL).weaver, weaver_config.load(_weaver_ready(tmp_path, FULL.replace("1e-2", "0.01")))
+    for attribute in VIEW:
+        assert getattr(ours, attribute) == getattr(theirs, attribute), attribute
+    assert ours.preprocess == theirs.preprocess
+    assert ours.weights["reweight_vars"] == theirs.weights["reweight_vars"]
+    assert copy.deepcopy(ours).input_names == pickle.loads(pickle.dumps(ours)).input_names == theirs.input_names
 
 
 def test_an_attribute_that_weaver_has_not_is_missing_here_too(load):

@@ -80,6 +80,51 @@ def test_expressions(untouched, functions, examples):
     assert computed, "nothing was valid: the test proves nothing"
 
 
+leaves = st.sampled_from(["x", "y", "jet_pt", "flag", "2", "0.5", "-1", "7", "True"])
+binary = st.sampled_from(["+", "-", "*", "/", "//", "%", "&", "|", "^", "<", "<=", ">", ">=", "==", "!="])
+valid = st.recursive(
+    leaves,
+    lambda inner: st.one_of(
+        st.builds("({} {} {})".format, inner, binary, inner),
+        st.builds("{}({})".format, st.sampled_from(["-", "+", "~"]), inner),
+        st.builds("{}({})".format, st.sampled_from(["np.abs", "np.exp", "np.isnan", "ak.zeros_like", "len"]), inner),
+        st.builds("np.hypot({}, {})".format, inner, inner),
+        st.builds("np.where({}, {}, {})".format, inner, inner, inner),
+        st.builds("{}[{}]".format, leaves, inner),
+        st.builds("({})[1:]".format, inner),
+    ),
+    max_leaves=12,
+)
+
+
+@EXAMPLES
+@pytest.mark.filterwarnings("ignore")
+def test_valid_expressions_give_what_python_gives(functions, examples):
+    """Python's own eval is the reference: harmless here, since the texts are built from the parts above."""
+    table = {**TABLE, "flag": np.array([True, False, True])}
+    results = []
+
+    @fuzz(examples)
+    @given(valid)
+    def check(text):
+        try:
+            expected = eval(text, {"np": np, "ak": ak, "len": len}, table)
+        except Exception:
+            with pytest.raises(DataConfigError):
+                evaluate(text, table, functions)
+            return
+        value = evaluate(text, table, functions)
+        assert type(value) is type(expected)
+        if isinstance(value, ak.Array):
+            assert ak.array_equal(value, expected, equal_nan=True)
+        else:
+            np.testing.assert_array_equal(value, expected)
+        results.append(text)
+
+    check()
+    assert len(results) > examples / 4
+
+
 TEMPLATE = {
     "treename": "tree",
     "selection": "jet_pt > 500",
