@@ -11,17 +11,16 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 import awkward as ak
-import fsspec
 import numpy as np
 
 from weaver_tasks.base.errors import InputFileError, nearest
+from weaver_tasks.data.streams import is_remote
 
 STEP_BYTES = 1 << 25
 """Uncompressed bytes read at a time: what bounds the memory of staging."""
-STEP_ENTRIES = 50_000
 
 
 class Reader(Protocol):
@@ -45,10 +44,6 @@ class Reader(Protocol):
     def close(self) -> None: ...
 
 
-def is_remote(source: str | os.PathLike[str]) -> bool:
-    return "://" in os.fspath(source)
-
-
 @contextlib.contextmanager
 def open_reader(source: str | os.PathLike[str], *, tree: str | None = None) -> Iterator[Reader]:
     """Open an input file. tree: for ROOT files; by default the only one.
@@ -68,18 +63,6 @@ def open_reader(source: str | os.PathLike[str], *, tree: str | None = None) -> I
         yield reader
     finally:
         reader.close()
-
-
-@contextlib.contextmanager
-def open_stream(source: str) -> Iterator[IO[bytes]]:
-    """The bytes of a file, local or remote. Raises InputFileError when it cannot be opened or read."""
-    try:
-        with fsspec.open(source, "rb") if is_remote(source) else open(source, "rb") as stream:
-            yield stream
-    except (OSError, ImportError, ValueError) as error:
-        raise InputFileError(
-            f"{source}: cannot be read ({type(error).__name__}: {error}). Correct the address, or fetch the file again."
-        ) from error
 
 
 def read_arrays(
@@ -140,4 +123,29 @@ def _open_root(source: str, tree: str | None) -> Reader:
     return open_root(source, tree)
 
 
-_FORMATS = {".root": _open_root}
+def _open_parquet(source: str, _tree: str | None) -> Reader:
+    from weaver_tasks.data.readers_parquet import ParquetReader
+
+    return ParquetReader(source)
+
+
+def _open_hdf5(source: str, _tree: str | None) -> Reader:
+    from weaver_tasks.data.readers_hdf5 import Hdf5Reader
+
+    return Hdf5Reader(source)
+
+
+def _open_awkward0(source: str, _tree: str | None) -> Reader:
+    from weaver_tasks.data.readers_awkward0 import Awkward0Reader
+
+    return Awkward0Reader(source)
+
+
+# Each format's library is loaded only when such a file is read: two of them are optional.
+_FORMATS = {
+    ".root": _open_root,
+    ".parquet": _open_parquet,
+    ".h5": _open_hdf5,
+    ".hdf5": _open_hdf5,
+    ".awkd": _open_awkward0,
+}

@@ -1,4 +1,4 @@
-"""ROOT files: a TTree as a Reader."""
+"""ROOT files: a TTree or an RNTuple as a Reader."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import cramjam
 import uproot
 
 from weaver_tasks.base.errors import InputFileError, nearest
+from weaver_tasks.data.reading_steps import Steps
 
 # What uproot was seen to raise on damaged files: it follows pointers and sizes wherever they lead.
 _DAMAGE = (
@@ -35,6 +36,7 @@ _DAMAGE = (
     uproot.deserialization.DeserializationError,
 )
 _TREES = ("TTree", "TNtuple", "TNtupleD", "TChain")
+_TUPLES = ("ROOT::RNTuple", "ROOT::Experimental::RNTuple")
 
 
 @contextlib.contextmanager
@@ -49,12 +51,12 @@ def refusing_damage(source: str, doing: str) -> Iterator[None]:
         ) from error
 
 
-def open_root(source: str, tree: str | None) -> TreeReader:
+def open_root(source: str, tree: str | None) -> TreeReader | TupleReader:
     """Open a tree. Raises InputFileError when there is none of that name, or several and no name is given."""
     with refusing_damage(source, "opening it"):
         file = uproot.open({source: None}, object_cache=None, array_cache=None, **_handler(source))
         classes = {key.partition(";")[0]: name for key, name in file.classnames(recursive=True, cycle=True).items()}
-    trees = [key for key, name in classes.items() if name in _TREES]
+    trees = [key for key, name in classes.items() if name in (*_TREES, *_TUPLES)]
     if tree is None:
         if len(trees) != 1:
             found = f"several trees: {', '.join(trees)}" if trees else "no tree"
@@ -63,8 +65,9 @@ def open_root(source: str, tree: str | None) -> TreeReader:
     elif tree.partition(";")[0] not in trees:
         found = f"trees: {', '.join(trees)}" if trees else "no tree at all"
         raise InputFileError(f"{source}: has no tree '{tree}', but {found}.{nearest(tree, trees)} Correct 'treename'.")
+    kind = TupleReader if classes[tree.partition(";")[0]] in _TUPLES else TreeReader
     with refusing_damage(source, f"reading tree '{tree}'"):
-        return TreeReader(source, file, tree)
+        return kind(source, file, tree)
 
 
 def _handler(source: str) -> dict[str, Any]:
@@ -72,7 +75,7 @@ def _handler(source: str) -> dict[str, Any]:
 
 
 class TreeReader:
-    """A TTree. Entries are read in steps that end with a basket where the branches' baskets end together."""
+    """A TTree. Its steps end, where possible, where baskets of all branches end together."""
 
     def __init__(self, source: str, file: Any, tree: str) -> None:
         self._source = source
@@ -80,6 +83,7 @@ class TreeReader:
         self._tree = file[tree]
         self.tree: str = tree
         self.entries = int(self._tree.num_entries)
+        self._steps: dict[tuple[str, ...], Steps] = {}
         self._branches: dict[str, Any] = {}
         for path, branch in self._tree.iteritems(recursive=True):
             self._branches.setdefault(path, branch)
@@ -104,12 +108,45 @@ class TreeReader:
             return {name: arrays[branch.name] for name, branch in zip(branches, chosen, strict=True)}
 
     def step(self, branches: Sequence[str], first: int, size: int) -> int:
-        chosen = [self._branches[name] for name in branches]
-        bytes_per_entry = sum(branch.uncompressed_bytes for branch in chosen) / max(1, self.entries)
-        most = min(self.entries, first + max(1, int(size / max(1.0, bytes_per_entry))))
-        ends = set.intersection(*(set(map(int, branch.entry_offsets)) for branch in chosen)) if chosen else set()
-        together = [end for end in ends if first < end <= most]
-        return max(together, default=most)
+        key = tuple(branches)
+        if key not in self._steps:
+            chosen = [self._branches[name] for name in branches]
+            ends = set.intersection(*(set(map(int, branch.entry_offsets)) for branch in chosen)) if chosen else set()
+            self._steps[key] = Steps(sum(branch.uncompressed_bytes for branch in chosen), self.entries, ends)
+        return self._steps[key].step(first, size)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class TupleReader:
+    """An RNTuple. Its steps end, where possible, with a cluster."""
+
+    def __init__(self, source: str, file: Any, tree: str) -> None:
+        self._source = source
+        self._file = file
+        self._tuple = file[tree]
+        self.tree: str = tree
+        self.entries = int(self._tuple.num_entries)
+        self._steps: dict[tuple[str, ...], Steps] = {}
+
+    def known(self) -> set[str]:
+        return set(self._tuple.keys(recursive=False))
+
+    def read(self, branches: Sequence[str], first: int, last: int) -> dict[str, ak.Array]:
+        with refusing_damage(self._source, f"reading entries {first} to {last} of '{self.tree}'"):
+            arrays = self._tuple.arrays(filter_name=list(branches), entry_start=first, entry_stop=last, array_cache=None)
+            return {name: arrays[name] for name in branches}
+
+    def step(self, branches: Sequence[str], first: int, size: int) -> int:
+        key = tuple(branches)
+        if key not in self._steps:
+            with refusing_damage(self._source, f"reading the clusters of '{self.tree}'"):
+                clusters = self._tuple.cluster_summaries
+                per_step = int(self._tuple.num_entries_for(size, filter_name=list(branches))) if branches else self.entries
+            ends = {int(cluster.num_first_entry + cluster.num_entries) for cluster in clusters}
+            self._steps[key] = Steps(size * self.entries // max(1, per_step), self.entries, ends)
+        return self._steps[key].step(first, size)
 
     def close(self) -> None:
         self._file.close()

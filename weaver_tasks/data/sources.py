@@ -14,12 +14,14 @@ import numpy as np
 
 from weaver_tasks.base.errors import InputFileError
 from weaver_tasks.data.blocks import Block, Packed, StagingOptions
-from weaver_tasks.data.readers import STEP_BYTES, STEP_ENTRIES, branch_names, open_reader, read_arrays
+from weaver_tasks.data.readers import STEP_BYTES, branch_names, open_reader, read_arrays
 from weaver_tasks.data.staged import StagedFile
 from weaver_tasks.data.transform import Transformation, plan_transformation
 
 if TYPE_CHECKING:
     from weaver_tasks.data.configuration_types import DataConfiguration
+
+_ROWS_PER_BLOCK = 50_000
 
 
 class Source(Protocol):
@@ -85,8 +87,8 @@ class StagedSource:
         self, first_entry: int, last_entry: int, columns: Collection[str] | None = None, *, training: bool = False, seed: Sequence[int] = ()
     ) -> Iterator[Block]:
         first_row, last_row = self.file.rows(first_entry, last_entry)
-        for first in range(first_row, last_row, STEP_ENTRIES):
-            yield self.file.block(first, min(first + STEP_ENTRIES, last_row), columns)
+        for first in range(first_row, last_row, _ROWS_PER_BLOCK):
+            yield self.file.block(first, min(first + _ROWS_PER_BLOCK, last_row), columns)
 
 
 class OriginalSource:
@@ -163,7 +165,7 @@ def transformed_blocks(
         branches = list(branch_names(reader, name, transformation.branches, **magic).values())
         first = first_entry
         while True:
-            stop = min(reader.step(branches, first, STEP_BYTES), first + STEP_ENTRIES, last_entry)
+            stop = min(reader.step(branches, first, STEP_BYTES), last_entry)
             arrays = read_arrays(reader, name, transformation.branches, first, stop, **magic)
             yield transformation(arrays, first, source=name, training=training, seed=(*seed, first))
             first = stop

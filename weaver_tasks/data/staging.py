@@ -16,9 +16,10 @@ from weaver_tasks.base.files import atomic_path
 from weaver_tasks.base.hashing import digest, file_checksum
 from weaver_tasks.base.source_digest import source_digest
 from weaver_tasks.data.blocks import LABEL, Block, StagingOptions
-from weaver_tasks.data.readers import branch_names, is_remote, open_reader, open_stream
+from weaver_tasks.data.readers import branch_names, open_reader
 from weaver_tasks.data.sources import transformed_blocks
 from weaver_tasks.data.staged import FORMAT, StagedWriter
+from weaver_tasks.data.streams import is_remote, open_stream
 from weaver_tasks.data.transform import Transformation, changes_each_epoch, plan_transformation
 
 if TYPE_CHECKING:

@@ -1,0 +1,29 @@
+"""The bytes of files, here or far away."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import IO
+
+import fsspec
+
+from weaver_tasks.base.errors import InputFileError
+
+
+def is_remote(source: str | os.PathLike[str]) -> bool:
+    """Whether `source` is a URL: root://, https:// …"""
+    return "://" in os.fspath(source)
+
+
+@contextlib.contextmanager
+def open_stream(source: str) -> Iterator[IO[bytes]]:
+    """Open a file for reading bytes. Raises InputFileError when that fails, or reading does while the block runs."""
+    try:
+        with fsspec.open(source, "rb") if is_remote(source) else open(source, "rb") as stream:
+            yield stream
+    except (OSError, ImportError, ValueError) as error:
+        raise InputFileError(
+            f"{source}: cannot be read ({type(error).__name__}: {error}). Correct the address, or fetch the file again."
+        ) from error
