@@ -1,0 +1,238 @@
+"""The epoch chain as the workflow runs it: jobs, blocks, the journal, kills, ranks, mistakes."""
+
+import importlib.util
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+spec = importlib.util.spec_from_file_location("stage_run", Path(__file__).parent / "training" / "stage_run.py")
+stage_run = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(stage_run)
+
+
+@pytest.fixture(scope="session")
+def staged(tmp_path_factory):
+    return tmp_path_factory.mktemp("staged")
+
+
+@pytest.fixture
+def run(tmp_path, staged):
+    """Makes runs with a fresh network: run(name, **of StageRun)."""
+
+    def make(name="run", *, training=None, **kinds):
+        made = stage_run.StageRun(tmp_path / name, staged=staged, **kinds)
+        made.settings["training"].update(training or {})
+        made.call("init_model")
+        return made
+
+    return make
+
+
+def tensors(run, epochs=range(4)) -> dict:
+    """All tensors of all checkpoints, flat."""
+    flat = {}
+    for epoch in epochs:
+        for part in ("state", "optimizer"):
+            content = torch.load(run.checkpoints / f"net_epoch-{epoch}_{part}.pt", weights_only=True)
+            content.pop("state_checksum", None)
+            content.pop("digest", None)
+            flat |= flattened(content, f"{epoch}.{part}")
+    return flat
+
+
+def flattened(value, name) -> dict:
+    if isinstance(value, dict):
+        return {key: leaf for each in value for key, leaf in flattened(value[each], f"{name}.{each}").items()}
+    if isinstance(value, (list, tuple)):
+        return {key: leaf for index, each in enumerate(value) for key, leaf in flattened(each, f"{name}.{index}").items()}
+    return {name: value}
+
+
+def assert_same(one, other) -> None:
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert torch.equal(value, other[name]) if isinstance(value, torch.Tensor) else value == other[name], name
+
+
+def test_blocks_of_any_length_give_the_same_bits(run):
+    whole = run("whole")
+    whole.call("train_epoch", epochs=[0, 1, 2, 3])
+    single = run("single")
+    for epoch in range(4):
+        single.call("train_epoch", epochs=[epoch])
+    pairs = run("pairs")
+    pairs.call("train_epoch", epochs=[0, 1])
+    pairs.call("train_epoch", epochs=[2, 3])
+    assert_same(tensors(single), tensors(whole))
+    assert_same(tensors(pairs), tensors(whole))
+    metrics = whole.read("train_epoch-3.json")
+    assert metrics["samples"] == 600 - 600 % 100 or metrics["samples"] % 100 == 0
+    assert {"epoch", "loss", "accuracy", "samples", "samples_per_second", "lr", "seconds", "digest"} <= metrics.keys()
+    assert metrics["loss"] < whole.read("train_epoch-0.json")["loss"]
+
+
+def test_finished_epochs_are_published_without_training(run):
+    training = run()
+    training.call("train_epoch", epochs=[0, 1])
+    assert training.record("train_epoch")["trained_epochs"] == [0, 1]
+    expected = tensors(training, range(2))
+    for path in [*training.checkpoints.glob("net_epoch-*"), *training.metrics.glob("train_epoch-*")]:
+        path.unlink()  # as Snakemake does before it reruns a job
+    start = time.perf_counter()
+    training.run("train_epoch", epochs=[0])
+    assert time.perf_counter() - start < 2.0  # torch alone takes longer to import
+    assert training.record("train_epoch")["trained_epochs"] == []
+    training.call("train_epoch", epochs=[1, 2])
+    assert training.record("train_epoch")["trained_epochs"] == [2]
+    assert training.record("train_epoch")["epochs_from_journal"] == [1]
+    assert_same(tensors(training, range(2)), expected)
+
+
+def test_publishing_imports_no_torch(run):
+    training = run()
+    training.call("train_epoch", epochs=[0])
+    code = "import sys; from weaver_tasks.train_epoch import main; main(sys.argv[1:]); assert 'torch' not in sys.modules"
+    command = [training.command("train_epoch", epochs=[0])[0], "-c", code, *training.arguments("train_epoch", epochs=[0])]
+    subprocess.run(command, check=True, env=stage_run.environment())
+
+
+@pytest.mark.parametrize(
+    ("change", "retrains"),
+    [
+        ({"epochs": 6}, []),
+        ({"snapshot_minutes": 5, "keep_checkpoints": "all", "epochs_per_job": 7}, []),
+        ({"lr": 1e-3}, [0, 1]),
+        ({"batch_size": 50}, [0, 1]),
+        ({"scheduler": {"name": "none"}}, []),
+        ({"scheduler": {"name": "flat+cos"}}, []),
+        ({"scheduler": {"name": "flat+cos", "warmup": 1.5}}, [0, 1]),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_an_epoch_reruns_exactly_when_what_it_would_do_has_changed(run, change, retrains):
+    training = run()
+    training.call("train_epoch", epochs=[0, 1])
+    training.settings["training"].update(change)
+    training.call("train_epoch", epochs=[0, 1])
+    assert training.record("train_epoch")["trained_epochs"] == retrains
+
+
+def test_a_comment_in_the_network_retrains_nothing_and_other_data_does(run):
+    training = run()
+    training.call("train_epoch", epochs=[0])
+    training.network.write_text("# a comment\n" + training.network.read_text())
+    training.call("train_epoch", epochs=[0])
+    assert training.record("train_epoch")["trained_epochs"] == []
+    training.inputs.write_text(training.inputs.read_text().replace('"digest": "', '"digest": "other'))
+    training.call("train_epoch", epochs=[0])
+    assert training.record("train_epoch")["trained_epochs"] == [0]
+
+
+def test_epochs_with_a_number_of_steps_go_on_in_one_stream(run):
+    """samples_per_epoch: epochs are pieces of one endless stream, in jobs as in one loop."""
+    training = {"samples_per_epoch": 400}
+    whole = run("whole", training=training)
+    whole.call("train_epoch", epochs=[0, 1, 2])
+    single = run("single", training=training)
+    for epoch in range(3):
+        single.call("train_epoch", epochs=[epoch])
+    assert_same(tensors(single, range(3)), tensors(whole, range(3)))
+    assert whole.read("train_epoch-2.json")["samples"] == 400
+
+
+def test_regression(run):
+    training = run(data=stage_run.DATA + stage_run.MASS, training={"task": "regression", "optimizer": {"name": "adamW"}})
+    training.call("train_epoch", epochs=[0, 1, 2, 3])
+    metrics = [training.read(f"train_epoch-{epoch}.json") for epoch in range(4)]
+    assert metrics[3]["mse"] < 0.5 * metrics[0]["mse"]
+    assert metrics[3]["loss"] == pytest.approx(metrics[3]["mse"], rel=1e-5)
+    assert "accuracy" not in metrics[3]
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_ends_at_the_same_bits(run):
+    """SIGKILL of the task, again and again, also within epochs: no finished epoch is trained twice."""
+    training = {"batch_size": 10, "snapshot_minutes": 1e-9}
+    whole = run("whole", training=training)
+    whole.call("train_epoch", epochs=[0, 1, 2, 3])
+    killed = run("killed", training=training)
+    trained = []
+    dice = random.Random(1)
+    for life in range(30):
+        process = subprocess.Popen(
+            killed.command("train_epoch", epochs=[0, 1, 2, 3]), env=stage_run.environment(), stderr=subprocess.DEVNULL
+        )
+        try:
+            process.wait(dice.uniform(3, 8) if life < 10 else None)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            continue
+        trained = killed.record("train_epoch")["trained_epochs"]
+        break
+    assert life > 0
+    assert len(trained) < 4
+    assert_same(tensors(killed), tensors(whole))
+
+
+@pytest.mark.slow
+def test_two_ranks(run):
+    """The launcher, its ranks, and the chain over them."""
+    ranks = {"ranks": 2, "batch_size": 50}
+    whole, single = run("whole", training=ranks), run("single", training=ranks)
+    done = whole.run("train_epoch", epochs=[0, 1])
+    assert done.returncode == 0, done.stderr
+    for epoch in range(2):
+        assert single.run("train_epoch", epochs=[epoch]).returncode == 0
+    assert_same(tensors(single, range(2)), tensors(whole, range(2)))
+    assert whole.read("train_epoch-1.json")["ranks"] == 2
+    done = whole.run("validate_epoch", epoch=1)
+    assert done.returncode == 0, done.stderr
+    two = whole.read("val_epoch-1.json")
+    whole.settings["training"]["ranks"] = 1
+    whole.call("validate_epoch", epoch=1)
+    one = whole.read("val_epoch-1.json")
+    assert [one[name] for name in ("loss", "accuracy", "auc", "samples")] == [two[name] for name in ("loss", "accuracy", "auc", "samples")]
+
+
+def test_a_foreign_checkpoint_is_refused_in_one_line(run):
+    training, other = run(), run("other", training={"lr": 1e-3})
+    for each in (training, other):
+        each.call("train_epoch", epochs=[0])
+    (training.checkpoints / "net_epoch-0_optimizer.pt").unlink()
+    (training.checkpoints / "net_epoch-0_optimizer.pt").write_bytes((other.checkpoints / "net_epoch-0_optimizer.pt").read_bytes())
+    done = training.run("train_epoch", epochs=[1])
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("ERROR: ")
+    assert "net_epoch-0" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_not_a_number_names_files_and_entries(run):
+    broken = stage_run.NETWORK.replace("return self.jet(", "return float('nan') * self.jet(")
+    done = run(network=broken).run("train_epoch", epochs=[0])
+    assert done.returncode == 2
+    assert "epoch 0, step 0: the loss is nan" in done.stderr
+    assert "HToBB.root entries" in done.stderr
+
+
+def test_early_stopping_leaves_a_record_and_the_last_checkpoint(run):
+    training = run(training={"early_stopping": {"patience": 1}})
+    training.settings["validation"] = {"metric": "accuracy", "mode": "max"}
+    training.call("train_epoch", epochs=[0, 1, 2])
+    for epoch, accuracy in enumerate([0.9, 0.8]):
+        (training.metrics / f"val_epoch-{epoch}.json").write_text(f'{{"epoch": {epoch}, "accuracy": {accuracy}}}')
+    validations = [str(training.metrics / f"val_epoch-{epoch}.json") for epoch in range(2)]
+    from weaver_tasks.train_epoch import main
+
+    main([*training.arguments("train_epoch", epochs=[3]), "--validation", *validations])
+    assert training.read("train_epoch-3.json")["stopped"] is True
+    training.call("validate_epoch", epoch=3)
+    assert training.read("val_epoch-3.json") == {"epoch": 3, "stopped": True}
+    training.call("select_best_epoch")
+    assert '"epoch": 0' in (training.folder / "best_epoch.json").read_text()
