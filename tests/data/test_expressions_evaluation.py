@@ -234,6 +234,7 @@ def test_own_functions_that_cannot_be_imported(tmp_path, source):
         ("np.hypot(jet_pt, jet_eta, jet_phi)", "takes 2 arguments, not 3"),
         ("'a' * 1000000000", "arithmetic on text and lists"),
         ("[1] * 1000000000", "arithmetic on text and lists"),
+        ("'%9999999999s' % jet_pt", "arithmetic on text and lists"),
         ("9 ** 9 ** 9", "to the power"),
         ("1 << 100000000", "to the power"),
     ],

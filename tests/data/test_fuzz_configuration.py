@@ -139,18 +139,13 @@ TEMPLATE = {
     "branch_magic": {"a": "b"},
 }
 
-plain = st.recursive(
-    st.one_of(
-        st.none(),
-        st.booleans(),
-        st.integers(),
-        st.floats(),
-        st.text(max_size=8),
-        st.sampled_from(["auto", "a", "1e-3", "x +", "[", "a and b"]),
-    ),
-    lambda children: st.one_of(st.lists(children, max_size=4), st.dictionaries(st.text(max_size=6), children, max_size=4)),
-    max_leaves=8,
-)
+
+def nested(inner):
+    return st.one_of(inner, st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=6), inner, max_size=4))
+
+
+words = st.sampled_from(["auto", "a", "1e-3", "x +", "[", "a and b"])
+plain = nested(nested(st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), words)))
 
 
 def places(document, path=()):

@@ -103,13 +103,17 @@ def _value(node: ast.AST, columns: dict[str, Any], functions: Mapping[str, Calla
 
 
 def _binary(kind: ast.operator, left: Any, right: Any) -> Any:
-    if isinstance(left, (str, bytes, list, tuple)) or isinstance(right, (str, bytes, list, tuple)):
-        plain = (str, bytes, list, tuple, int)
-        if isinstance(left, plain) and isinstance(right, plain):
-            raise TypeError("arithmetic on text and lists; write np.array([…])")
+    """An operation, less those that can grow without bound: repeated text and lists, towers of powers of whole numbers."""
+    if isinstance(left, (str, bytes)) or isinstance(right, (str, bytes)) or _is_list(left, right) or _is_list(right, left):
+        raise TypeError("arithmetic on text and lists; write np.array([…])")
     if isinstance(kind, (ast.Pow, ast.LShift)) and isinstance(left, int) and isinstance(right, int) and abs(right) > 1024:
         raise ValueError(f"a whole number to the power {right}")
     return _OPERATORS[type(kind)](left, right)
+
+
+def _is_list(value: Any, other: Any) -> bool:
+    """Whether Python would repeat or join lists here."""
+    return isinstance(value, (list, tuple)) and isinstance(other, (list, tuple, int))
 
 
 def _callee(node: ast.expr, value: Callable[[ast.AST], Any], functions: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
