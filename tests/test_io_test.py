@@ -1,0 +1,66 @@
+"""The test of the loader's speed, as a user runs it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from weaver_tasks.base.errors import ConfigError
+from weaver_tasks.base.files import write_json
+from weaver_tasks.data.blocks import StagingOptions
+from weaver_tasks.data.configuration import load_data_configuration
+from weaver_tasks.data.manifest import make_manifest
+from weaver_tasks.data.staging import Staging, stage_file
+from weaver_tasks.io_test import described, main, measure
+
+DOCUMENT: dict[str, Any] = {
+    "inputs": {"points": {"length": 128, "pad_mode": "constant", "vars": ["part_deta", "part_dphi"]}},
+    "labels": {"type": "simple", "value": ["label_QCD", "label_Hbb"]},
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, jets: Path) -> Path:
+    """A folder with a data configuration and the manifest of two files."""
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "data.yaml").write_text(yaml.safe_dump(DOCUMENT, sort_keys=False))
+    configuration = load_data_configuration(folder / "data.yaml")
+    records = []
+    for split, process in (("train", "HToBB"), ("train", "ZJetsToNuNu"), ("test", "HToBB")):
+        staging = Staging(configuration=configuration, split=split, mode="columnar", options=StagingOptions())
+        source = jets / split / f"{process}.root"
+        records.append(stage_file(str(source), folder / f"{split}_{process}.arrow", staging, group=process))
+    write_json(folder / "inputs.json", make_manifest(records, on_bad_file="fail", max_bad_fraction=0))
+    return folder
+
+
+def command(run: Path, *options: str) -> list[str]:
+    return ["--data-config", str(run / "data.yaml"), "--inputs", str(run / "inputs.json"), *options]
+
+
+@pytest.mark.parametrize(("split", "events"), [("train", 384), ("val", 100), ("test", 100)])
+def test_the_figures_are_those_of_the_split(run: Path, tmp_path: Path, split: str, events: int, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = '{"training": {"batch_size": 32}, "loading": {"num_workers": 2}}'
+    main(command(run, "--split", split, "--epochs", "2", "--output", str(tmp_path / "io.json"), "--settings", settings))
+    figures = json.loads((tmp_path / "io.json").read_text())
+    for epoch in figures["epochs"]:
+        assert epoch["jets"] == events
+        assert epoch["megabytes"] == pytest.approx(events * 2 * 128 * 4 / 1e6)
+        assert epoch["jets_per_second"] == pytest.approx(events / epoch["seconds"])
+        assert 0 < epoch["first_batch_seconds"] + epoch["waited_seconds"] <= epoch["seconds"]
+    assert f"epoch 1: {events} jets in" in capsys.readouterr().err
+
+
+def test_a_group_that_is_not_there_is_named(run: Path) -> None:
+    with pytest.raises(ConfigError, match=r"group 'HtoBB'. Did you mean: HToBB"):
+        main(command(run, "--split", "test", "--group", "HtoBB"))
+
+
+def test_nothing_to_measure_is_told_as_such() -> None:
+    figures = measure([], begin=0.0, samples=None, description="nothing")
+    assert figures["jets"] == 0
+    assert "0 jets/s" in described(figures)

@@ -1,0 +1,111 @@
+"""Measure how fast the loader serves the batches of a configuration, without a network behind it.
+
+    python -m weaver_tasks.io_test --data-config results/demo/data_config.auto.yaml --inputs results/demo/inputs.json
+
+Copy --settings from the command of train_epoch that `snakemake --printshellcmds` shows, to measure what training would see.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from weaver_tasks.base.command_line import run_command, stage_parser, task
+from weaver_tasks.base.errors import ConfigError, nearest
+from weaver_tasks.base.files import read_json, write_json
+from weaver_tasks.base.progress import Progress
+from weaver_tasks.data.batches import Batch
+from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration
+from weaver_tasks.data.loader import EpochLoader
+from weaver_tasks.data.prediction_order import prediction_batches, prediction_entries
+
+logger = logging.getLogger("weaver_tasks")
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = stage_parser("io_test", __doc__)
+    parser.add_argument("--data-config", type=Path, required=True, help="data_config.auto.yaml")
+    parser.add_argument("--custom-functions", type=Path, help="functions that the data configuration's expressions use")
+    parser.add_argument("--inputs", type=Path, required=True, help="the manifest of input files")
+    parser.add_argument("--split", choices=["train", "val", "test"], default="train")
+    parser.add_argument("--group", help="the group of test files (default: the first)")
+    parser.add_argument("--epochs", type=int, default=1, help="how many epochs to go through")
+    parser.add_argument("--output", type=Path, metavar="JSON", help="write the figures here as well")
+    arguments = parser.parse_args(argv)
+    with task(arguments) as record:
+        configuration = load_data_configuration(record.read(arguments.data_config), custom_functions=arguments.custom_functions)
+        manifest = read_json(record.read(arguments.inputs))
+        epochs = []
+        for epoch in range(arguments.epochs):
+            begin = time.perf_counter()
+            batches, samples = _batches(arguments, configuration, manifest, epoch)
+            epochs.append(measure(batches, begin=begin, samples=samples, description=f"epoch {epoch}"))
+            logger.info("epoch %d: %s", epoch, described(epochs[-1]))
+        if arguments.output:
+            write_json(arguments.output, {"split": arguments.split, "epochs": epochs})
+            record.wrote(arguments.output)
+
+
+def measure(batches: Iterable[Batch], *, begin: float, samples: int | None, description: str) -> dict[str, Any]:
+    """Go through batches and say how fast they came.
+
+    begin: time.perf_counter() when the loader was asked for. Returns jets, megabytes (10^6 bytes of inputs), seconds and the
+    rates; first_batch_seconds; waited_seconds, for batches after the first, which threads had a chance to have ready.
+    """
+    jets, size, waited, first = 0, 0, 0.0, 0.0
+    with Progress(description, total=samples) as bar:
+        asked = time.perf_counter()
+        for batch in batches:
+            now = time.perf_counter()
+            if jets:
+                waited += now - asked
+            else:
+                first = now - begin
+            jets += len(batch)
+            size += sum(array.nbytes for array in batch.inputs.values())
+            bar.advance(len(batch))
+            del batch
+            asked = time.perf_counter()
+    seconds = time.perf_counter() - begin
+    return {
+        "jets": jets,
+        "megabytes": size / 1e6,
+        "seconds": seconds,
+        "jets_per_second": jets / seconds,
+        "megabytes_per_second": size / 1e6 / seconds,
+        "first_batch_seconds": first,
+        "waited_seconds": waited,
+    }
+
+
+def described(figures: dict[str, Any]) -> str:
+    """The figures of `measure` in a line."""
+    return (
+        f"{figures['jets']:,} jets in {figures['seconds']:.2f} s: {figures['jets_per_second']:,.0f} jets/s, "
+        f"{figures['megabytes_per_second']:,.0f} MB/s; first batch after {figures['first_batch_seconds']:.2f} s, "
+        f"then waited {figures['waited_seconds']:.2f} s"
+    )
+
+
+def _batches(
+    arguments: argparse.Namespace, configuration: DataConfiguration, manifest: dict[str, Any], epoch: int
+) -> tuple[Iterable[Batch], int | None]:
+    settings = arguments.settings
+    options = {"threads": settings.get("loading", {}).get("num_workers", 1), "custom_functions": arguments.custom_functions}
+    if arguments.split != "test":
+        loader = EpochLoader(manifest, configuration, settings, split=arguments.split, seed=settings.get("seed", 1), epoch=epoch, **options)
+        return loader, None
+    groups = list(dict.fromkeys(record["group"] for record in manifest["files"] if record["split"] == "test"))
+    group: str = arguments.group or next(iter(groups), "")
+    if group not in groups:
+        raise ConfigError(f"{arguments.inputs}: has no test files of group '{group}'.{nearest(str(group), groups)} See data.test.")
+    entries = prediction_entries(manifest, settings, group=group)
+    return prediction_batches(manifest, configuration, settings, group=group, **options), entries
+
+
+if __name__ == "__main__":
+    run_command(main)
