@@ -276,6 +276,37 @@ def test_shipped_configurations_compute_all_their_inputs(name, repository, jets_
         assert_same(table[variable], theirs[variable])
 
 
+def made_up(branches, events=40):
+    """A table of random numbers: integers for flags and counts, one list per event for the particles' branches."""
+    generator = np.random.default_rng(5)
+    counts = {prefix: generator.integers(0, 9, events) for prefix in ("pfcand_", "sv_", "part_")}
+    table = {}
+    for name in branches:
+        prefix = next((prefix for prefix in counts if name.startswith(prefix)), None)
+        size = counts[prefix].sum() if prefix else events
+        whole = any(word in name for word in ("Flavour", "Hadrons", "event_no", "label"))
+        values = generator.integers(0, 3, size) if whole else generator.uniform(0.1, 60, size).astype("float32")
+        table[name] = ak.unflatten(values, counts[prefix]) if prefix else ak.Array(values)
+    return ak.zip(table, depth_limit=1)
+
+
+@pytest.mark.parametrize("name", ["ak4_flavor", "quark_gluon", "top_landscape"])
+def test_shipped_configurations_of_other_data_compute_as_weaver(name, repository, functions, weaver_eval):
+    configuration = load_data_configuration(repository / "config" / "data" / f"{name}.yaml")
+    table = made_up(configuration.staging_slice("train")["branches"])
+    ours, theirs = columns(table), table
+    for variable, text in configuration.raw["new_variables"].items():
+        theirs[variable] = weaver_eval(text, theirs)
+    for variable, text in resolve(configuration.definitions, configuration.definitions)[1].items():
+        ours[variable] = evaluate(text, ours, functions)
+    for variable in configuration.raw["new_variables"]:
+        assert_same(ours[variable], theirs[variable])
+    for selection in {configuration.selection, configuration.test_time_selection} - {None}:
+        kept = evaluate(selection, ours, functions)
+        assert_same(kept, weaver_eval(selection, theirs))
+        assert 0 < ak.sum(kept) < len(kept)
+
+
 def test_weaver_computes_the_selection_of_an_auto_file(tmp_path, repository, jets_table, functions, weaver_eval):
     from weaver.utils.data.config import DataConfig
     from weaver.utils.data.preprocess import _apply_selection
