@@ -7,6 +7,7 @@ table of docs/for_weaver_users.md.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, NoReturn
@@ -135,7 +136,12 @@ OPTIONS = (
 )
 
 _BY_KEY = {option.key: option for option in OPTIONS}
-_TYPES = {"number": float, "integer": int, "text": str, "names": lambda text: tuple(text.split(","))}
+_TYPES: dict[str, Callable[[str], Any]] = {
+    "number": float,
+    "integer": int,
+    "text": str,
+    "names": lambda text: tuple(text.split(",")),
+}
 
 
 class _Parser(argparse.ArgumentParser):
