@@ -224,7 +224,11 @@ def test_precomputed_weights(load):
             "length: 16, pad_mode: mirror",
             "key 'inputs.points.pad_mode': 'mirror' does not fit; one of constant, wrap is wanted",
         ),
-        ("part_deta, null", "part_deta, high", "key 'inputs.points.vars[1]"),
+        (
+            "part_deta, null",
+            "part_deta, high",
+            "key 'inputs.points.vars[1][1]': 'high' does not fit; a number or nothing or auto is wanted. (center;",
+        ),
         ("part_deta, null", "part_deta, 0, 1, 5, -5", "inputs.points.vars: part_deta: min 5"),
         ("part_deta, null", "part_deta, 0, .inf", "inputs.points.vars: part_deta: scale is inf"),
         ("part_deta, null", "part_deta, .nan", "not a number"),

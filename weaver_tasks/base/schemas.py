@@ -129,11 +129,19 @@ _KINDS = {"object": "a map of keys", "array": "a list", "string": "text", "integ
           "boolean": "true or false", "null": "nothing"}  # fmt: skip
 
 
+def _form(schema: dict[str, Any]) -> str:
+    """A word for what a schema asks for."""
+    if "const" in schema:
+        return str(schema["const"])
+    kinds = schema.get("type", [])
+    return " or ".join(_KINDS[kind] for kind in ([kinds] if isinstance(kinds, str) else kinds)) or schema.get("description", "another form")
+
+
 def _wanted(found: jsonschema.ValidationError) -> str:
     value: Any = found.validator_value
     match found.validator:
         case "type":
-            return " or ".join(_KINDS[kind] for kind in ([value] if isinstance(value, str) else value))
+            return _form({"type": value})
         case "enum":
             return "one of " + ", ".join("nothing" if item is None else str(item) for item in value)
         case "const":
@@ -155,6 +163,6 @@ def _wanted(found: jsonschema.ValidationError) -> str:
         case "pattern":
             return f"text like {value}"
         case "anyOf" | "oneOf":
-            return " or ".join(_KINDS.get(str(option.get("type")), option.get("description", "another form")) for option in value)
+            return " or ".join(_form(option) for option in value)
         case _:
             return found.message
