@@ -7,7 +7,7 @@
 #
 # CLUSTER (default /tmp/weaver-tasks-slurm) holds its configuration, state and logs. NODES, CPUS, MEMORY (MB) and GPUS size it.
 set -euo pipefail
-: "${CLUSTER:=/tmp/weaver-tasks-slurm}" "${NODES:=2}" "${CPUS:=8}" "${MEMORY:=16000}" "${GPUS:=2}"
+: "${CLUSTER:=/tmp/weaver-tasks-slurm}" "${NODES:=2}" "${CPUS:=8}" "${MEMORY:=64000}" "${GPUS:=2}"
 LINK=/etc/slurm/slurm.conf
 MARK='# weaver-tasks-slurm'
 export SLURM_CONF=$CLUSTER/slurm.conf

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(workflow.basedir).parent))
 from snakemake.resources import Resources
 
 from weaver_tasks import plan as planning
-from weaver_tasks.base import lifetime
+from weaver_tasks.base import lifetime, succession
 from weaver_tasks.base.errors import WeaverTasksError
 
 
@@ -49,6 +49,9 @@ UNTRACKED = json.dumps(PLAN.untracked())
 
 # A task must not outlive this process, even if it is killed: see weaver_tasks/base/lifetime.py.
 os.environ[lifetime.VARIABLE] = lifetime.name_this_process()
+# Nor may a job on a cluster go on beside a workflow that was started after its own.
+WORKFLOW_NAME = Path(RUN) / ".workflow"
+succession.end_when_replaced(WORKFLOW_NAME)
 # Found from here by the tasks, when the project is not installed.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [sys.path[0], os.environ.get("PYTHONPATH")]))
 

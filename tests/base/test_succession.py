@@ -1,0 +1,58 @@
+"""A job ends when another workflow takes over the run, and not before."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from weaver_tasks.base import succession
+
+JOB = """
+import sys, time
+from pathlib import Path
+from weaver_tasks.base import succession
+succession._PERIOD = 0.1
+succession.end_when_replaced(Path(sys.argv[1]))
+print("watching", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    """What is changed in the environment is put back."""
+    monkeypatch.setenv(succession.VARIABLE, "outer")
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_job_ends_when_its_workflow_is_replaced(tmp_path):
+    file = tmp_path / "run" / ".workflow"
+    succession.take_over(file)
+    with subprocess.Popen([sys.executable, "-c", JOB, str(file)], stdout=subprocess.PIPE, text=True) as job:
+        assert job.stdout.readline() == "watching\n"
+        file.touch()
+        time.sleep(0.5)
+        assert job.poll() is None
+        succession.take_over(file)
+        assert job.wait(timeout=10) == -signal.SIGKILL
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_job_that_starts_late_ends_at_once(tmp_path):
+    file = tmp_path / ".workflow"
+    succession.take_over(file)
+    old = {**os.environ}
+    succession.take_over(file)
+    done = subprocess.run([sys.executable, "-c", JOB, str(file)], env=old, capture_output=True, text=True, timeout=30)
+    assert done.returncode == -signal.SIGKILL
+    assert done.stdout == ""
+
+
+def test_nothing_is_watched_outside_a_job(tmp_path, monkeypatch):
+    monkeypatch.delenv(succession.VARIABLE, raising=False)
+    (tmp_path / ".workflow").write_text("another")
+    succession.end_when_replaced(tmp_path / ".workflow")

@@ -1,0 +1,61 @@
+"""A job on a cluster must not go on beside the workflow that took its workflow's place.
+
+A workflow killed by SIGKILL leaves its jobs in the queue, on machines where no process of it can be watched. When the workflow
+is started again, it writes a name of its own into the run's folder; each job compares that with the name that it was submitted
+under and, when they differ, ends at once, with everything that it started and without touching a file.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+import uuid
+from pathlib import Path
+
+from weaver_tasks.base.files import atomic_path
+
+VARIABLE = "WEAVER_TASKS_WORKFLOW"
+_PERIOD = 5.0  # seconds between two looks
+
+
+def take_over(file: Path) -> None:
+    """Called by a workflow as it starts: make it the one that `file` names. Jobs inherit the name in their environment."""
+    os.environ[VARIABLE] = name = uuid.uuid4().hex
+    with atomic_path(file) as temporary:
+        temporary.write_text(name)
+
+
+def end_when_replaced(file: Path) -> None:
+    """Called in a job: watch `file`, and end this job when it names another workflow than the job's. No effect outside a job."""
+    own = os.environ.get(VARIABLE)
+    if own is None:
+        return
+    _end_if_replaced(file, own)
+    threading.Thread(target=_watch, args=(file, own), name="end-when-replaced", daemon=True).start()
+
+
+def _watch(file: Path, own: str) -> None:
+    while True:
+        time.sleep(_PERIOD)
+        _end_if_replaced(file, own)
+
+
+def _end_if_replaced(file: Path, own: str) -> None:
+    try:
+        named = file.read_text()
+    except OSError:
+        # Deleted, or a file system that hangs: neither says that there is a successor.
+        return
+    if named != own:
+        _end()
+
+
+def _end() -> None:
+    """End the whole job. By SIGKILL: a Snakemake in it that could still act would delete files that its successor has made."""
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is not None:
+        subprocess.run(["scancel", "--full", "--signal=KILL", job], check=False)
+    os.kill(os.getpid(), signal.SIGKILL)
