@@ -1,0 +1,280 @@
+"""Prediction as the workflow runs it, against the network called by hand and against weaver-core."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import awkward as ak
+import numpy as np
+import pytest
+import torch
+import uproot
+
+from weaver_tasks.base.errors import CheckpointError, ConfigError, DataConfigError, NetworkError
+from weaver_tasks.results.tables import table_metadata
+
+spec = importlib.util.spec_from_file_location("result_run", Path(__file__).parent / "results" / "result_run.py")
+result_run = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(result_run)
+
+SCALES = {"part_pt_log": (1.7, 0.7, -5, 5), "part_e_log": (2.0, 0.7, -5, 5), "part_deta": (0, 3, -2, 2), "part_dphi": (0, 3, -2, 2)}
+
+
+@pytest.fixture
+def run(tmp_path):
+    return result_run.ResultRun(tmp_path / "run")
+
+
+def selected(process):
+    """The test jets that pass the selection, with the input variables, by awkward alone."""
+    jets = uproot.open(result_run.JETS / f"{process}.root")["tree"].arrays()
+    jets = jets[(jets.jet_pt > 520) & (jets.jet_nparticles > 10)]
+    jets["part_pt_log"] = np.log(np.hypot(jets.part_px, jets.part_py))
+    jets["part_e_log"] = np.log(jets.part_energy)
+    jets["part_d0"] = np.tanh(jets.part_d0val)
+    return jets
+
+
+def features(jets):
+    """(N, 6, 128) wrapped, (N, 1, 128) mask."""
+    names = [*SCALES, "part_charge", "part_d0"]
+    values, mask = np.zeros((len(jets), 6, 128), np.float32), np.zeros((len(jets), 1, 128), np.float32)
+    for event in range(len(jets)):
+        for i, name in enumerate(names):
+            x = np.asarray(jets[name][event], np.float32)
+            if name in SCALES:
+                center, scale, low, high = SCALES[name]
+                x = np.clip((x - np.float32(center)) * np.float32(scale), low, high)
+            values[event, i] = np.resize(x, 128)
+        mask[event, 0, : len(jets.part_charge[event])] = 1
+    return torch.from_numpy(values), torch.from_numpy(mask)
+
+
+def expected_scores(run, process, **options):
+    model = run.model(**options)
+    model.load_state_dict(torch.load(run.state))
+    with torch.no_grad():
+        return model(*features(selected(process)))
+
+
+def read(path):
+    return uproot.open(path)["Events"].arrays()
+
+
+def test_scores_labels_and_observers_are_those_of_the_jets(run):
+    found = read(run.predict("TTBar"))
+    jets = selected("TTBar")
+    assert len(jets) < 100
+    twice = np.concatenate([np.arange(len(jets))] * 2)
+    assert len(found) == 2 * len(jets)
+    scores = np.stack([ak.to_numpy(found[f"score_{name}"]) for name in ("label_QCD", "label_Hbb", "label_Tbqq")], axis=1)
+    expected = torch.softmax(expected_scores(run, "TTBar"), dim=1).numpy()[twice]
+    np.testing.assert_allclose(scores, expected, atol=2e-6)
+    assert np.ptp(scores, axis=0).max() > 0.1
+    assert ak.all(found["label_Tbqq"])
+    assert not ak.any(found["label_Hbb"])
+    assert ak.all(found["_label_"] == 2)
+    for name in ("jet_pt", "jet_sdmass", "jet_nparticles", "label_Wqq", "part_energy", "part_isMuon"):
+        assert ak.all(ak.flatten(found[name] == jets[name][twice], axis=None)), name
+    assert ak.all(found["is_heavy"] == (jets.jet_sdmass[twice] > 100))
+
+
+def test_branches_are_named_ordered_and_typed_as_weaver_does(run):
+    types = uproot.open(run.predict("HToBB"))["Events"].typenames()
+    names = ["label_QCD", "score_label_QCD", "label_Hbb", "score_label_Hbb", "label_Tbqq", "score_label_Tbqq", "_label_"]
+    assert list(types)[:7] == names
+    assert [types[name] for name in names] == ["bool", "float"] * 3 + ["int64_t"]
+    assert types["part_energy"] == "float[]"
+    assert types["part_isMuon"] == "int32_t[]"
+    assert types["is_heavy"] == "bool"
+
+
+def test_file_tells_its_origin(run):
+    metadata = table_metadata(run.predict("HToBB"))
+    assert metadata["classes"] == ["label_QCD", "label_Hbb", "label_Tbqq"]
+    assert metadata["group"] == "HToBB"
+    record = json.loads((run.folder / "provenance" / "tasks" / "predict-HToBB.root.json").read_text())
+    assert metadata["model_sha256"] == record["inputs"][str(run.state)]
+    assert str(run.folder / "predictions" / "HToBB.root") in record["outputs"]
+
+
+def test_parquet_holds_the_same(run):
+    root = read(run.predict("TTBar"))
+    parquet = ak.from_parquet(run.predict("TTBar", name="TTBar.parquet"))
+    assert parquet.fields[:2] == ["scores", "_label_"]
+    np.testing.assert_array_equal(ak.to_numpy(parquet["scores"])[:, 2], ak.to_numpy(root["score_label_Tbqq"]))
+    assert ak.all(ak.flatten(parquet["part_energy"] == root["part_energy"], axis=None))
+
+
+def test_batch_size_and_threads_change_nothing(run):
+    first = read(run.predict("TTBar"))
+    run.settings["training"] |= {"batch_size_test": 7}
+    run.settings["loading"] = {"num_workers": 3, "prefetch": 2}
+    second = read(run.predict("TTBar"))
+    assert first.fields == second.fields
+    for name in first.fields:
+        difference = ak.flatten(abs(first[name] * 1.0 - second[name] * 1.0), axis=None)
+        assert ak.max(difference) < 1e-6, name
+
+
+def test_ranks_share_the_events_and_keep_their_order(run):
+    alone = read(run.predict("TTBar"))
+    run.settings["training"] |= {"ranks": 3}
+    output = run.folder / "predictions" / "ranks.root"
+    done = run.run("predict", "--group", "TTBar", "--model", run.state, "--output", output)
+    assert done.returncode == 0, done.stderr
+    together = read(output)
+    assert [path.name for path in output.parent.iterdir() if path.name.startswith(".")] == []
+    assert together.fields == alone.fields
+    for name in alone.fields:
+        assert ak.max(ak.flatten(abs(alone[name] * 1.0 - together[name] * 1.0), axis=None)) < 1e-6, name
+
+
+def test_group_without_a_selected_event_gives_an_empty_table(run):
+    run.write("data_config.auto.yaml", run.data_config.read_text().replace("(jet_pt > 520)", "(jet_pt > 5200)"))
+    path = run.predict("TTBar")
+    tree = uproot.open(path)["Events"]
+    assert tree.num_entries == 0
+    assert tree.typenames()["part_energy"] == "float[]"
+
+
+def test_test_configuration_has_its_own_selection_and_observers(run):
+    text = run.data_config.read_text().replace("(jet_pt > 520)", "(jet_pt > 700)").replace("[jet_pt, jet_sdmass,", "[jet_eta,")
+    test = run.write("test.yaml", text.replace("[part_pt_log, 1.7, 0.7]", "part_pt_log").replace("method: manual", "method: auto"))
+    found = read(run.predict("TTBar", "--data-config-test", test))
+    assert "jet_eta" in found.fields
+    assert "jet_pt" not in found.fields
+    assert len(found) == 2 * ak.sum(selected("TTBar").jet_pt > 700)
+
+
+def test_files_without_labels(run):
+    text = run.data_config.read_text().replace(result_run.CLASSES, "")
+    found = read(run.predict("TTBar", "--data-config-test", run.write("test.yaml", text)))
+    assert "_label_" not in found.fields
+    assert "label_Tbqq" not in found.fields
+    assert len(found["score_label_Tbqq"]) == 2 * len(selected("TTBar"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("part_d0, null", "part_d0val, null", "input group 'pf_features'"),
+        ("pad_mode: wrap", "pad_mode: constant", "pad_mode constant"),
+        ("[part_pt_log, 1.7, 0.7]", "[part_pt_log, 1.8, 0.7]", "variable 'part_pt_log'"),
+        ("label_Hbb, label_Tbqq", "label_Tbqq, label_Hbb", "other labels"),
+    ],
+)
+def test_test_configuration_with_other_inputs_is_refused(run, old, new, told):
+    test = run.write("test.yaml", run.data_config.read_text().replace(old, new))
+    with pytest.raises(DataConfigError, match=told):
+        run.predict("TTBar", "--data-config-test", test)
+    assert not (run.folder / "predictions").exists()
+
+
+def test_regression_writes_output_beside_its_targets(tmp_path):
+    run = result_run.ResultRun(tmp_path / "run", data=result_run.DATA + result_run.MASS)
+    run.settings["training"]["task"] = "regression"
+    found = read(run.predict("TTBar"))
+    assert found.fields == ["output", "mass", "pt", "jet_pt"]
+    jets = selected("TTBar")
+    np.testing.assert_allclose(found["mass"][: len(jets)], jets.jet_sdmass / 100, rtol=1e-6)
+    np.testing.assert_allclose(found["output"][: len(jets)], expected_scores(run, "TTBar").numpy(), atol=2e-5)
+
+
+def test_regression_of_one_target_writes_one_number(tmp_path):
+    run = result_run.ResultRun(tmp_path / "run", data=result_run.DATA + result_run.MASS, options={"outputs": 1})
+    run.settings["training"]["task"] = "regression"
+    assert read(run.predict("TTBar"))["output"].ndim == 1
+
+
+def test_per_particle_scores_are_jagged(tmp_path):
+    data = result_run.DATA + result_run.ELECTRON
+    run = result_run.ResultRun(tmp_path / "run", data=data, options={"per_particle": True, "outputs": 3})
+    found = read(run.predict("TTBar"))
+    jets = selected("TTBar")
+    kept = np.minimum(ak.num(jets.part_energy), 128)
+    assert ak.all(ak.num(found["score_muon"])[: len(jets)] == kept)
+    assert ak.all(ak.num(found["muon"])[: len(jets)] == kept)
+    expected = torch.softmax(expected_scores(run, "TTBar", per_particle=True), dim=1).numpy()
+    first = ak.to_numpy(found["score_electron"][0])
+    np.testing.assert_allclose(first, expected[0, 1, : len(first)], atol=1e-6)
+    assert ak.sum(found["electron"]) == 2 * ak.sum(jets.part_isElectron[ak.local_index(jets.part_isElectron) < 128] == 1)
+
+
+OWN_EVALUATION = """
+
+def get_train_fn(data_config, **kwargs):
+    return None
+
+def get_evaluate_fn(data_config, **kwargs):
+    import numpy as np
+    def evaluate(model, test_loader, dev, epoch, for_training=True, loss_func=None, steps_per_epoch=None, tb_helper=None, extra_args=None):
+        scores, labels, pt = [], [], []
+        for X, y, Z in test_loader:
+            scores.append(model(*(X[k].to(dev) for k in test_loader.dataset.config.input_names)).softmax(1).detach().numpy())
+            labels.append(y["_label_"].numpy())
+            pt.append(Z["jet_pt"])
+        return 0.0, np.concatenate(scores), {"_label_": np.concatenate(labels)}, {"jet_pt": np.concatenate(pt)}
+    return evaluate
+"""
+
+
+def test_networks_own_evaluate_function_is_used(tmp_path):
+    run = result_run.ResultRun(tmp_path / "run", network=result_run.NETWORK + OWN_EVALUATION)
+    found = read(run.predict("TTBar"))
+    assert found.fields[-2:] == ["_label_", "jet_pt"]
+    expected = torch.softmax(expected_scores(run, "TTBar"), dim=1).numpy()
+    np.testing.assert_allclose(found["score_label_Tbqq"][: len(expected)], expected[:, 2], atol=2e-6)
+
+
+def test_onnx_model_predicts_the_same(run):
+    network = read(run.predict("TTBar"))
+    onnx = read(run.predict("TTBar", name="onnx.root", model=run.export() / "model.onnx"))
+    for name in ("score_label_QCD", "score_label_Hbb", "score_label_Tbqq"):
+        np.testing.assert_allclose(onnx[name], network[name], atol=2e-6)
+    with pytest.raises(NetworkError, match="takes raw variables"):
+        run.predict("TTBar", model=run.folder / "export" / "model_raw.onnx")
+
+
+NETWORK_THAT_MINDS = result_run.NETWORK.replace("return self.pfn(features, mask)", "return self.pfn(features - features.mean(), mask)")
+
+
+def test_padding_is_kept_where_a_network_minds_it(tmp_path):
+    run = result_run.ResultRun(tmp_path / "run", network=NETWORK_THAT_MINDS)
+    run.settings["training"]["batch_size"] = 1000
+    found = read(run.predict("TTBar"))
+    log = (run.folder / "logs" / "predict.log").read_text()
+    assert "padded to the longest" not in log
+    assert len(found) > 0
+
+
+def test_mistakes_are_told(run):
+    with pytest.raises(ConfigError, match=r"no test group 'TTbar'. Did you mean: TTBar\?"):
+        run.predict("TTbar")
+    torch.save({"other": torch.zeros(3)}, run.folder / "other.pt")
+    with pytest.raises(CheckpointError, match="does not fit the network"):
+        run.predict("TTBar", model=run.folder / "other.pt")
+    assert not (run.folder / "predictions" / "TTBar.root").exists()
+
+
+@pytest.mark.slow
+def test_weaver_core_predicts_the_same(run):
+    """weaver-core with our configuration, network and weights: scores to 1e-5, branches, types and entries the same."""
+    pytest.importorskip("weaver")
+    ours = uproot.open(run.predict("TTBar"))["Events"]
+    source = result_run.JETS / "TTBar.root"
+    output = run.folder / "weaver.root"
+    command = [sys.executable, "-c", "from weaver.train import main; main()", "--predict", "--gpus", "", "--num-workers", "0"]
+    command += ["--data-test", str(source), "--data-config", str(run.data_config), "--network-config", str(run.network)]
+    command += ["--model-prefix", str(run.state), "--predict-output", str(output), "--batch-size", "64"]
+    done = subprocess.run(command, capture_output=True, text=True, env=result_run.environment(), cwd=run.folder, check=False)
+    assert output.exists(), done.stdout + done.stderr
+    theirs = uproot.open(output)["Events"]
+    assert ours.typenames() == theirs.typenames()
+    assert ours.num_entries == 2 * theirs.num_entries  # the file is listed twice in our manifest
+    found, expected = ours.arrays(entry_stop=theirs.num_entries), theirs.arrays()
+    for name in expected.fields:
+        difference = ak.flatten(abs(found[name] * 1.0 - expected[name] * 1.0), axis=None)
+        assert ak.max(difference) < 1e-5, name
