@@ -87,5 +87,5 @@ def _as_awkward(array: Any, first: int, last: int) -> ak.Array:
     if len(values) and isinstance(values[0], (bytes, str)):
         return ak.Array([value.decode() if isinstance(value, bytes) else value for value in values])
     counts = np.array([len(value) for value in values], dtype=np.int64)
-    content = np.concatenate(list(values)) if len(values) else np.zeros(0, dtype=np.float32)
+    content = np.concatenate([np.zeros(0, dtype=h5py.check_vlen_dtype(array.dtype)), *values])
     return ak.unflatten(content, counts)

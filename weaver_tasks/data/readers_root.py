@@ -55,7 +55,10 @@ def open_root(source: str, tree: str | None) -> TreeReader | TupleReader:
     """Open a tree. Raises InputFileError when there is none of that name, or several and no name is given."""
     with refusing_damage(source, "opening it"):
         file = uproot.open({source: None}, object_cache=None, array_cache=None, **_handler(source))
+        size, end = file.file.source.num_bytes, file.file.fEND
         classes = {key.partition(";")[0]: name for key, name in file.classnames(recursive=True, cycle=True).items()}
+    if size < end:
+        raise InputFileError(f"{source}: is truncated: it has {size} of {end} bytes. Fetch it again.")
     trees = [key for key, name in classes.items() if name in (*_TREES, *_TUPLES)]
     if tree is None:
         if len(trees) != 1:
@@ -92,7 +95,7 @@ class TreeReader:
     def known(self) -> set[str]:
         return set(self._branches)
 
-    def read(self, branches: Sequence[str], first: int, last: int) -> dict[str, ak.Array]:
+    def _chosen(self, branches: Sequence[str]) -> list[Any]:
         chosen = [self._branches[name] for name in branches]
         for name, branch in zip(branches, chosen, strict=True):
             if branch.num_entries != self.entries:
@@ -100,6 +103,10 @@ class TreeReader:
                     f"{self._source}: branch '{name}' has {branch.num_entries} entries, but tree '{self.tree}' has {self.entries}. "
                     "The file is damaged: make it again."
                 )
+        return chosen
+
+    def read(self, branches: Sequence[str], first: int, last: int) -> dict[str, ak.Array]:
+        chosen = self._chosen(branches)
         wanted = {id(branch) for branch in chosen}
         with refusing_damage(self._source, f"reading entries {first} to {last} of tree '{self.tree}'"):
             arrays = self._tree.arrays(
@@ -110,9 +117,10 @@ class TreeReader:
     def step(self, branches: Sequence[str], first: int, size: int) -> int:
         key = tuple(branches)
         if key not in self._steps:
-            chosen = [self._branches[name] for name in branches]
-            ends = set.intersection(*(set(map(int, branch.entry_offsets)) for branch in chosen)) if chosen else set()
-            self._steps[key] = Steps(sum(branch.uncompressed_bytes for branch in chosen), self.entries, ends)
+            chosen = self._chosen(branches)
+            with refusing_damage(self._source, f"reading the baskets of tree '{self.tree}'"):
+                ends = set.intersection(*(set(map(int, branch.entry_offsets)) for branch in chosen)) if chosen else set()
+                self._steps[key] = Steps(sum(branch.uncompressed_bytes for branch in chosen), self.entries, ends)
         return self._steps[key].step(first, size)
 
     def close(self) -> None:

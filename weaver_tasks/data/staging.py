@@ -175,7 +175,7 @@ def _compare_checksum(record: dict[str, Any], staging: Staging) -> None:
 def _copy(source: str, target: Path) -> str:
     """Copy a file, local or remote, and return the SHA-256 of the bytes copied."""
     sha = hashlib.sha256()
-    with open_stream(source) as stream, atomic_path(target) as temporary, temporary.open("wb") as out:
+    with open_stream(source, forward=True) as stream, atomic_path(target) as temporary, temporary.open("wb") as out:
         shutil.copyfileobj(stream, _Hashing(out, sha), 1 << 22)
     return sha.hexdigest()
 

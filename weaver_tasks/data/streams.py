@@ -18,10 +18,14 @@ def is_remote(source: str | os.PathLike[str]) -> bool:
 
 
 @contextlib.contextmanager
-def open_stream(source: str) -> Iterator[IO[bytes]]:
-    """Open a file for reading bytes. Raises InputFileError when that fails, or reading does while the block runs."""
+def open_stream(source: str, *, forward: bool = False) -> Iterator[IO[bytes]]:
+    """Open a file for reading bytes. Raises InputFileError when that fails, or reading does while the block runs.
+
+    forward: only from the beginning to the end, which works with web servers that know no ranges too.
+    """
+    options = {"block_size": 0} if forward and source.startswith("http") else {}
     try:
-        with fsspec.open(source, "rb") if is_remote(source) else open(source, "rb") as stream:
+        with fsspec.open(source, "rb", **options) if is_remote(source) else open(source, "rb") as stream:
             yield stream
     except (OSError, ImportError, ValueError) as error:
         raise InputFileError(
