@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+_EVENTS_PER_GROUP = 16
+
 
 def exporting() -> bool:
     """Whether an ONNX exporter (or torch.export) is following the forward pass: shapes must then not depend on values."""
@@ -68,13 +70,61 @@ class Tokens:
         padded = x if self.index is None else x.new_zeros(events * length, x.shape[1]).index_copy(0, self.index, x)
         return padded.view(events, length, x.shape[1])
 
-    def spread(self, x: Tensor) -> Tensor:
-        """One row per event to the rows of its tokens. (B, C) -> (R, C)."""
-        return self.pack(x.unsqueeze(1).expand(-1, self.real.shape[1], -1))
+    @property
+    def rows(self) -> int:
+        """R."""
+        return self.real.numel() if self.index is None else self.index.shape[0]
 
-    def with_leading(self) -> Tokens:
-        """The layout with one more token before each event's."""
-        return Tokens.of(F.pad(self.real, (1, 0), value=True), dense=self.index is None)
+    def first_rows(self) -> Tensor:
+        """The number of each event's first row. (B,)."""
+        counts = self.real.sum(dim=1) if self.index is not None else torch.full_like(self.real[:, 0], self.real.shape[1], dtype=torch.long)
+        return counts.cumsum(dim=0) - counts
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How rows of tokens lie in the batch, and in groups of events of similar length, for what needs a padded form (attention).
+
+    Padding costs the square of the length there; sorted into groups by length, events are padded to their neighbors' length only.
+
+    whole: from rows to the batch as given. groups: consecutive rows as small padded batches, particles in front.
+    order: (B,) the number of each event, in the order of the groups, or None when that is the order given (dense).
+    """
+
+    whole: Tokens
+    groups: tuple[Tokens, ...]
+    order: Tensor | None
+
+    @classmethod
+    def of(cls, real: Tensor, *, dense: bool) -> Layout:
+        """real: (B, L) bool."""
+        if dense:
+            tokens = Tokens(real, None)
+            return cls(tokens, (tokens,), None)
+        lengths, order = real.sum(dim=1).sort(stable=True)
+        event, slot = real[order].nonzero(as_tuple=True)
+        whole = Tokens(real, order[event] * real.shape[1] + slot)
+        groups = []
+        for part in lengths.split(_EVENTS_PER_GROUP if real.device.type == "cpu" else max(len(lengths), 1)):
+            slots = torch.arange(max(int(part[-1]), 1), device=real.device)
+            groups.append(Tokens.of(slots < part.unsqueeze(1), dense=False))
+        return cls(whole, tuple(groups), order)
+
+    def split(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """The rows of each group."""
+        return rows.split([group.rows for group in self.groups])
+
+    def split_events(self, x: Tensor) -> tuple[Tensor, ...]:
+        """What holds one row per event, in the order of the groups, for each group."""
+        return x.split([group.real.shape[0] for group in self.groups])
+
+    def as_given(self, x: Tensor) -> Tensor:
+        """One row per event from the order of the groups to the order given. (B, C) -> (B, C)."""
+        return x if self.order is None else torch.empty_like(x).index_copy(0, self.order, x)
+
+    def spread(self, x: Tensor) -> Tensor:
+        """One row per event, in the order given, to the rows of its tokens. (B, C) -> (R, C)."""
+        return self.whole.pack(x.unsqueeze(1).expand(-1, self.whole.real.shape[1], -1))
 
 
 class _Take(torch.autograd.Function):

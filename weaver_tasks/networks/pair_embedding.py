@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from weaver_tasks.networks.batch_norm import folded
 from weaver_tasks.networks.kinematics import pairwise_lv_fts_ee, pairwise_lv_fts_pp, pairwise_lv_fts_xyzt
-from weaver_tasks.networks.masking import exporting, pointwise
+from weaver_tasks.networks.masking import Layout, Tokens, exporting, pointwise
 from weaver_tasks.networks.transformer_blocks import activation_module
 
 _CACHED_ROWS = 4096  # pairs at a time in evaluation on a CPU: their features stay in its cache
@@ -59,25 +59,45 @@ class PairEmbed(nn.Module):
         self.fts_embed = layers(pairwise_input_dim) if pairwise_input_dim > 0 else None
 
     def forward(self, x: Tensor | None, uu: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        """x: (B, 4, P) vectors; uu: (B, C', P, P) given features; mask: (B, 1, P) bool. Returns (B, H, P, P)."""
-        if exporting():
-            return self._grid(x, uu)
+        """x: (B, 4, P) vectors; uu: (B, C', P, P) given features; mask: (B, 1, P). Returns (B, H, P, P)."""
         given = x if x is not None else uu
         assert given is not None
-        events, length = given.shape[0], given.shape[-1]
-        wanted = torch.ones(events, length, length, dtype=torch.bool, device=given.device)
-        if mask is not None and self.sparse_eval[0 if self.training else 1]:
-            real = mask.squeeze(1).bool()
-            wanted = real.unsqueeze(1) & real.unsqueeze(2)
+        real = torch.ones_like(given[:, 0, 0], dtype=torch.bool) if given.dim() == 4 else torch.ones_like(given[:, 0], dtype=torch.bool)
+        return self.biases(x, uu, Layout.of(real if mask is None else mask.squeeze(1).bool(), dense=True))[0]
+
+    def is_sparse(self) -> bool:
+        """Whether only pairs of real particles enter, now."""
+        return self.sparse_eval[0 if self.training else 1]
+
+    def biases(self, x: Tensor | None, uu: Tensor | None, layout: Layout) -> list[Tensor]:
+        """The same for each group of a layout: (B, H, L, L), zero where one of the two is padded."""
+        if exporting():
+            return [self._grid(x, uu)]
+        pairs = [self._pairs(group) for group in layout.groups]  # event of the group, i, j of each pair
+        starts = _first_rows(layout)
+        first = torch.cat([start[event] + i for start, (event, i, _) in zip(starts, pairs, strict=True)])
+        second = torch.cat([start[event] + j for start, (event, _, j) in zip(starts, pairs, strict=True)])
+        lv_rows = given_rows = None
+        if x is not None:
+            vectors = layout.whole.pack(x.transpose(1, 2))  # (R, 4)
+            lv_rows = self.features(vectors[first], vectors[second])
+        if uu is not None:
+            given_rows = _given_features(uu, layout, first, second)
+        rows = self._embed(lv_rows, given_rows).split([len(event) for event, _, _ in pairs])
+        return [self._scattered(part, where, group) for part, where, group in zip(rows, pairs, layout.groups, strict=True)]
+
+    def _pairs(self, group: Tokens) -> tuple[Tensor, ...]:
+        real = group.real if self.is_sparse() else torch.ones_like(group.real)
+        wanted = real.unsqueeze(1) & real.unsqueeze(2)
         if self.is_symmetric:
             wanted = wanted.tril(-1 if self.remove_self_pair else 0)
-        event, i, j = wanted.nonzero(as_tuple=True)
-        rows = self._embed(
-            None if x is None else self.features(x.transpose(1, 2)[event, i], x.transpose(1, 2)[event, j]),
-            None if uu is None else uu.permute(0, 2, 3, 1)[event, i, j],
-        )  # (pairs, H)
-        bias = rows.new_zeros(events * length * length, rows.shape[1])
-        bias = bias.index_copy(0, (event * length + i) * length + j, rows)
+        return wanted.nonzero(as_tuple=True)
+
+    def _scattered(self, rows: Tensor, where: tuple[Tensor, ...], group: Tokens) -> Tensor:
+        """Rows of pairs as a matrix, both ways if symmetric. (pairs, H) -> (B, H, L, L)."""
+        events, length = group.real.shape
+        event, i, j = where
+        bias = rows.new_zeros(events * length * length, rows.shape[1]).index_copy(0, (event * length + i) * length + j, rows)
         if self.is_symmetric:
             bias = bias.index_copy(0, (event * length + j) * length + i, rows)
         return bias.view(events, length, length, -1).permute(0, 3, 1, 2).contiguous()
@@ -98,6 +118,23 @@ class PairEmbed(nn.Module):
             if layers is not None and rows is not None
         ]
         return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+
+
+def _first_rows(layout: Layout) -> list[Tensor]:
+    """The number of the first row of each event, counted over all groups: (B,) of each group."""
+    before, parts = 0, []
+    for group in layout.groups:
+        parts.append(group.first_rows() + before)
+        before += group.rows
+    return parts
+
+
+def _given_features(uu: Tensor, layout: Layout, first: Tensor, second: Tensor) -> Tensor:
+    """The given features of pairs of rows. uu: (B, C', P, P); first, second: (pairs,). Returns (pairs, C')."""
+    length = uu.shape[-1]
+    slots = torch.arange(uu.shape[0] * length, device=uu.device) if layout.whole.index is None else layout.whole.index
+    event, i = slots[first] // length, slots[first] % length
+    return uu.permute(0, 2, 3, 1)[event, i, slots[second] % length]
 
 
 def _pair_features(kind: str, count: int, eps: float) -> tuple[Callable[[Tensor, Tensor], Tensor], int]:

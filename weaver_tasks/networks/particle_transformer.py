@@ -1,7 +1,7 @@
 """Particle Transformer: attention among the particles of a jet, biased by the features of each pair.
 
 H. Qu, C. Li, S. Qian, "Particle Transformer for Jet Tagging", arXiv:2202.03772. Weights go both ways between this implementation
-and weaver-core's; what differs is the work: layers run on the real particles only, see `masking.Tokens`.
+and weaver-core's; what differs is the work: layers run on the real particles only, see `masking.Layout`.
 
 Shapes: B events, P slots, R real particles (rows), C features, D embedding dimension, H heads.
 """
@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from weaver_tasks.networks.masking import Tokens, exporting
+from weaver_tasks.networks.masking import Layout, exporting
 from weaver_tasks.networks.pair_embedding import PairEmbed, build_sparse_tensor
-from weaver_tasks.networks.transformer_block import Block, key_bias
+from weaver_tasks.networks.transformer_block import Block, key_biases
 from weaver_tasks.networks.transformer_blocks import Embed, RMSNorm, SwiGLUFFN, activation_module
 from weaver_tasks.networks.trimming import SequenceTrimmer
 
@@ -133,48 +134,50 @@ class ParticleTransformer(nn.Module):
         if uu is not None and uu_idx is not None:
             uu = build_sparse_tensor(uu, uu_idx, x.shape[-1])
         x, v, mask, uu = self.trimmer(x, v, mask, uu)
-        tokens = Tokens.of(mask.squeeze(1), dense=exporting() or torch.compiler.is_compiling())
-        rows, tokens = self._encode(x, v, mask, uu, tokens)
+        all_pairs = self.pair_embed is not None and self.training and not self.pair_embed.is_sparse()
+        layout = Layout.of(mask.squeeze(1), dense=exporting() or torch.compiler.is_compiling() or all_pairs)
+        rows, layout = self._encode(x, v, uu, layout)
         if self.cls_blocks is None and self.fc is None:
-            return tokens.pad(rows), ~tokens.real
+            return layout.whole.pad(rows), ~layout.whole.real
         if self.for_segmentation:
-            return self._per_particle(rows, tokens)
-        result = self.norm(self._aggregate(rows, tokens))  # (B, D)
+            return self._per_particle(rows, layout)
+        result = self.norm(self._aggregate(rows, layout))  # (B, D)
         if self.fc is None:
             return result
         output = self.fc(result)
         return output.softmax(dim=1) if self.for_inference else output
 
-    def _encode(self, x: Tensor, v: Tensor | None, mask: Tensor, uu: Tensor | None, tokens: Tokens) -> tuple[Tensor, Tokens]:
+    def _encode(self, x: Tensor, v: Tensor | None, uu: Tensor | None, layout: Layout) -> tuple[Tensor, Layout]:
         """The particles after all blocks, (R, D), and how they lie in the batch: the global token, if any, leads."""
-        rows = self.embed.rows(x, tokens) if isinstance(self.embed, Embed) else tokens.pack(x)
-        pairs = self.pair_embed(v, uu=uu, mask=mask) if self.pair_embed is not None and (v is not None or uu is not None) else None
+        rows = self.embed.rows(x, layout.whole) if isinstance(self.embed, Embed) else layout.whole.pack(x)
+        pairs = self.pair_embed.biases(v, uu, layout) if self.pair_embed is not None and (v is not None or uu is not None) else None
         if self.include_global_token:
             assert self.cls_token is not None
-            padded = tokens.pad(rows)
-            tokens = tokens.with_leading()
-            rows = tokens.pack(torch.cat((self.cls_token.expand(len(padded), -1, -1).to(padded.dtype), padded), dim=1))
-            pairs = None if pairs is None else nn.functional.pad(pairs, (1, 0, 1, 0))
-        biases = {False: (key_bias(tokens, None, rows.dtype), None), True: (key_bias(tokens, pairs, rows.dtype), pairs)}
+            padded = layout.whole.pad(rows)
+            layout = Layout.of(F.pad(layout.whole.real, (1, 0), value=True), dense=layout.order is None)
+            rows = layout.whole.pack(torch.cat((self.cls_token.expand(len(padded), -1, -1).to(padded.dtype), padded), dim=1))
+            pairs = None if pairs is None else [F.pad(bias, (1, 0, 1, 0)) for bias in pairs]
+        biases = {False: (key_biases(layout, None, rows), None), True: (key_biases(layout, pairs, rows), pairs)}
         for block, with_pairs in zip(self.blocks, self.block_ids_with_attn_mask, strict=True):
-            rows = block.tokens(rows, tokens, *biases[with_pairs])
-        return rows, tokens
+            rows = block.tokens(rows, layout, *biases[with_pairs])
+        return rows, layout
 
-    def _aggregate(self, rows: Tensor, tokens: Tokens) -> Tensor:
+    def _aggregate(self, rows: Tensor, layout: Layout) -> Tensor:
+        """One row per event, in the order given: (R, D) -> (B, D)."""
         if self.include_global_token:
-            return tokens.pad(rows)[:, 0]
+            return layout.whole.pad(rows)[:, 0]
         if self.cls_blocks is None:
-            real = tokens.real.unsqueeze(2)
-            return tokens.pad(rows).masked_fill(~real, 0).sum(dim=1) / real.sum(dim=1).clamp(min=1)
+            real = layout.whole.real.unsqueeze(2)
+            return layout.whole.pad(rows).masked_fill(~real, 0).sum(dim=1) / real.sum(dim=1).clamp(min=1)
         assert self.cls_token is not None
-        token = self.cls_token.squeeze(1).expand(tokens.real.shape[0], -1)
+        token = self.cls_token.squeeze(1).expand(layout.whole.real.shape[0], -1)
         for block in self.cls_blocks:
-            token = block.class_token(token, rows, tokens)
-        return token
+            token = block.class_token(token, rows, layout)
+        return layout.as_given(token)
 
-    def _per_particle(self, rows: Tensor, tokens: Tokens) -> Tensor:
+    def _per_particle(self, rows: Tensor, layout: Layout) -> Tensor:
         rows = self.norm(rows)
-        output = tokens.pad(rows if self.fc is None else self.fc(rows)).transpose(1, 2)
+        output = layout.whole.pad(rows if self.fc is None else self.fc(rows)).transpose(1, 2)
         output = output[:, :, 1:] if self.include_global_token else output
         return output.softmax(dim=1) if self.for_inference else output
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from weaver_tasks.networks.masking import Tokens
+from weaver_tasks.networks.masking import Layout
 from weaver_tasks.networks.transformer_blocks import MASKED, Attention, DropPath, LayerScale, RMSNorm, activation_module
 
 
-def key_bias(tokens: Tokens, pair_bias: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """The bias of attention: the pairs' own, and MASKED for padded keys. (B, H, L, L) or None -> (B, H, L, L) or (B, 1, 1, L)."""
-    padded = ~tokens.real[:, None, None, :]
-    if pair_bias is None:
-        return torch.zeros_like(padded, dtype=dtype).masked_fill(padded, MASKED)
-    return pair_bias.masked_fill(padded, MASKED)
+def key_biases(layout: Layout, pair_biases: Sequence[Tensor] | None, like: Tensor, *, leading: int = 0) -> list[Tensor]:
+    """The bias of attention in each group: that of the pairs, if any, and MASKED for padded keys.
+
+    pair_biases: (B, H, L, L) of each group; leading: how many real keys come before those of the layout; like: gives type and device.
+    Returns (B, H, L, L), or (B, 1, 1, leading + L) without pair biases, of each group.
+    """
+    padded = [~F.pad(group.real, (leading, 0), value=True)[:, None, None, :] for group in layout.groups]
+    if pair_biases is None:
+        return [torch.zeros_like(hidden, dtype=like.dtype).masked_fill(hidden, MASKED) for hidden in padded]
+    return [bias.masked_fill(hidden, MASKED) for bias, hidden in zip(pair_biases, padded, strict=True)]
 
 
 class Block(nn.Module):
@@ -92,33 +98,37 @@ class Block(nn.Module):
         """On padded batches. x: (B, L, D); x_cls: (B, 1, D) for class attention; padding_mask: (B, L), True where padded;
         attn_mask: (B, H, L, L) pair bias. Returns (B, L, D), or (B, 1, D) for class attention."""
         real = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if padding_mask is None else ~padding_mask.bool()
-        tokens = Tokens.of(real, dense=True)
+        layout = Layout.of(real, dense=True)
+        rows = layout.whole.pack(x)
         if x_cls is not None:
-            return self.class_token(x_cls.squeeze(1), tokens.pack(x), tokens).unsqueeze(1)
-        return tokens.pad(self.tokens(tokens.pack(x), tokens, key_bias(tokens, attn_mask, x.dtype), attn_mask))
+            return self.class_token(x_cls.squeeze(1), rows, layout).unsqueeze(1)
+        pairs = None if attn_mask is None else [attn_mask]
+        return layout.whole.pad(self.tokens(rows, layout, key_biases(layout, pairs, x), pairs))
 
-    def tokens(self, x: Tensor, tokens: Tokens, bias: Tensor, pair_bias: Tensor | None = None) -> Tensor:
-        """On rows of tokens. x: (R, D); bias: of `key_bias`; pair_bias: (B, H, L, L), its part that scale_attn_mask scales.
+    def tokens(self, x: Tensor, layout: Layout, biases: Sequence[Tensor], pair_biases: Sequence[Tensor] | None = None) -> Tensor:
+        """On rows of tokens. x: (R, D); biases: of `key_biases`; pair_biases: what scale_attn_mask scales of them.
 
         Returns (R, D).
         """
-        if self.c_mask is not None and pair_bias is not None:
-            bias = key_bias(tokens, self.c_mask * pair_bias, x.dtype)
-        return self._after_attention(self.attn.tokens(self.pre_attn_norm(x), tokens, bias), x, tokens)
+        if self.c_mask is not None and pair_biases is not None:
+            biases = key_biases(layout, [self.c_mask * bias for bias in pair_biases], x)
+        return self._after_attention(self.attn.tokens(self.pre_attn_norm(x), layout, biases), x, layout)
 
-    def class_token(self, x_cls: Tensor, x: Tensor, tokens: Tokens) -> Tensor:
-        """Class attention (arXiv:2103.17239): the class token attends to itself and all tokens. x_cls: (B, D); x: (R, D) -> (B, D)."""
-        leading = tokens.with_leading()
-        keys = leading.pack(torch.cat((x_cls.unsqueeze(1), tokens.pad(x)), dim=1))
-        mixed = self.attn.class_token(x_cls, self.pre_attn_norm(keys), leading, key_bias(leading, None, x.dtype))
+    def class_token(self, x_cls: Tensor, x: Tensor, layout: Layout) -> Tensor:
+        """Class attention (arXiv:2103.17239): the class token attends to itself and to all tokens.
+
+        x_cls: (B, D), in the order of the groups; x: (R, D). Returns (B, D).
+        """
+        own, keys = self.pre_attn_norm(x_cls), self.pre_attn_norm(x)
+        mixed = self.attn.class_token(x_cls, own, keys, layout, key_biases(layout, None, x, leading=1))
         return self._after_attention(mixed, x_cls, None)
 
-    def _after_attention(self, x: Tensor, residual: Tensor, tokens: Tokens | None) -> Tensor:
+    def _after_attention(self, x: Tensor, residual: Tensor, layout: Layout | None) -> Tensor:
         if self.c_attn is not None:
             x = (x.unflatten(-1, (self.c_attn.shape[0], -1)) * self.c_attn.unsqueeze(1)).flatten(-2)
-        x = self.drop_path1(self.ls1(self.dropout(self.post_attn_norm(x))), tokens) + residual
+        x = self.drop_path1(self.ls1(self.dropout(self.post_attn_norm(x))), layout) + residual
         residual = x if self.w_resid is None else x * self.w_resid
         x = self.pre_fc_norm(x)
         x = self.act(self.fc1(x)) if self.fc1_g is None else F.silu(self.fc1_g(x)) * self.fc1(x)
         x = self.fc2(self.post_fc_norm(self.act_dropout(x)))
-        return self.drop_path2(self.ls2(self.dropout(x)), tokens) + residual
+        return self.drop_path2(self.ls2(self.dropout(x)), layout) + residual

@@ -1,6 +1,6 @@
 """Layers of Particle Transformer (arXiv:2202.03772): embedding, attention with a pair bias, and the block around it.
 
-All of them run on rows of tokens, so padding costs nothing outside of attention itself; see `masking.Tokens`.
+All of them run on rows of tokens, so padding costs nothing outside of attention itself; see `masking.Layout`.
 Shapes: B events, L slots, R tokens (rows), D embedding dimension, H heads.
 """
 
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from weaver_tasks.networks.masking import Tokens, exporting
+from weaver_tasks.networks.masking import Layout, Tokens, exporting
 
 # Added to the attention of padded keys: their weight is then exactly 0, and an event without particles stays finite,
 # as with minus infinity it would not. Half precision can hold it.
@@ -70,14 +70,14 @@ class DropPath(nn.Module):
         super().__init__()
         self.drop_prob = drop_prob
 
-    def forward(self, x: Tensor, tokens: Tokens | None = None) -> Tensor:
-        """x: one row per event (B, …), or (R, D) with the tokens' layout."""
+    def forward(self, x: Tensor, layout: Layout | None = None) -> Tensor:
+        """x: one row per event (B, …), or the rows (R, D) of a layout."""
         if self.drop_prob == 0 or not self.training:
             return x
-        events = x.shape[0] if tokens is None else tokens.real.shape[0]
+        events = x.shape[0] if layout is None else layout.whole.real.shape[0]
         kept = 1 - self.drop_prob
         factor = x.new_empty(events, *([1] * (x.dim() - 1))).bernoulli_(kept).div_(kept)
-        return x * (factor if tokens is None else tokens.spread(factor))
+        return x * (factor if layout is None else layout.spread(factor))
 
 
 class Embed(nn.Module):
@@ -148,23 +148,34 @@ class Attention(nn.Module):
             self.gate_proj = nn.Linear(embed_dim, num_heads if headwise_attn_output_gate else embed_dim, bias=bias)
         self.register_load_state_dict_pre_hook(_rename_projection)
 
-    def tokens(self, x: Tensor, tokens: Tokens, bias: Tensor) -> Tensor:
-        """Attention among the tokens of each event. x: (R, D); bias: (B, H or 1, L or 1, L). Returns (R, D)."""
+    def tokens(self, x: Tensor, layout: Layout, biases: Sequence[Tensor]) -> Tensor:
+        """Attention among the tokens of each event. x: (R, D); biases: (B, H or 1, L or 1, L) of each group. Returns (R, D)."""
         joined = self.in_proj(x)
         if self._norms:
             q, k, v = joined.chunk(3, dim=-1)
             joined = torch.cat((self._normed(self.q_norm, q), self._normed(self.k_norm, k), v), dim=-1)
-        q, k, v = tokens.pad(joined).chunk(3, dim=-1)
-        return self._finish(tokens.pack(self._attend(q, k, v, bias)), x)
+        mixed = []
+        for group, rows, bias in zip(layout.groups, layout.split(joined), biases, strict=True):
+            q, k, v = group.pad(rows).chunk(3, dim=-1)
+            mixed.append(group.pack(self._attend(q, k, v, bias)))
+        return self._finish(torch.cat(mixed), x)
 
-    def class_token(self, query: Tensor, keys: Tensor, tokens: Tokens, bias: Tensor) -> Tensor:
-        """Attention of one query per event. query: (B, D); keys: (R, D); bias: (B, 1, 1, L). Returns (B, D)."""
-        weights, biases = self.in_proj.weight, self.in_proj.bias
+    def class_token(self, query: Tensor, own: Tensor, keys: Tensor, layout: Layout, biases: Sequence[Tensor]) -> Tensor:
+        """Attention of one query per event to its own key and those of the event's tokens.
+
+        query, own: (B, D), in the order of the groups; keys: (R, D); biases: (B, 1, 1, 1 + L) of each group. Returns (B, D).
+        """
+        weights, bias = self.in_proj.weight, self.in_proj.bias
         dim = query.shape[1]
-        q = self._normed(self.q_norm, F.linear(query, weights[:dim], None if biases is None else biases[:dim]))
-        k, v = F.linear(keys, weights[dim:], None if biases is None else biases[dim:]).chunk(2, dim=-1)
-        k, v = tokens.pad(torch.cat((self._normed(self.k_norm, k), v), dim=-1)).chunk(2, dim=-1)
-        return self._finish(self._attend(q.unsqueeze(1), k, v, bias).squeeze(1), query)
+        q = self._normed(self.q_norm, F.linear(query, weights[:dim], None if bias is None else bias[:dim]))
+        k, v = F.linear(torch.cat((own, keys)), weights[dim:], None if bias is None else bias[dim:]).chunk(2, dim=-1)
+        first, others = torch.cat((self._normed(self.k_norm, k), v), dim=-1).split((own.shape[0], keys.shape[0]))
+        mixed = []
+        parts = zip(layout.groups, layout.split_events(q), layout.split_events(first), layout.split(others), biases, strict=True)
+        for group, q, lead, rows, group_bias in parts:
+            k, v = torch.cat((lead.unsqueeze(1), group.pad(rows)), dim=1).chunk(2, dim=-1)
+            mixed.append(self._attend(q.unsqueeze(1), k, v, group_bias).squeeze(1))
+        return self._finish(torch.cat(mixed), query)
 
     @property
     def _norms(self) -> bool:
