@@ -218,6 +218,7 @@ def test_precomputed_weights(load):
         ("length: 16", "lenght: 16", "unknown key 'inputs.points.lenght'. Did you mean: length?"),
         ("length: 16, ", "", "key 'inputs.points.length' is missing"),
         ("length: 16", "length: 1.5", "key 'inputs.points.length': 1.5 does not fit; a whole number or nothing is wanted"),
+        ("length: 16", "length: 16.0", "key 'inputs.points.length': 16.0 does not fit; a whole number or nothing is wanted"),
         ("length: 16", "length: 0", "key 'inputs.points.length': 0 does not fit; at least 1 is wanted"),
         (
             "length: 16",

@@ -79,13 +79,23 @@ def load_schema(name: str) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def _is_whole(_: object, value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+# To JSON, 1.0 is whole; to Python, it is not.
+_Validator = jsonschema.validators.extend(
+    jsonschema.Draft202012Validator, type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_whole)
+)
+
+
 def validate(document: Any, schema: dict[str, Any], *, where: str, error: type[WeaverTasksError] = ConfigError) -> None:
     """Check a document against a schema.
 
     where: what the message calls the document (its file names).
     Raises `error`, one line naming the dotted key, its value, what is wanted, and the known key most like an unknown one.
     """
-    validator = jsonschema.Draft202012Validator(schema)
+    validator = _Validator(schema)
     found = jsonschema.exceptions.best_match(validator.iter_errors(document))
     if found is not None:
         raise error(f"{where}: {_message(found)}")

@@ -10,9 +10,6 @@ from typing import Any
 
 import awkward as ak
 import numpy as np
-import vector
-
-vector.register_awkward()
 
 
 def hash(*arrays: Any) -> np.ndarray:
@@ -39,35 +36,33 @@ def stack(arrays: Sequence[Any], axis: int = 1) -> Any:
     return ak.concatenate([array[place] for array in arrays], axis=axis)
 
 
-def _ragged(array: Any, maxlen: int, dtype: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """values, starts (events, 1) and counts (events, 1) of a ragged array; flat ones become lists of one."""
+def _ragged(array: Any, dtype: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """values, starts (events,) and counts (events,) of a ragged array; flat ones become lists of one."""
     ragged = array if isinstance(array, ak.Array) else ak.from_iter(array)
     if ragged.ndim == 1:
         ragged = ak.unflatten(ragged, 1)
-    counts = ak.to_numpy(ak.num(ragged)).astype(np.int64)[:, np.newaxis]
-    values = ak.to_numpy(ak.flatten(ragged)).astype(dtype)
-    return values, np.cumsum(counts)[:, np.newaxis] - counts, counts
+    counts = ak.to_numpy(ak.num(ragged)).astype(np.int64)
+    return ak.to_numpy(ak.flatten(ragged)).astype(dtype), np.cumsum(counts) - counts, counts
 
 
 def pad(array: Any, maxlen: int, value: float = 0, dtype: str = "float32") -> np.ndarray:
     """(events, maxlen): each event's leading values, then `value`. Already padded numpy arrays pass through."""
     if isinstance(array, np.ndarray) and array.ndim >= 2 and array.shape[1] == maxlen:
         return array
-    values, starts, counts = _ragged(array, maxlen, dtype)
+    values, starts, counts = _ragged(array, dtype)
     padded = np.full((len(counts), maxlen), value, dtype=dtype)
-    column = np.arange(maxlen)
-    held = column < counts
-    padded[held] = values[(starts + column)[held]]
+    kept = np.minimum(counts, maxlen)
+    position = np.arange(kept.sum()) - np.repeat(np.cumsum(kept) - kept, kept)
+    padded[np.repeat(np.arange(len(counts)), kept), position] = values[np.repeat(starts, kept) + position]
     return padded
 
 
 def repeat_pad(array: ak.Array, maxlen: int, dtype: str = "float32") -> np.ndarray:
     """(events, maxlen): each event's values over and over; an event without any gives zeros."""
-    values, starts, counts = _ragged(array, maxlen, dtype)
+    values, starts, counts = _ragged(array, dtype)
     padded = np.zeros((len(counts), maxlen), dtype=dtype)
-    column = np.arange(maxlen)
-    held = np.broadcast_to(counts > 0, padded.shape)
-    padded[held] = values[(starts + column % np.maximum(counts, 1))[held]]
+    filled = counts > 0
+    padded[filled] = values[starts[filled, np.newaxis] + np.arange(maxlen) % counts[filled, np.newaxis]]
     return padded
 
 
@@ -133,16 +128,24 @@ def batch_permute_and_drop_indices(
     return indices[indices < np.maximum(min_elements, kept).astype("int64")]
 
 
+def _vectors(components: dict[str, Any]) -> ak.Array:
+    # Imported here: vector takes a second, which few configurations need.
+    import vector
+
+    vector.register_awkward()
+    return vector.zip(components)
+
+
 def p4_from_pxpypze(px: Any, py: Any, pz: Any, energy: Any) -> ak.Array:
     """Four-momenta (vector records) from components in GeV."""
-    return vector.zip({"px": px, "py": py, "pz": pz, "energy": energy})
+    return _vectors({"px": px, "py": py, "pz": pz, "energy": energy})
 
 
 def p4_from_ptetaphie(pt: Any, eta: Any, phi: Any, energy: Any) -> ak.Array:
     """Four-momenta (vector records) from pt, eta, phi and energy."""
-    return vector.zip({"pt": pt, "eta": eta, "phi": phi, "energy": energy})
+    return _vectors({"pt": pt, "eta": eta, "phi": phi, "energy": energy})
 
 
 def p4_from_ptetaphim(pt: Any, eta: Any, phi: Any, mass: Any) -> ak.Array:
     """Four-momenta (vector records) from pt, eta, phi and mass."""
-    return vector.zip({"pt": pt, "eta": eta, "phi": phi, "mass": mass})
+    return _vectors({"pt": pt, "eta": eta, "phi": phi, "mass": mass})
