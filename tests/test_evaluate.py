@@ -1,0 +1,192 @@
+"""Evaluation as the workflow runs it: from prediction files and JSON, without the model."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sklearn.metrics
+import uproot
+from PIL import Image
+
+from weaver_tasks.base.errors import ConfigError, ResultError
+from weaver_tasks.results.tables import open_table
+
+spec = importlib.util.spec_from_file_location("result_run", Path(__file__).parent / "results" / "result_run.py")
+result_run = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(result_run)
+
+CLASSES = ("label_QCD", "label_Hbb", "label_Tbqq")
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Predictions of three classes on real jets: their scores are made of the soft-drop mass."""
+    run = result_run.ResultRun(tmp_path / "run")
+    run.state.unlink()
+    for label, (group, name) in enumerate({"ZJetsToNuNu": "label_QCD", "HToBB": "label_Hbb", "TTBar": "label_Tbqq"}.items()):
+        jets = uproot.open(result_run.JETS / f"{group}.root")["tree"].arrays(["jet_pt", "jet_sdmass"], library="np")
+        distance = np.abs(jets["jet_sdmass"][:, None] - np.array([20, 120, 173])) / 30
+        scores = np.exp(-distance).astype(np.float32)
+        scores /= scores.sum(axis=1, keepdims=True)
+        columns = {}
+        for index, other in enumerate(CLASSES):
+            columns[other] = np.full(len(scores), name == other)
+            columns[f"score_{other}"] = scores[:, index]
+        with open_table(run.folder / "predictions" / f"{group}.root", {"classes": CLASSES, "labels": ["_label_"]}) as table:
+            table.write({**columns, "_label_": np.full(len(scores), label), **jets})
+    for epoch in range(3):
+        for part in ("train", "val"):
+            figures = {"epoch": epoch, "loss": 1 / (epoch + 1), "accuracy": 0.3 + 0.1 * epoch, "lr": 0.001}
+            run.folder.joinpath("metrics").mkdir(exist_ok=True)
+            run.write(f"metrics/{part}_epoch-{epoch}.json", json.dumps(figures))
+    run.write("best_epoch.json", json.dumps({"epoch": 2, "metric": "accuracy", "value": 0.5, "mode": "max"}))
+    return run
+
+
+def everything(run):
+    chunks = [uproot.open(run.folder / "predictions" / f"{group}.root")["Events"].arrays() for group in ("HToBB", "TTBar", "ZJetsToNuNu")]
+    scores = np.concatenate([np.stack([np.asarray(chunk[f"score_{name}"]) for name in CLASSES], axis=1) for chunk in chunks])
+    return scores.astype(np.float64), np.concatenate([np.asarray(chunk["_label_"]) for chunk in chunks])
+
+
+def test_figures_equal_scikit_learn(run):
+    run.settings["evaluation"] = {"signal_efficiencies": {"label_Tbqq": 0.8}, "metrics": ["log_loss", "f1_score", "top_k_accuracy_score"]}
+    folder = run.evaluate("--best-epoch", run.folder / "best_epoch.json", "--metrics", run.folder / "metrics")
+    figures = json.loads((folder / "metrics.json").read_text())
+    scores, labels = everything(run)
+    normalized = scores / scores.sum(axis=1, keepdims=True)
+    decided = scores.argmax(axis=1)
+    assert figures["entries"] == 300
+    assert figures["accuracy"] == pytest.approx(sklearn.metrics.accuracy_score(labels, decided), abs=1e-12)
+    assert figures["auc"] == pytest.approx(sklearn.metrics.roc_auc_score(labels, normalized, multi_class="ovo"), abs=1e-6)
+    np.testing.assert_allclose(figures["confusion_matrix"], sklearn.metrics.confusion_matrix(labels, decided, normalize="true"))
+    assert figures["metrics"]["log_loss"] == pytest.approx(sklearn.metrics.log_loss(labels, normalized), rel=1e-6)
+    assert figures["metrics"]["f1_score"] == pytest.approx(sklearn.metrics.f1_score(labels, decided, average="macro"))
+    assert figures["metrics"]["top_k_accuracy_score"] == pytest.approx(sklearn.metrics.top_k_accuracy_score(labels, scores))
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        pair = np.isin(labels, (i, j))
+        ratio = scores[pair][:, j] / scores[pair][:, [i, j]].sum(axis=1)
+        expected = sklearn.metrics.roc_auc_score(labels[pair] == j, ratio)
+        assert figures["auc_matrix"][i][j] == pytest.approx(expected, abs=1e-6)
+    top = next(row for row in figures["rejections"] if row["signal"] == "label_Tbqq")
+    assert top["signal_efficiency"] == 0.8
+    pair = np.isin(labels, (0, 2))
+    ratio = scores[pair][:, 2] / scores[pair][:, [0, 2]].sum(axis=1)
+    false, true, _ = sklearn.metrics.roc_curve(labels[pair] == 2, ratio, drop_intermediate=False)
+    assert top["rejection"] == pytest.approx(1 / false[np.flatnonzero(true >= 0.8)[0]], rel=1e-6)
+    assert figures["groups"]["TTBar"]["entries"] == 100
+    assert figures["groups"]["TTBar"]["auc"] is None
+    assert figures["best_epoch"]["epoch"] == 2
+    table = (folder / "metrics.md").read_text()
+    assert f"accuracy {figures['accuracy']:.4f}" in table
+    assert "| label_Tbqq | label_QCD | 0.8 |" in table
+
+
+def test_plots_are_drawn_in_both_formats(run):
+    folder = run.evaluate("--best-epoch", run.folder / "best_epoch.json", "--metrics", run.folder / "metrics")
+    for name in ("roc", "scores", "confusion", "efficiency_pt", "efficiency_mass", "training"):
+        assert (folder / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+        pixels = np.asarray(Image.open(folder / f"{name}.png").convert("RGB"))
+        assert min(pixels.shape[:2]) > 400
+        assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50, f"{name} is nearly empty"
+
+
+def test_rerun_gives_the_same_files(run):
+    first = {path.name: path.read_bytes() for path in run.evaluate().iterdir()}
+    second = {path.name: path.read_bytes() for path in run.evaluate().iterdir()}
+    assert first == second
+
+
+def test_weights_count(run):
+    run.settings["evaluation"] = {"weight": "jet_pt"}
+    figures = json.loads((run.evaluate() / "metrics.json").read_text())
+    scores, labels = everything(run)
+    groups = ("HToBB", "TTBar", "ZJetsToNuNu")
+    weights = np.concatenate(
+        [np.asarray(uproot.open(run.folder / "predictions" / f"{g}.root")["Events"]["jet_pt"].array()) for g in groups]
+    )
+    expected = sklearn.metrics.accuracy_score(labels, scores.argmax(axis=1), sample_weight=weights)
+    assert figures["accuracy"] == pytest.approx(expected, abs=1e-6)
+    assert figures["accuracy"] != pytest.approx(sklearn.metrics.accuracy_score(labels, scores.argmax(axis=1)), abs=1e-6)
+
+
+def test_events_of_no_class_and_files_without_labels(run):
+    path = run.folder / "predictions" / "other.root"
+    columns = {f"score_{name}": np.full(7, 1 / 3, np.float32) for name in CLASSES}
+    with open_table(path, {"classes": CLASSES, "labels": ["_label_"]}) as table:
+        table.write({**columns, "_label_": np.full(7, -1), "jet_pt": np.ones(7, np.float32), "jet_sdmass": np.ones(7, np.float32)})
+    figures = json.loads((run.evaluate() / "metrics.json").read_text())
+    assert (figures["entries"], figures["entries_without_class"]) == (307, 7)
+    scores, labels = everything(run)
+    assert figures["accuracy"] == pytest.approx(sklearn.metrics.accuracy_score(labels, scores.argmax(axis=1)))
+
+    for file in path.parent.iterdir():
+        file.unlink()
+    with open_table(path, {"classes": CLASSES, "labels": []}) as table:
+        table.write(columns)
+    figures = json.loads((run.evaluate() / "metrics.json").read_text())
+    assert figures["entries"] == 7
+    assert figures["accuracy"] is None
+    assert (run.folder / "evaluation" / "scores.png").exists()
+
+
+def test_predictions_of_weaver_are_read(run):
+    """Its files have no metadata: classes come from the names of the branches, or from the data configuration."""
+    for file in (run.folder / "predictions").iterdir():
+        arrays = uproot.open(file)["Events"].arrays(library="np")
+        with uproot.recreate(file) as out:
+            out.mktree("Events", {name: column.dtype for name, column in arrays.items()}).extend(arrays)
+    figures = json.loads((run.evaluate("--data-config", run.data_config) / "metrics.json").read_text())
+    assert figures["classes"] == list(CLASSES)
+    scores, labels = everything(run)
+    assert figures["accuracy"] == pytest.approx(sklearn.metrics.accuracy_score(labels, scores.argmax(axis=1)))
+
+
+def test_regression(tmp_path):
+    run = result_run.ResultRun(tmp_path / "run", data=result_run.DATA + result_run.MASS)
+    run.settings["training"]["task"] = "regression"
+    run.settings["evaluation"] = {"metrics": ["r2_score"]}
+    for group in ("HToBB", "TTBar"):
+        run.predict(group)
+    figures = json.loads((run.evaluate() / "metrics.json").read_text())
+    found = [uproot.open(run.folder / "predictions" / f"{g}.root")["Events"].arrays(library="np") for g in ("HToBB", "TTBar")]
+    predicted, mass = np.concatenate([f["output"] for f in found])[:, 0], np.concatenate([f["mass"] for f in found])
+    target = figures["targets"]["mass"]
+    assert target["bias"] == pytest.approx(np.mean(predicted.astype(np.float64) - mass), rel=1e-5)
+    low, high = np.percentile(predicted.astype(np.float64) - mass, [15.8655, 84.1345])
+    assert target["resolution"] == pytest.approx((high - low) / 2, rel=1e-5)
+    assert target["metrics"]["r2_score"] == pytest.approx(sklearn.metrics.r2_score(mass, predicted), rel=1e-5)
+    assert sum(row["entries"] for row in target["bins"]) == len(mass)
+    assert set(target["groups"]) == {"HToBB", "TTBar"}
+    assert (run.folder / "evaluation" / "regression.png").exists()
+    assert "## mass" in (run.folder / "evaluation" / "metrics.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind", "told"),
+    [
+        ({"background": "label_Qcd"}, ConfigError, r"evaluation\.background: 'label_Qcd' is not a class.*Did you mean: label_QCD"),
+        ({"signal_efficiencies": {"Hbb": 0.5}}, ConfigError, r"evaluation\.signal_efficiencies: 'Hbb'"),
+        ({"metrics": ["f1_scor"]}, ConfigError, "'f1_scor' is not a metric.*f1_score"),
+        ({"metrics": ["mean_squared_log_error"]}, None, None),
+        ({"metrics": ["ndcg_score"]}, ResultError, "'ndcg_score' cannot be computed"),
+        ({"weight": "jet_Pt"}, ResultError, r"evaluation\.weight: 'jet_Pt' is not in .*Did you mean: jet_pt"),
+    ],
+)
+def test_mistakes_are_told(run, settings, kind, told):
+    run.settings["evaluation"] = settings
+    if kind is None:
+        run.evaluate()
+        return
+    with pytest.raises(kind, match=told):
+        run.evaluate()
+    assert not (run.folder / "evaluation" / "metrics.json").exists()
+
+
+def test_missing_predictions_are_one_line(run):
+    done = run.run("evaluate", "--predictions", f"TTBar={run.folder}/absent.root", "--output-dir", run.folder / "evaluation")
+    assert done.returncode == 2
+    assert done.stderr.startswith("ERROR: ")
+    assert "absent.root: no such file. Run the rule 'predict' again." in done.stderr

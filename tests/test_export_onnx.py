@@ -1,0 +1,142 @@
+"""The exported models as their users run them: ONNX Runtime alone, fed by preprocess.json or with raw variables."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+import uproot
+
+from weaver_tasks.base.errors import ResultError
+
+spec = importlib.util.spec_from_file_location("result_run", Path(__file__).parent / "results" / "result_run.py")
+result_run = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(result_run)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    run = result_run.ResultRun(tmp_path_factory.mktemp("export") / "run")
+    run.export()
+    return run
+
+
+@pytest.fixture(scope="module")
+def jets():
+    """Variables of the selected test jets, jet by jet."""
+    jets = uproot.open(result_run.JETS / "TTBar.root")["tree"].arrays()
+    jets = jets[(jets.jet_pt > 520) & (jets.jet_nparticles > 10)]
+    jets["part_pt_log"] = np.log(np.hypot(jets.part_px, jets.part_py))
+    jets["part_e_log"] = np.log(jets.part_energy)
+    jets["part_d0"] = np.tanh(jets.part_d0val)
+    jets["part_mask"] = np.ones_like(jets.part_energy)
+    return jets
+
+
+@pytest.fixture(scope="module")
+def predicted(run):
+    found = uproot.open(run.predict("TTBar"))["Events"].arrays()
+    names = ("label_QCD", "label_Hbb", "label_Tbqq")
+    return np.stack([np.asarray(found[f"score_{name}"]) for name in names], axis=1)
+
+
+def test_a_loop_over_preprocess_json_gives_the_same_scores(run, jets, predicted):
+    """What CMS software does, one jet at a time."""
+    document = json.loads((run.folder / "export" / "preprocess.json").read_text())
+    session = onnxruntime.InferenceSession(run.folder / "export" / "model.onnx", providers=["CPUExecutionProvider"])
+    for number, jet in enumerate(jets):
+        inputs = {}
+        for group in document["input_names"]:
+            rows = []
+            for name in document[group]["var_names"]:
+                info = document[group]["var_infos"][name]
+                x = (np.asarray(jet[name]) - info["median"]) * info["norm_factor"]
+                x = np.clip(np.nan_to_num(x), info["lower_bound"], info["upper_bound"])[: document[group]["var_length"]]
+                rows.append(x.astype(np.float32))
+            inputs[group] = np.stack(rows)[None]
+        scores = session.run(None, inputs)[0][0]
+        np.testing.assert_allclose(scores, predicted[number], atol=1e-5)
+
+
+@pytest.mark.parametrize("length", [128, 150])
+def test_raw_variables_give_the_same_scores(run, jets, predicted, length):
+    session = onnxruntime.InferenceSession(run.folder / "export" / "model_raw.onnx", providers=["CPUExecutionProvider"])
+    names = json.loads(session.get_modelmeta().custom_metadata_map["inputs"])
+    inputs = {}
+    for group, variables in names.items():
+        inputs[group] = np.full((len(jets), len(variables), length), np.nan, np.float32)
+        for place, name in enumerate(variables):
+            for number, values in enumerate(jets[name]):
+                inputs[group][number, place, : len(values)] = values[:length]
+    np.testing.assert_allclose(session.run(None, inputs)[0], predicted[: len(jets)], atol=1e-5)
+
+
+def test_preprocess_json_equals_that_of_weaver(run, tmp_path):
+    config = pytest.importorskip("weaver.utils.data.config")
+    theirs = tmp_path / "preprocess.json"
+    config.DataConfig.load(str(run.data_config), load_observers=False, load_reweight_info=False).export_json(str(theirs))
+    ours = json.loads((run.folder / "export" / "preprocess.json").read_text())
+    assert ours == json.loads(theirs.read_text())
+    assert list(ours) == list(json.loads(theirs.read_text()))
+
+
+def test_models_tell_what_they_are(run):
+    for name, inputs_are in (("model.onnx", "standardized"), ("model_raw.onnx", "raw")):
+        model = onnx.load(run.folder / "export" / name)
+        properties = {entry.key: entry.value for entry in model.metadata_props}
+        assert properties["inputs_are"] == inputs_are
+        assert json.loads(properties["classes"]) == ["label_QCD", "label_Hbb", "label_Tbqq"]
+        assert json.loads(properties["inputs"])["pf_mask"] == ["part_mask"]
+        assert len(properties["weights_sha256"]) == 64
+        assert json.loads(properties["versions"])["torch"] == torch.__version__
+        assert model.opset_import[0].version == 15
+        assert [entry.name for entry in model.graph.output] == ["softmax"]
+
+
+def test_parity_lists_its_cases(run):
+    parity = json.loads((run.folder / "export" / "parity.json").read_text())
+    assert 0 < parity["max_abs_difference"] < 1e-6
+    assert parity["softmax"] == "network"
+    for found in parity["models"].values():
+        cases = {(case["batch"], case["length"]): case["events"] for case in found["cases"]}
+        assert cases == {(batch, length): 3 * batch for batch in (1, 2, 17) for length in (20, 60, 128)}
+
+
+# Tracing follows the branch that the traced batch takes, of two jets.
+DIFFERS = result_run.NETWORK.replace("return self.pfn(features, mask)", "return self.pfn(features * (3 if len(features) > 2 else 1), mask)")
+
+
+def test_a_model_that_differs_is_not_published(tmp_path):
+    run = result_run.ResultRun(tmp_path / "run", network=DIFFERS)
+    (tmp_path / "run" / "export").mkdir()
+    with pytest.raises(ResultError, match=r"differs from PyTorch by .* \(batch 17, length \d+\), above export\.tolerance 1e-05"):
+        run.export()
+    assert list((tmp_path / "run" / "export").iterdir()) == []
+
+
+def test_softmax_is_added_where_the_network_leaves_it_out(tmp_path):
+    network = result_run.NETWORK.replace("for_inference=for_inference)", "for_inference=False)")
+    run = result_run.ResultRun(tmp_path / "run", network=network)
+    folder = run.export()
+    assert json.loads((folder / "parity.json").read_text())["softmax"] == "export"
+    session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+    inputs = {"pf_features": np.random.default_rng(1).random((4, 6, 50), np.float32), "pf_mask": np.ones((4, 1, 50), np.float32)}
+    np.testing.assert_allclose(session.run(None, inputs)[0].sum(axis=1), 1, atol=1e-5)
+
+
+def test_regression_gives_values(tmp_path):
+    run = result_run.ResultRun(tmp_path / "run", data=result_run.DATA + result_run.MASS)
+    run.settings["training"]["task"] = "regression"
+    parity = json.loads((run.export() / "parity.json").read_text())
+    assert parity["softmax"] == "none"
+
+
+def test_without_test_events_there_is_no_parity(tmp_path):
+    run = result_run.ResultRun(tmp_path / "run")
+    run.write("inputs.json", json.dumps({**result_run.manifest(), "files": []}))
+    with pytest.raises(ResultError, match="no test events"):
+        run.export()
