@@ -135,6 +135,7 @@ def ours_training(mode: str, fetch_step: float) -> Callable[[Path], dict[str, fl
     def measure(folder: Path) -> dict[str, float]:
         from weaver_tasks.data.configuration import load_data_configuration
         from weaver_tasks.data.loader import EpochLoader
+        from weaver_tasks.data.parts import OpenFiles
 
         configuration, manifest = load_data_configuration(folder / "data.yaml"), json.loads((folder / f"{mode}.json").read_text())
         settings = {
@@ -142,9 +143,8 @@ def ours_training(mode: str, fetch_step: float) -> Callable[[Path], dict[str, fl
             "loading": {"fetch_step": fetch_step},
             "training": {"batch_size": BATCH_SIZE},
         }
-        return timed(
-            lambda epoch: _as_tensors(EpochLoader(manifest, configuration, settings, split="train", seed=1, epoch=epoch, threads=2))
-        )
+        options = {"split": "train", "seed": 1, "threads": 2, "files": OpenFiles(manifest, configuration)}
+        return timed(lambda epoch: _as_tensors(EpochLoader(manifest, configuration, settings, epoch=epoch, **options)))
 
     return measure
 

@@ -17,6 +17,7 @@ import numpy as np
 from weaver_tasks.base.errors import DataConfigError
 from weaver_tasks.data.assembly import Allocate, InputAssembler
 from weaver_tasks.data.batches import Batch, make_batch
+from weaver_tasks.data.parts import OpenFiles
 from weaver_tasks.data.plan_windows import PlannedFile, Window, plan_windows
 from weaver_tasks.data.prefetch import ordered_map
 from weaver_tasks.data.split_options import split_options
@@ -38,6 +39,7 @@ class EpochLoader:
     epochs have a number of steps, and so continue one endless stream; None: found by counting.
     threads: how many assemble batches, up to loading.prefetch ahead; 0: the caller does all work.
     custom_functions: the file of functions that expressions call; it matters where files are transformed on the fly.
+    files: those of the manifest, for loaders of several epochs to share, so that each is opened once.
     allocate: called as numpy.empty is, for the inputs' memory. trim: pad only to the longest event of each batch.
 
     Raises DataConfigError when an event belongs to no class, or when there is not a single batch.
@@ -57,6 +59,7 @@ class EpochLoader:
         position: Position | None = None,
         threads: int = 1,
         custom_functions: Path | None = None,
+        files: OpenFiles | None = None,
         allocate: Allocate = np.empty,
         trim: bool = False,
     ) -> None:
@@ -81,13 +84,12 @@ class EpochLoader:
         )
         self._assembler = InputAssembler(configuration, batch_size=self._options.batch_size, allocate=allocate, trim=trim)
         self._reader = WindowReader(
-            manifest,
+            files or OpenFiles(manifest, configuration, custom_functions=custom_functions),
             configuration,
             self._options,
             split=split,
             seed=self._seed,
             packed=self._assembler.columns,
-            custom_functions=custom_functions,
             threads=threads,
         )
 

@@ -13,6 +13,7 @@ import numpy as np
 from weaver_tasks.data.assembly import Allocate, InputAssembler
 from weaver_tasks.data.batches import Batch, make_batch
 from weaver_tasks.data.loader import planned_files
+from weaver_tasks.data.parts import OpenFiles
 from weaver_tasks.data.plan_windows import Window, plan_windows
 from weaver_tasks.data.prefetch import ordered_map
 from weaver_tasks.data.split_options import SplitOptions, split_options
@@ -48,13 +49,12 @@ def prediction_batches(
     options = dataclasses.replace(split_options(settings, "test"), fetch_by_files=True, fetch_step=1, in_memory=False)
     assembler = InputAssembler(configuration, batch_size=options.batch_size, allocate=allocate, trim=trim)
     reader = WindowReader(
-        manifest,
+        OpenFiles(manifest, configuration, custom_functions=custom_functions),
         configuration,
         options,
         split="test",
         seed=(0,),
         packed=assembler.columns,
-        custom_functions=custom_functions,
         threads=threads,
     )
     windows = [(0, window) for window in _windows(manifest, options, group=group, rank=rank, world_size=world_size)]

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-import awkward as ak
 import numpy as np
 
 from weaver_tasks.base.errors import DataConfigError
-from weaver_tasks.data.assembly import PackedPieces, Piece
-from weaver_tasks.data.blocks import LABEL, StagingOptions, extra_selection_column, weight_columns
+from weaver_tasks.data.assembly import PackedPieces
+from weaver_tasks.data.blocks import LABEL, extra_selection_column, weight_columns
+from weaver_tasks.data.parts import OpenFiles, Part, Table
 from weaver_tasks.data.plan_windows import Window
 from weaver_tasks.data.prefetch import ordered_map
 from weaver_tasks.data.sampling import Purpose, accepted_events, generator, shuffled, shuffled_by_length
-from weaver_tasks.data.sources import Source, StagedSource, open_source
 from weaver_tasks.data.split_options import SplitOptions
 from weaver_tasks.data.weights import event_weights
 
@@ -65,36 +62,31 @@ class LoadedWindow:
 
 
 class WindowReader:
-    """Reads the windows of a split. It may serve several epochs, and keeps the files open.
+    """Reads the windows of a split.
 
-    manifest: inputs.json. packed: the packed columns that are wanted. seed: of the split's draws.
+    packed: the packed columns that are wanted. seed: of the split's draws.
     threads: how many read the files of a window, where they are transformed on the fly.
     """
 
     def __init__(
         self,
-        manifest: Mapping[str, Any],
+        files: OpenFiles,
         configuration: DataConfiguration,
         options: SplitOptions,
         *,
         split: str,
         seed: Sequence[int],
         packed: Sequence[str],
-        custom_functions: Path | None = None,
         threads: int = 0,
     ) -> None:
-        self._records = manifest["files"]
-        self._open = partial(
-            open_source, configuration=configuration, options=StagingOptions.from_manifest(manifest), custom_functions=custom_functions
-        )
+        self._files = files
         self._configuration = configuration
         self._options = options
         self._split = split
         self._seed = tuple(seed)
         self._packed = tuple(packed)
         self._threads = threads
-        self._sources: dict[int, Source] = {}
-        self._held: dict[int, Piece] = {}
+        self._held: dict[int, Part] = {}
         observers = configuration.observers if split == "test" else ()
         self._served = (*configuration.label_names, *observers, *configuration.monitor_variables)
         self._drawn_from = (
@@ -111,7 +103,7 @@ class WindowReader:
         parts = self._parts(pass_number, window, (*self._packed, *self._served, *self._drawn_from, *lengths))
         pieces = [part.piece for part in parts]
         counts = [part.last - part.first for part in parts]
-        table = _Table(parts)
+        table = Table(parts)
         kept = self._kept(table)
         files, entries = np.repeat(window.files, counts), np.concatenate([part.of(part.piece.block.entries) for part in parts])
         self._check_labels(table, kept, files, entries)
@@ -138,7 +130,7 @@ class WindowReader:
     def count(self, planned: tuple[int, Window]) -> int:
         """How many events of a window are accepted: as many as `load` serves, from the few columns that decide it."""
         pass_number, window = planned
-        table = _Table(self._parts(pass_number, window, self._drawn_from))
+        table = Table(self._parts(pass_number, window, self._drawn_from))
         return len(self._draw(table, self._kept(table), pass_number, window)[1])
 
     def _generator(self, purpose: Purpose, pass_number: int, window: Window) -> np.random.Generator:
@@ -146,37 +138,27 @@ class WindowReader:
             pass_number = 0
         return generator(self._seed, purpose, pass_number, window.number)
 
-    def _parts(self, pass_number: int, window: Window, columns: tuple[str, ...]) -> list[_Part]:
-        """The files' parts of a window: of a staged file rows of its one block, else a block made for the window."""
+    def _parts(self, pass_number: int, window: Window, columns: tuple[str, ...]) -> list[Part]:
         asked = list(zip(window.files.tolist(), window.first.tolist(), window.last.tolist(), strict=True))
-        for file, _, _ in asked:
-            if file not in self._sources:
-                self._sources[file] = self._open(self._records[file])
-        staged = all(isinstance(self._sources[file], StagedSource) for file, _, _ in asked)
+        alone = self._threads < 2 or self._files.are_staged([file for file, _, _ in asked])
 
-        def read(part: tuple[int, int, int]) -> _Part:
+        def read(part: tuple[int, int, int]) -> Part:
             return self._read(*part, pass_number=pass_number, columns=columns)
 
-        threads = 0 if staged or self._threads < 2 else min(self._threads, len(asked))
+        threads = 0 if alone else min(self._threads, len(asked))
         return list(ordered_map(read, asked, threads=threads, ahead=len(asked), name="loader-files"))
 
-    def _read(self, file: int, first: int, last: int, *, pass_number: int, columns: tuple[str, ...]) -> _Part:
-        source = self._sources[file]
-        if isinstance(source, StagedSource):
-            if file not in self._held:
-                self._held[file] = Piece(source.read(0, source.entries))
-            return _Part(self._held[file], *source.rows(first, last))
-        # With in_memory, each file has one part, of the one window.
-        hold = self._options.in_memory
-        if not hold or file not in self._held:
-            seed = (*self._seed, int(Purpose.EXPRESSIONS), 0 if hold or self._options.same_each_pass else pass_number, file)
-            piece = Piece(source.read(first, last, None if hold else columns, training=self._split == "train", seed=seed))
-            if not hold:
-                return _Part(piece, 0, len(piece.block))
-            self._held[file] = piece
-        return _Part(self._held[file], 0, len(self._held[file].block))
+    def _read(self, file: int, first: int, last: int, *, pass_number: int, columns: tuple[str, ...]) -> Part:
+        training, hold = self._split == "train", self._options.in_memory
+        seed = (*self._seed, int(Purpose.EXPRESSIONS), 0 if hold or self._options.same_each_pass else pass_number, file)
+        if not hold:
+            return self._files.read(file, first, last, columns, training=training, seed=seed)
+        # Each file has one part, of the one window.
+        if file not in self._held:
+            self._held[file] = self._files.read(file, first, last, None, training=training, seed=seed)
+        return self._held[file]
 
-    def _kept(self, table: _Table) -> np.ndarray | None:
+    def _kept(self, table: Table) -> np.ndarray | None:
         """The events of this fold that pass the extra selection: (n,) indices, or None for all."""
         keep = None
         extra = extra_selection_column(self._split)
@@ -193,7 +175,7 @@ class WindowReader:
             keep = apart if keep is None else keep & apart
         return None if keep is None else np.flatnonzero(keep)
 
-    def _draw(self, table: _Table, kept: np.ndarray | None, pass_number: int, window: Window) -> tuple[np.ndarray | None, np.ndarray]:
+    def _draw(self, table: Table, kept: np.ndarray | None, pass_number: int, window: Window) -> tuple[np.ndarray | None, np.ndarray]:
         """The weights of all events of a window, and which of the kept ones are accepted."""
         if not self._options.sample or self._configuration.weights is None:
             return None, np.arange(table.events) if kept is None else kept
@@ -209,7 +191,7 @@ class WindowReader:
         )
         return weights, accepted if kept is None else kept[accepted]
 
-    def _check_labels(self, table: _Table, kept: np.ndarray | None, files: np.ndarray, entries: np.ndarray) -> None:
+    def _check_labels(self, table: Table, kept: np.ndarray | None, files: np.ndarray, entries: np.ndarray) -> None:
         labels = self._configuration.labels
         if self._split == "test" or labels is None or labels.kind != "simple":
             return
@@ -217,39 +199,9 @@ class WindowReader:
         if len(without):
             first = without[0]
             raise DataConfigError(
-                f"{self._records[files[first]]['source']}: entry {entries[first]} does not belong to exactly one class "
+                f"{self._files.records[files[first]]['source']}: entry {entries[first]} does not belong to exactly one class "
                 f"(labels.value of {self._configuration.path}). Exclude such events by `selection`, or correct the labels."
             )
-
-
-class _Part(NamedTuple):
-    """Rows first to last of a piece."""
-
-    piece: Piece
-    first: int
-    last: int
-
-    def of(self, array: Any) -> Any:
-        return array[self.first : self.last]
-
-
-class _Table:
-    """Plain columns over the parts of a window in a row, joined when asked for."""
-
-    def __init__(self, parts: Sequence[_Part]) -> None:
-        self._parts = parts
-        self._joined: dict[str, Any] = {}
-        self.events = sum(part.last - part.first for part in parts)
-
-    def __contains__(self, name: object) -> bool:
-        return bool(self._parts) and name in self._parts[0].piece.block.plain
-
-    def __getitem__(self, name: str) -> Any:
-        if name not in self._joined:
-            arrays = [part.of(part.piece.block.plain[name]) for part in self._parts]
-            jagged = any(isinstance(array, ak.Array) for array in arrays)
-            self._joined[name] = ak.concatenate(arrays) if jagged else np.concatenate(arrays)
-        return self._joined[name]
 
 
 def _as_served(array: Any, *, label: bool) -> Any:

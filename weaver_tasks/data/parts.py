@@ -1,0 +1,88 @@
+"""The parts of files that make up a window: of staged files rows of the mapped columns, of others blocks made for it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import awkward as ak
+import numpy as np
+
+from weaver_tasks.data.assembly import Piece
+from weaver_tasks.data.blocks import StagingOptions
+from weaver_tasks.data.sources import Source, StagedSource, open_source
+
+if TYPE_CHECKING:
+    from weaver_tasks.data.configuration import DataConfiguration
+
+
+class Part(NamedTuple):
+    """Rows first to last of a piece."""
+
+    piece: Piece
+    first: int
+    last: int
+
+    def of(self, array: Any) -> Any:
+        return array[self.first : self.last]
+
+
+class OpenFiles:
+    """The files of a manifest, opened when they are first wanted. Loaders of several epochs may share one.
+
+    custom_functions: the file of functions that expressions call; it matters where files are transformed on the fly.
+    """
+
+    def __init__(self, manifest: Mapping[str, Any], configuration: DataConfiguration, *, custom_functions: Path | None = None) -> None:
+        self.records: list[dict[str, Any]] = manifest["files"]
+        self._configuration = configuration
+        self._options = StagingOptions.from_manifest(manifest)
+        self._custom_functions = custom_functions
+        self._sources: dict[int, Source] = {}
+        self._staged: dict[int, Piece] = {}
+
+    def are_staged(self, files: Sequence[int]) -> bool:
+        """Whether all of these files (by their index) are staged as columns."""
+        return all(isinstance(self._source(file), StagedSource) for file in files)
+
+    def read(
+        self, file: int, first: int, last: int, columns: Collection[str] | None, *, training: bool = False, seed: Sequence[int] = ()
+    ) -> Part:
+        """The selected events among first <= entry < last. columns, training, seed: as of `Source.read`.
+
+        Of a staged file all columns are there, as views: the system reads what is used, and keeps it as long as there is room.
+        """
+        source = self._source(file)
+        if not isinstance(source, StagedSource):
+            piece = Piece(source.read(first, last, columns, training=training, seed=seed))
+            return Part(piece, 0, len(piece.block))
+        if file not in self._staged:
+            self._staged[file] = Piece(source.read(0, source.entries))
+        return Part(self._staged[file], *source.rows(first, last))
+
+    def _source(self, file: int) -> Source:
+        if file not in self._sources:
+            self._sources[file] = open_source(
+                self.records[file], self._configuration, self._options, custom_functions=self._custom_functions
+            )  # fmt: skip
+        return self._sources[file]
+
+
+class Table:
+    """Plain columns over the parts of a window in a row, joined when asked for."""
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self._parts = parts
+        self._joined: dict[str, Any] = {}
+        self.events = sum(part.last - part.first for part in parts)
+
+    def __contains__(self, name: object) -> bool:
+        return bool(self._parts) and name in self._parts[0].piece.block.plain
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._joined:
+            arrays = [part.of(part.piece.block.plain[name]) for part in self._parts]
+            jagged = any(isinstance(array, ak.Array) for array in arrays)
+            self._joined[name] = ak.concatenate(arrays) if jagged else np.concatenate(arrays)
+        return self._joined[name]
