@@ -64,6 +64,8 @@ def _check_plain(document: Any, path: str | os.PathLike[str], error: type[Weaver
             for name, value in node.items():
                 if not isinstance(name, str):
                     raise error(f"{path}: key {name!r} of '{key or 'the document'}' is no text. Put it in quotes.")
+                if not name.isprintable():
+                    raise error(f"{path}: key {name!r} of '{key or 'the document'}' holds a line break or the like. Remove it.")
                 pending.append((value, f"{key}.{name}" if key else name, depth + 1))
         elif node != node or (isinstance(node, int) and abs(node) >= 1 << 63):
             raise error(f"{path}: key '{key[:80]}': {'not a number' if node != node else 'the number is too large'}. Correct it.")
@@ -170,6 +172,8 @@ def _wanted(found: jsonschema.ValidationError) -> str:
             return f"at most {value} of them"
         case "uniqueItems":
             return "no item twice"
+        case "not":
+            return "a name without line breaks"
         case "pattern":
             return f"text like {value}"
         case "anyOf" | "oneOf":
