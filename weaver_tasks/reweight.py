@@ -47,9 +47,11 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _reweight(arguments: argparse.Namespace, record: TaskRecord) -> None:
-    manifest = read_json(record.read(arguments.inputs))
-    standardization = read_json(record.read(arguments.standardization))["variables"]
-    configuration = load_data_configuration(record.read(arguments.data_config), custom_functions=arguments.custom_functions)
+    manifest = read_json(arguments.inputs)
+    standardization = read_json(arguments.standardization)["variables"]
+    configuration = load_data_configuration(arguments.data_config, custom_functions=arguments.custom_functions)
+    for path in filter(None, (arguments.inputs, arguments.standardization, arguments.data_config, arguments.custom_functions)):
+        record.read(path)
     remake = arguments.settings.get("sampling", {}).get("remake_weights", True)
     made = _make(configuration, manifest, arguments, remake=remake)
     write_json(arguments.output, _as_json(configuration, made))

@@ -57,9 +57,6 @@ def _stage(arguments: argparse.Namespace, record: TaskRecord) -> None:
     mode = settings.get("staging", {}).get("mode", "columnar")
     if mode != "none" and not arguments.staged:
         raise ConfigError(f"--staged is missing: staging.mode '{mode}' writes a file for each source. Name them, or set mode none.")
-    for file in (arguments.data_config, arguments.custom_functions):
-        if file:
-            record.read(file)
     staging = Staging(
         configuration=load_data_configuration(arguments.data_config, custom_functions=arguments.custom_functions),
         split=arguments.split,
@@ -68,6 +65,8 @@ def _stage(arguments: argparse.Namespace, record: TaskRecord) -> None:
         custom_functions=arguments.custom_functions,
         expected_checksums=settings.get("expected_checksum", {}),
     )
+    for path in filter(None, (arguments.data_config, arguments.custom_functions)):
+        record.read(path)
     targets = arguments.staged if mode != "none" else [None] * len(arguments.sources)
     with Progress(f"staging {arguments.group}", total=None) as progress:
         for source, target, output in zip(arguments.sources, targets, arguments.records, strict=True):
@@ -92,7 +91,9 @@ def _report(file: dict) -> None:
 
 def _gather(arguments: argparse.Namespace, record: TaskRecord) -> None:
     staging = arguments.settings.get("staging", {})
-    files = [read_json(record.read(path)) for path in arguments.gather]
+    files = [read_json(path) for path in arguments.gather]
+    for path in arguments.gather:
+        record.read(path)
     try:
         manifest = make_manifest(
             files, on_bad_file=staging.get("on_bad_file", "fail"), max_bad_fraction=staging.get("max_bad_fraction", 0.01)

@@ -38,8 +38,10 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _standardize(arguments: argparse.Namespace, record: TaskRecord) -> None:
-    manifest = read_json(record.read(arguments.inputs))
-    configuration = load_data_configuration(record.read(arguments.data_config), custom_functions=arguments.custom_functions)
+    manifest = read_json(arguments.inputs)
+    configuration = load_data_configuration(arguments.data_config, custom_functions=arguments.custom_functions)
+    for path in filter(None, (arguments.inputs, arguments.data_config, arguments.custom_functions)):
+        record.read(path)
     columns = packed_columns(configuration)
     coarse = {column.name: ValueCounts(column.variables) for column in columns}
     entries = 0

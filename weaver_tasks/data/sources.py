@@ -21,6 +21,8 @@ from weaver_tasks.data.transform import Transformation, plan_transformation
 if TYPE_CHECKING:
     from weaver_tasks.data.configuration_types import DataConfiguration
 
+RANDOM_STEP = 10_000
+"""Entries read at a time where expressions draw random numbers."""
 _ROWS_PER_BLOCK = 50_000
 
 
@@ -165,7 +167,9 @@ def transformed_blocks(
         branches = list(branch_names(reader, name, transformation.branches, **magic).values())
         first = first_entry
         while True:
-            stop = min(reader.step(branches, first, STEP_BYTES), last_entry)
+            # Random numbers are drawn for the events of a step: it must not depend on which columns are read.
+            stop = first + RANDOM_STEP if transformation.random else reader.step(branches, first, STEP_BYTES)
+            stop = min(stop, last_entry)
             arrays = read_arrays(reader, name, transformation.branches, first, stop, **magic)
             yield transformation(arrays, first, source=name, training=training, seed=(*seed, first))
             first = stop

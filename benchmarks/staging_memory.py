@@ -1,0 +1,109 @@
+"""Peak memory of stage_inputs, standardize and reweight for 4 and for 64 times the events.
+
+    python benchmarks/staging_memory.py [--json FILE] [--small 4] [--large 64]
+
+Only anonymous memory counts (RssAnon in /proc): pages of mapped files can be dropped by the system at any time. The
+events are the jets of tests/data, repeated in one ROOT file per class. With memory that does not depend on the data, both
+columns are equal; time grows with the events.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import awkward as ak
+import uproot
+
+REPOSITORY = Path(__file__).parent.parent
+JETS = REPOSITORY / "tests" / "data" / "jets" / "train"
+DATA_CONFIG = REPOSITORY / "config" / "data" / "demo.yaml"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+    parser.add_argument("--small", type=int, default=4, help="times the events of the repository's jets")
+    parser.add_argument("--large", type=int, default=64)
+    arguments = parser.parse_args()
+    figures = {}
+    for factor in (arguments.small, arguments.large):
+        with tempfile.TemporaryDirectory() as folder:
+            figures[f"{factor}x"] = measure(Path(folder), factor)
+    print(f"{'stage':<16}" + "".join(f"{size:>24}" for size in figures))
+    for stage in ("stage_inputs", "standardize", "reweight"):
+        row = [figures[size][stage] for size in figures]
+        print(f"{stage:<16}" + "".join(f"{f['peak_anonymous_mb']:>14.0f} MB {f['seconds']:>5.1f} s" for f in row))
+    print("events".ljust(16) + "".join(f"{figures[size]['events']:>24,}" for size in figures))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def measure(folder: Path, factor: int) -> dict:
+    """The figures of each stage over `factor` times the events."""
+    sources = [repeat(path, folder / path.name, factor) for path in sorted(JETS.glob("*.root"))]
+    events = sum(count for _, count in sources)
+    records = []
+    stage_inputs = {"peak_anonymous_mb": 0.0, "seconds": 0.0}
+    for source, _ in sources:
+        records.append(folder / f"{source.stem}.json")
+        found = run(
+            "stage_inputs", "--data-config", DATA_CONFIG, "--split", "train", "--group", source.stem,
+            "--sources", source, "--records", records[-1], "--staged", folder / f"{source.stem}.arrow",
+        )  # fmt: skip
+        stage_inputs["peak_anonymous_mb"] = max(stage_inputs["peak_anonymous_mb"], found["peak_anonymous_mb"])
+        stage_inputs["seconds"] += found["seconds"]
+    inputs = folder / "inputs.json"
+    run("stage_inputs", "--gather", *records, "--output", inputs)
+    common = ("--data-config", DATA_CONFIG, "--inputs", inputs)
+    standardization = folder / "standardization.json"
+    standardize = run("standardize", *common, "--output", standardization)
+    reweight = run(
+        "reweight", *common, "--standardization", standardization, "--output", folder / "r.json", "--auto-config", folder / "a.yaml"
+    )
+    return {"events": events, "stage_inputs": stage_inputs, "standardize": standardize, "reweight": reweight}
+
+
+def repeat(path: Path, target: Path, factor: int) -> tuple[Path, int]:
+    """Write the events of a file `factor` times, in baskets of as many entries as the file has."""
+    with uproot.open(path) as file:
+        arrays = file["tree"].arrays()
+    columns = {name: arrays[name] for name in arrays.fields if not name.startswith("n")}
+    with uproot.recreate(target, compression=uproot.LZ4(1)) as file:
+        tree = file.mktree("tree", {name: ak.type(array).content for name, array in columns.items()})
+        for _ in range(factor):
+            tree.extend(columns)
+    return target, factor * len(arrays)
+
+
+def run(stage: str, *options: object) -> dict[str, float]:
+    """Run a stage and watch its anonymous memory. Raises CalledProcessError when it fails."""
+    command = [sys.executable, "-m", f"weaver_tasks.{stage}", *map(str, options)]
+    start = time.perf_counter()
+    process = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    peak = 0
+    while process.poll() is None:
+        peak = max(peak, anonymous_kilobytes(process.pid))
+        time.sleep(0.01)
+    if process.returncode:
+        print(process.stderr.read().decode(), file=sys.stderr)
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return {"peak_anonymous_mb": peak / 1024, "seconds": time.perf_counter() - start}
+
+
+def anonymous_kilobytes(pid: int) -> int:
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return next((int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon")), 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,236 @@
+"""The stage as its rule calls it: records, modes, bad files, the list of inputs."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import uproot
+from numpy.testing import assert_array_equal
+
+from weaver_tasks import stage_inputs
+from weaver_tasks.base.errors import ConfigError, DataConfigError, InputFileError
+from weaver_tasks.base.files import read_json
+from weaver_tasks.base.hashing import file_checksum
+from weaver_tasks.data.blocks import StagingOptions
+from weaver_tasks.data.configuration import load_data_configuration
+from weaver_tasks.data.sources import open_source
+from weaver_tasks.data.staged import StagedFile
+
+CONFIGURATION = """
+selection: jet_pt > 600
+new_variables:
+  part_pt: np.hypot(part_px, part_py)
+  bad: np.where(jet_pt > 900, np.inf, 1.0)
+inputs:
+  particles: {length: 32, vars: [part_pt]}
+  jets: {length: null, vars: [jet_pt, [bad, 0, 1]]}
+labels: {type: simple, value: [label_Hbb, label_Tbqq]}
+observers: [jet_eta]
+weights: {use_precomputed_weights: true, weight_branches: [jet_tau1]}
+"""
+
+
+@pytest.fixture
+def data_config(tmp_path):
+    path = tmp_path / "data.yaml"
+    path.write_text(CONFIGURATION)
+    return path
+
+
+@pytest.fixture
+def stage(tmp_path, data_config):
+    """A function that stages files and returns their records."""
+
+    def run(*files, split="train", mode="columnar", suffix=".arrow", config=None, **settings):
+        names = [f"{split}/{number}-{file.stem}" for number, file in enumerate(files)]
+        records = [tmp_path / f"{name}.json" for name in names]
+        options = ["--data-config", config or data_config, "--split", split, "--group", "jets", "--sources", *files, "--records", *records]
+        if mode != "none":
+            options += ["--staged", *(tmp_path / f"{name}{suffix}" for name in names)]
+        options += ["--settings", json.dumps({"staging": {"mode": mode}, **settings}), "--record", tmp_path / "task.json"]
+        stage_inputs.main([str(option) for option in options])
+        return [read_json(record) for record in records]
+
+    return run
+
+
+@pytest.fixture
+def gather(tmp_path):
+    def run(*records, **staging):
+        paths = []
+        for number, record in enumerate(records):
+            paths.append(tmp_path / f"record-{number}.json")
+            paths[-1].write_text(json.dumps(record))
+        output = tmp_path / "inputs.json"
+        stage_inputs.main(["--gather", *map(str, paths), "--output", str(output), "--settings", json.dumps({"staging": staging})])
+        return read_json(output)
+
+    return run
+
+
+@pytest.fixture
+def hbb(jets):
+    return jets / "train" / "HToBB.root"
+
+
+@pytest.fixture
+def top(jets):
+    return jets / "train" / "TTBar.root"
+
+
+def test_a_record_says_what_the_file_holds(stage, tmp_path, hbb):
+    (record,) = stage(hbb)
+    with uproot.open(hbb) as file:
+        pt = file["tree"]["jet_pt"].array(library="np")
+    assert record["checksum"] == hashlib.sha256(hbb.read_bytes()).hexdigest()
+    assert record["bytes"] == hbb.stat().st_size
+    assert (record["tree"], record["entries"], record["kept"], record["bad"]) == ("tree", 250, (pt > 600).sum(), None)
+    assert record["classes"] == {"label_Hbb": record["kept"], "label_Tbqq": 0}
+    assert record["not_finite"] == {"bad": (pt > 900).sum()}
+    staged = StagedFile(record["staged"])
+    assert_array_equal(staged.entries, np.flatnonzero(pt > 600))
+    assert staged.metadata["checksum"] == record["checksum"]
+    task = read_json(tmp_path / "task.json")
+    assert task["inputs"][str(hbb)] == record["checksum"]
+    assert record["staged"] in task["outputs"]
+
+
+def test_several_files_to_a_job(stage, hbb, top):
+    records = stage(hbb, top)
+    assert [record["classes"]["label_Tbqq"] > 0 for record in records] == [False, True]
+
+
+@pytest.mark.parametrize(("mode", "suffix"), [("columnar", ".arrow"), ("copy", ".root"), ("none", None)])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_modes_give_the_same_events(stage, gather, data_config, hbb, top, mode, suffix, split):
+    columnar = stage(hbb, top, split=split)
+    records = stage(hbb, top, split=split, mode=mode, suffix=suffix)
+    assert [record["kept"] for record in records] == [record["kept"] for record in columnar]
+    assert [record["classes"] for record in records] == [record["classes"] for record in columnar]
+    manifest = gather(*records)
+    assert manifest["mode"] == mode
+    configuration, options = load_data_configuration(data_config), StagingOptions.from_manifest(manifest)
+    for record, reference in zip(manifest["files"], columnar, strict=True):
+        source, expected = open_source(record, configuration, options), StagedFile(reference["staged"])
+        for first, last in ((0, 250), (17, 90), (40, 40)):
+            block, other = source.read(first, last), expected.block(*expected.rows(first, last))
+            assert_array_equal(block.entries, other.entries)
+            for name, packed in other.packed.items():
+                assert_array_equal(block.packed[name].own_values(), packed.own_values())
+            assert block.plain.keys() == other.plain.keys()
+            for name, values in other.plain.items():
+                assert_array_equal(block.plain[name], values)
+        assert sum(len(block) for block in source.blocks(0, 250)) == record["kept"]
+    if mode == "copy":
+        assert file_checksum(records[0]["staged"]) == records[0]["checksum"] == columnar[0]["checksum"]
+    if mode == "none":
+        assert records[0]["staged"] is None
+
+
+def test_a_bad_file_is_told_in_its_record(stage, tmp_path, hbb):
+    cut = tmp_path / "cut.root"
+    cut.write_bytes(hbb.read_bytes()[:200_000])
+    good, bad = stage(hbb, cut)
+    assert good["bad"] is None
+    assert bad["bad"].startswith(f"{cut}: is truncated: it has 200000 of 482011 bytes")
+    assert (bad["staged"], bad["kept"]) == (None, 0)
+    # What the rule declared is there, and empty.
+    assert (tmp_path / "train" / "1-cut.arrow").read_bytes() == b""
+
+
+def test_a_checksum_that_differs_from_the_recorded_one_is_refused(stage, hbb):
+    recorded = hashlib.sha256(hbb.read_bytes()).hexdigest()
+    assert stage(hbb, expected_checksum={str(hbb): recorded})[0]["bad"] is None
+    (record,) = stage(hbb, expected_checksum={str(hbb): "0" * 64})
+    assert "was recorded. The file has changed or is damaged" in record["bad"]
+    (record,) = stage(hbb, expected_checksum={str(hbb): "0" * 64}, mode="copy", suffix=".root")
+    assert "was recorded" in record["bad"]
+
+
+def test_a_file_without_entries_or_branches_is_bad(stage, tmp_path, data_config):
+    empty, other = tmp_path / "empty.root", tmp_path / "other.root"
+    for path, count in ((empty, 0), (other, 3)):
+        with uproot.recreate(path) as file:
+            file.mktree("tree", {"jet_pt": "f4"})
+            file["tree"].extend({"jet_pt": np.ones(count, dtype=np.float32)})
+    records = stage(empty, other)
+    assert records[0]["bad"] == f"{empty}: has no entries. Leave it out."
+    assert f"{other}: tree 'tree' has no branch 'jet_eta'" in stage(other, split="test")[0]["bad"]
+    assert "has no branch 'jet_tau1' (and 4 more: label_Hbb, label_Tbqq, part_px, part_py)." in records[1]["bad"]
+
+
+def test_gathering_names_all_bad_files_and_forgets_their_records(stage, gather, tmp_path, hbb, top):
+    records = [*stage(hbb, top), *stage(tmp_path / "one.root", tmp_path / "two.root")]
+    with pytest.raises(InputFileError, match=r"2 of 4 input files cannot be used: .*one\.root: no such file.*; .*two\.root: no such file"):
+        gather(*records)
+    assert [(tmp_path / f"record-{number}.json").exists() for number in range(4)] == [True, True, False, False]
+
+
+def test_bad_files_are_skipped_up_to_a_fraction(stage, gather, tmp_path, hbb, top, caplog):
+    records = [*stage(hbb, top), *stage(tmp_path / "one.root")]
+    with pytest.raises(InputFileError, match=r"1 of 3 input files cannot be used, more than staging\.max_bad_fraction 0\.3"):
+        gather(*records, on_bad_file="skip", max_bad_fraction=0.3)
+    manifest = gather(*records, on_bad_file="skip", max_bad_fraction=0.4)
+    assert [bool(file["bad"]) for file in manifest["files"]] == [False, False, True]
+    with pytest.raises(InputFileError, match="is a bad file"):
+        open_source(manifest["files"][2], load_data_configuration(manifest["files"][2]["data_config"]))
+
+
+def test_the_manifest_lists_training_first_and_its_digest_is_of_the_data(stage, gather, tmp_path, hbb, top):
+    train, test = stage(hbb, top), stage(hbb, split="test")
+    manifest = gather(*test, *train)
+    assert [file["split"] for file in manifest["files"]] == ["train", "train", "test"]
+    moved = tmp_path / "elsewhere.root"
+    shutil.copy(hbb, moved)
+    assert gather(*test, *stage(moved, top))["digest"] == manifest["digest"]
+    assert gather(*test, train[0])["digest"] != manifest["digest"] if train[0]["classes"]["label_Tbqq"] else True
+    assert gather(*train)["digest"] != manifest["digest"]
+
+
+def test_a_class_without_events_is_named(stage, gather, hbb):
+    with pytest.raises(DataConfigError, match="no training event matches the class label_Tbqq"):
+        gather(*stage(hbb))
+    # In a test there need not be all of them.
+    assert len(gather(*stage(hbb, split="test"))["files"]) == 1
+
+
+def test_a_selection_that_nothing_passes_is_told(stage, gather, data_config, hbb):
+    data_config.write_text(data_config.read_text().replace("jet_pt > 600", "jet_pt > 6000"))
+    with pytest.raises(DataConfigError, match="selection: none of the 250 entries of 1 training files passes"):
+        gather(*stage(hbb))
+
+
+def test_a_label_mistake_is_no_bad_file(stage, hbb, data_config):
+    data_config.write_text(data_config.read_text().replace("label_Hbb,", "label_Hcc,"))
+    with pytest.raises(DataConfigError, match=r"HToBB\.root: entry \d+ belongs to no class"):
+        stage(hbb)
+
+
+def test_what_changes_each_epoch_is_read_each_epoch(stage, gather, data_config, hbb, top):
+    data_config.write_text(data_config.read_text().replace("part_px, part_py)", "part_px, part_py) * np.random.rand(len(part_px))"))
+    records = stage(hbb, top)
+    assert records[0]["staged"] is None
+    assert records[0]["on_the_fly"] == ["part_pt"]
+    source = open_source(gather(*records)["files"][0], load_data_configuration(data_config))
+    one, same, other = (source.read(0, 50, training=True, seed=seed).packed["particles"].values for seed in ((1,), (1,), (2,)))
+    assert_array_equal(one, same)
+    assert not np.array_equal(one, other)
+
+
+def test_mode_columnar_wants_places(hbb, data_config, tmp_path):
+    options = ["--data-config", data_config, "--split", "train", "--group", "g", "--sources", hbb, "--records", tmp_path / "r.json"]
+    with pytest.raises(ConfigError, match="--staged is missing"):
+        stage_inputs.main([str(option) for option in options])
+
+
+def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, data_config):
+    missing, output = str(tmp_path / "no.json"), str(tmp_path / "inputs.json")
+    command = [sys.executable, "-m", "weaver_tasks.stage_inputs", "--gather", missing, "--output", output]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("ERROR: ")
+    assert "no.json: no such file" in done.stderr
