@@ -25,7 +25,7 @@ from weaver_tasks.results.plots import plot_confusion, plot_kinematics, plot_roc
 from weaver_tasks.results.predictions import Predictions, read_predictions
 from weaver_tasks.results.training_plots import plot_regression, plot_training, read_history
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("weaver_tasks")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

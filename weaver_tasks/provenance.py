@@ -16,7 +16,7 @@ from weaver_tasks.base.errors import ResultError
 from weaver_tasks.base.files import link_or_copy, read_json, write_json
 from weaver_tasks.results.crate import code_versions, make_crate
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("weaver_tasks")
 
 _REQUIRED = ("stage", "inputs", "outputs", "code", "packages", "start", "end")
 _DESCRIBED = {

@@ -223,7 +223,11 @@ def make_trainer(work: Work, device: torch.device, record: TaskRecord) -> Traine
     )
     if network.init_opt is None:
         optimizer, clip = build_optimizer(
-            model, training.optimizer.get("name", "ranger"), training.optimizer.get("options") or {}, lr=training.lr
+            model,
+            training.optimizer.get("name", "ranger"),
+            training.optimizer.get("options") or {},
+            lr=training.lr,
+            compiled_step=training.compile_optimizer,
         )
         scheduler = None
     else:

@@ -9,7 +9,7 @@ from typing import Any
 from weaver_tasks.base.errors import DataConfigError, InputFileError
 from weaver_tasks.base.hashing import digest
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("weaver_tasks")
 
 _SPLITS = ("train", "val", "test")
 _IDENTITY = ("split", "group", "checksum", "bytes", "tree", "entries", "kept", "staging_digest", "bad")

@@ -16,7 +16,7 @@ from weaver_tasks.data.weights import fill, make_histograms, weights_in_bins
 if TYPE_CHECKING:
     from weaver_tasks.data.configuration_types import DataConfiguration
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("weaver_tasks")
 
 Columns = Mapping[str, np.ndarray]
 

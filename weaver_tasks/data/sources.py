@@ -14,7 +14,7 @@ import numpy as np
 
 from weaver_tasks.base.errors import InputFileError
 from weaver_tasks.data.blocks import Block, Packed, StagingOptions
-from weaver_tasks.data.readers import STEP_BYTES, branch_names, open_reader, read_arrays
+from weaver_tasks.data.readers import STEP_BYTES, Reader, branch_names, open_reader, read_arrays
 from weaver_tasks.data.staged import StagedFile
 from weaver_tasks.data.transform import Transformation, plan_transformation
 
@@ -160,21 +160,27 @@ def transformed_blocks(
     last_entry: None for all. name: what the file is called where its path matters (file_magic) and in messages.
     Raises InputFileError or DataConfigError.
     """
-    configuration, name = transformation.configuration, name or path
-    magic: dict[str, Any] = {"branch_magic": configuration.branch_magic, "file_magic": configuration.file_magic}
-    with open_reader(path, tree=configuration.treename) as reader:
+    with open_reader(path, tree=transformation.configuration.treename) as reader:
         last_entry = reader.entries if last_entry is None else last_entry
-        branches = list(branch_names(reader, name, transformation.branches, **magic).values())
-        first = first_entry
-        while True:
-            # Random numbers are drawn for the events of a step: it must not depend on which columns are read.
-            stop = first + RANDOM_STEP if transformation.random else reader.step(branches, first, STEP_BYTES)
-            stop = min(stop, last_entry)
-            arrays = read_arrays(reader, name, transformation.branches, first, stop, **magic)
-            yield transformation(arrays, first, source=name, training=training, seed=(*seed, first))
-            first = stop
-            if first >= last_entry:
-                return
+        yield from blocks_of(reader, transformation, first_entry, last_entry, name=name or path, training=training, seed=seed)
+
+
+def blocks_of(
+    reader: Reader, transformation: Transformation, first: int, last: int, *, name: str, training: bool = False, seed: Sequence[int] = ()
+) -> Iterator[Block]:
+    """`transformed_blocks` of an open file."""
+    configuration = transformation.configuration
+    magic: dict[str, Any] = {"branch_magic": configuration.branch_magic, "file_magic": configuration.file_magic}
+    branches = list(branch_names(reader, name, transformation.branches, **magic).values())
+    while True:
+        # Random numbers are drawn for the events of a step: it must not depend on which columns are read.
+        stop = first + RANDOM_STEP if transformation.random else reader.step(branches, first, STEP_BYTES)
+        stop = min(stop, last)
+        arrays = read_arrays(reader, name, transformation.branches, first, stop, **magic)
+        yield transformation(arrays, first, source=name, training=training, seed=(*seed, first))
+        first = stop
+        if first >= last:
+            return
 
 
 def join(blocks: Sequence[Block]) -> Block:

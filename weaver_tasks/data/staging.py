@@ -16,8 +16,8 @@ from weaver_tasks.base.files import atomic_path
 from weaver_tasks.base.hashing import digest, file_checksum
 from weaver_tasks.base.source_digest import source_digest
 from weaver_tasks.data.blocks import LABEL, Block, StagingOptions
-from weaver_tasks.data.readers import branch_names, open_reader
-from weaver_tasks.data.sources import transformed_blocks
+from weaver_tasks.data.readers import Reader, branch_names, open_reader
+from weaver_tasks.data.sources import blocks_of
 from weaver_tasks.data.staged import FORMAT, StagedWriter
 from weaver_tasks.data.streams import is_remote, open_stream
 from weaver_tasks.data.transform import Transformation, changes_each_epoch, plan_transformation
@@ -123,44 +123,42 @@ def _stage(record: dict[str, Any], target: Path | None, staging: Staging) -> Non
     transformation = plan_transformation(
         staging.configuration, staging.split, staging.options, custom_functions=staging.custom_functions
     )  # fmt: skip
-    path = record["staged"] or source
-    _look_inside(record, path, transformation)
     facts = _Facts()
-    if staging.mode == "columnar" and not record["on_the_fly"]:
-        assert target is not None
-        variables = {column.name: column.variables for column in transformation.packed}
-        metadata = {key: record[key] for key in ("source", "checksum", "entries", "staging_digest")}
-        with StagedWriter(target, variables=variables, metadata=metadata) as writer:
-            for block in transformed_blocks(path, transformation, 0, None):
-                facts.count(block, transformation)
-                writer.append(block)
-        record["staged"] = str(target)
-    else:
-        # Only what tells the events kept and their classes: the rest is read each epoch.
-        labels = plan_transformation(
-            staging.configuration, staging.split, staging.options, columns=[LABEL], custom_functions=staging.custom_functions
-        )  # fmt: skip
-        for block in transformed_blocks(path, labels, 0, None, name=source):
-            facts.count(block, labels)
+    with open_reader(record["staged"] or source, tree=staging.configuration.treename) as reader:
+        _look_inside(record, reader, transformation)
+        if staging.mode == "columnar" and not record["on_the_fly"]:
+            assert target is not None
+            _write_columns(record, reader, transformation, target, facts)
+        else:
+            # Only what tells the events kept and their classes: the rest is read each epoch.
+            labels = plan_transformation(
+                staging.configuration, staging.split, staging.options, columns=[LABEL], custom_functions=staging.custom_functions
+            )  # fmt: skip
+            for block in blocks_of(reader, labels, 0, reader.entries, name=source):
+                facts.count(block, labels)
     record["kept"] = facts.kept
     record["not_finite"] = facts.not_finite
     if transformation.flags and facts.classes is not None:
         record["classes"] = {name: int(count) for name, count in zip(transformation.flags, facts.classes, strict=True)}
 
 
-def _look_inside(record: dict[str, Any], path: str, transformation: Transformation) -> None:
+def _look_inside(record: dict[str, Any], reader: Reader, transformation: Transformation) -> None:
     configuration = transformation.configuration
-    with open_reader(path, tree=configuration.treename) as reader:
-        record["tree"], record["entries"] = reader.tree, reader.entries
-        if reader.entries == 0:
-            raise InputFileError(f"{record['source']}: has no entries. Leave it out.")
-        branch_names(
-            reader,
-            record["source"],
-            transformation.branches,
-            branch_magic=configuration.branch_magic,
-            file_magic=configuration.file_magic,
-        )
+    record["tree"], record["entries"] = reader.tree, reader.entries
+    if reader.entries == 0:
+        raise InputFileError(f"{record['source']}: has no entries. Leave it out.")
+    magic: dict[str, Any] = {"branch_magic": configuration.branch_magic, "file_magic": configuration.file_magic}
+    branch_names(reader, record["source"], transformation.branches, **magic)
+
+
+def _write_columns(record: dict[str, Any], reader: Reader, transformation: Transformation, target: Path, facts: _Facts) -> None:
+    variables = {column.name: column.variables for column in transformation.packed}
+    metadata = {key: record[key] for key in ("source", "checksum", "entries", "staging_digest")}
+    with StagedWriter(target, variables=variables, metadata=metadata) as writer:
+        for block in blocks_of(reader, transformation, 0, reader.entries, name=record["source"]):
+            facts.count(block, transformation)
+            writer.append(block)
+    record["staged"] = str(target)
 
 
 def _compare_checksum(record: dict[str, Any], staging: Staging) -> None:

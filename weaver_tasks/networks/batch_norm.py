@@ -124,4 +124,4 @@ def apply_rows(layers: nn.Module, x: Tensor) -> Tensor:
             x = norm(module, x, tail=0, copies=0, relu=isinstance(after, nn.ReLU))
         elif isinstance(module, (nn.Conv1d, nn.Conv2d)):
             x = pointwise(module, x)
-    return x.unflatten(0, shape)
+    return x.view(*shape, x.shape[-1])

@@ -46,7 +46,8 @@ def to_ptrapphim(x: Tensor, return_mass: bool = True, eps: float | None = 1e-8) 
     px, py, pz, energy = x.split((1, 1, 1, 1), dim=1)
     pt = to_pt2(x, eps=eps).sqrt()
     rapidity = 0.5 * torch.log(1 + (2 * pz) / (energy - pz).clamp(min=1e-20))
-    parts = [pt, rapidity, torch.atan2(py, px)]
+    # Where there is no momentum the azimuth is 0; ONNX, which has no atan2, would find 0 / 0 there.
+    parts = [pt, rapidity, torch.atan2(py, px + ((px == 0) & (py == 0)))]
     if return_mass:
         parts.append(to_m2(x, eps=eps).sqrt())
     return torch.cat(parts, dim=1)

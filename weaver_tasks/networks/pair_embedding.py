@@ -164,19 +164,23 @@ Step = tuple[Tensor, Tensor] | nn.Module
 
 
 def _folded(layers: nn.Sequential) -> list[Step]:
-    """The layers in evaluation, each normalization folded into the convolution before it (the first one: a scale and a shift)."""
+    """The layers in evaluation, each normalization folded into a convolution: the first into the next one, others into the last."""
     steps: list[Step] = []
+    before: tuple[Tensor, Tensor] | None = None
     for layer in layers:
         if isinstance(layer, nn.Conv1d):
             weight = layer.weight.flatten(1)
-            steps.append((weight, weight.new_zeros(weight.shape[0]) if layer.bias is None else layer.bias))
+            bias = weight.new_zeros(weight.shape[0]) if layer.bias is None else layer.bias
+            if before is not None:
+                weight, bias, before = weight * before[0], bias + weight @ before[1], None
+            steps.append((weight, bias))
         elif isinstance(layer, nn.BatchNorm1d):
             scale, shift = folded(layer)
             if steps:
                 weight, bias = steps.pop()  # type: ignore[misc]
                 steps.append((weight * scale.unsqueeze(1), bias * scale + shift))
             else:
-                steps.append((scale.diag(), shift))
+                before = scale, shift
         else:
             steps.append(layer)
     return steps

@@ -187,7 +187,10 @@ class Attention(nn.Module):
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
         """(B, L', D), (B, L, D), (B, L, D) -> (B, L', D)."""
         q, k, v = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in (q, k, v))  # (B, H, L, D / H)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=self.dropout if self.training else 0.0)
+        if exporting():  # spelled out: the exporters' own decomposition does not hold for all shapes
+            mixed = (q @ k.transpose(2, 3) * q.shape[-1] ** -0.5 + bias).softmax(dim=-1) @ v
+        else:
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=self.dropout if self.training else 0.0)
         return mixed.transpose(1, 2).flatten(2)
 
     def _finish(self, x: Tensor, query: Tensor) -> Tensor:

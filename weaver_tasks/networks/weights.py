@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from weaver_tasks.base.errors import NetworkError, nearest
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("weaver_tasks")
 
 
 @dataclass(frozen=True, kw_only=True)

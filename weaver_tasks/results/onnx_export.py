@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from weaver_tasks.base.errors import ResultError
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("weaver_tasks")
 
 _LARGEST = float(np.finfo(np.float32).max)
 

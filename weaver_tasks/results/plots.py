@@ -57,9 +57,9 @@ def _short(value: float) -> str:
 
 
 def _discriminants(predictions: Predictions, signal: int, background: int) -> tuple[Array, Array]:
-    """score_S / (score_S + score_B) of the events of S and of B."""
-    assert predictions.labels is not None
-    of_signal, of_background = (predictions.scores[predictions.labels == index] for index in (signal, background))
+    """score_S / (score_S + score_B) of the events of S and of B: none where there are no labels."""
+    labels = np.full(len(predictions.scores), -1) if predictions.labels is None else predictions.labels
+    of_signal, of_background = (predictions.scores[labels == index] for index in (signal, background))
     return pair_ratio(of_signal, signal, background), pair_ratio(of_background, signal, background)
 
 

@@ -38,7 +38,8 @@ def figure(*, width: float = 10, height: float = 8) -> Iterator[Figure]:
 
 def legend_beside(axes: Axes, *, title: str | None = None, size: float = 16) -> None:
     """A legend to the right of the axes, where it hides nothing."""
-    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, title=title, title_fontsize=size, fontsize=size)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, title=title, title_fontsize=size, fontsize=size)
 
 
 def save(drawn: Figure, path: Path) -> list[Path]:

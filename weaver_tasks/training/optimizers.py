@@ -23,12 +23,13 @@ class BuiltOptimizer(NamedTuple):
     clip_grad_norm: float  # infinity: gradients are left alone
 
 
-def build_optimizer(model: nn.Module, name: str, options: Mapping[str, Any], *, lr: float) -> BuiltOptimizer:
+def build_optimizer(model: nn.Module, name: str, options: Mapping[str, Any], *, lr: float, compiled_step: bool = False) -> BuiltOptimizer:
     """The optimizer `name` for the trainable parameters of `model`.
 
     name: ranger, adam, adamW, radam, or a class of torch.optim, in any case of letters.
     options: of the optimizer, and clip_grad_norm (largest norm of all gradients), weight_decay (not for 1D parameters, biases,
         class tokens and what `model.no_weight_decay()` names), lr_mult ([regular expression, factor] on names from their start).
+    compiled_step: its step will go through torch.compile.
     Groups that lr_mult multiplies carry "lr_mult".
     Raises ConfigError when there is no such optimizer or it refuses its options.
     """
@@ -43,6 +44,8 @@ def build_optimizer(model: nn.Module, name: str, options: Mapping[str, Any], *, 
     for key in keywords:
         if key not in known:
             raise ConfigError(f"training.optimizer.options: {name} has no option '{key}'; it has {', '.join(known)}.{nearest(key, known)}")
+    if not compiled_step:
+        optimizer_class = _without_compiler(optimizer_class)
     try:
         optimizer = optimizer_class(groups, **keywords)
     except (TypeError, ValueError) as error:
@@ -66,6 +69,15 @@ def apply_rates(optimizer: torch.optim.Optimizer, rates: StepRates, *, lr: float
                 group["betas"] = (rates.momentum, *group["betas"][1:])
             elif "momentum" in group:
                 group["momentum"] = rates.momentum
+
+
+def _without_compiler(optimizer_class: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+    """The class without torch's decorators that import the compiler, 2 s a job, to tell it to keep out."""
+    plain = {
+        name: inspect.unwrap(getattr(optimizer_class, name)) for name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
+    }
+    step = torch.no_grad()(inspect.unwrap(optimizer_class.step))
+    return type(optimizer_class.__name__, (optimizer_class,), {**plain, "step": step})
 
 
 def _find(name: str) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:

@@ -22,7 +22,7 @@ from weaver_tasks.training.distributed import GatherRows, rank
 from weaver_tasks.training.losses import flatten_label as _flatten_label
 from weaver_tasks.training.losses import flatten_predictions as _flatten_preds
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("weaver_tasks")
 
 AllGather = GatherRows
 
