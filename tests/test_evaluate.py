@@ -11,6 +11,8 @@ import uproot
 from PIL import Image
 
 from weaver_tasks.base.errors import ConfigError, ResultError
+from weaver_tasks.results.evaluation import evaluate_classification
+from weaver_tasks.results.predictions import read_predictions
 from weaver_tasks.results.tables import open_table
 
 spec = importlib.util.spec_from_file_location("result_run", Path(__file__).parent / "results" / "result_run.py")
@@ -22,13 +24,33 @@ CLASSES = ("label_QCD", "label_Hbb", "label_Tbqq")
 
 @pytest.fixture
 def run(tmp_path):
+    return predictions(tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory):
+    """A run whose evaluation has been done as the workflow does it."""
+    run = predictions(tmp_path_factory.mktemp("evaluated") / "run")
+    run.settings["evaluation"] = {"signal_efficiencies": {"label_Tbqq": 0.8}, "metrics": ["log_loss", "f1_score", "top_k_accuracy_score"]}
+    run.evaluate("--best-epoch", run.folder / "best_epoch.json", "--metrics", run.folder / "metrics")
+    return run
+
+
+def figures_of(run, **settings):
+    """The figures alone: nothing is drawn."""
+    files = [(file.stem, file) for file in sorted((run.folder / "predictions").iterdir())]
+    found = read_predictions(files, task="classification", weight=settings.get("weight"))
+    return evaluate_classification(found, settings)
+
+
+def predictions(folder):
     """Predictions of three classes on real jets: their scores are made of the soft-drop mass."""
-    run = result_run.ResultRun(tmp_path / "run")
+    run = result_run.ResultRun(folder)
     run.state.unlink()
     for label, (group, name) in enumerate({"ZJetsToNuNu": "label_QCD", "HToBB": "label_Hbb", "TTBar": "label_Tbqq"}.items()):
         jets = uproot.open(result_run.JETS / f"{group}.root")["tree"].arrays(["jet_pt", "jet_sdmass"], library="np")
         distance = np.abs(jets["jet_sdmass"][:, None] - np.array([20, 120, 173])) / 30
-        scores = np.exp(-distance).astype(np.float32)
+        scores = (1 / (1 + distance**2)).astype(np.float32)
         scores /= scores.sum(axis=1, keepdims=True)
         columns = {}
         for index, other in enumerate(CLASSES):
@@ -51,9 +73,8 @@ def everything(run):
     return scores.astype(np.float64), np.concatenate([np.asarray(chunk["_label_"]) for chunk in chunks])
 
 
-def test_figures_equal_scikit_learn(run):
-    run.settings["evaluation"] = {"signal_efficiencies": {"label_Tbqq": 0.8}, "metrics": ["log_loss", "f1_score", "top_k_accuracy_score"]}
-    folder = run.evaluate("--best-epoch", run.folder / "best_epoch.json", "--metrics", run.folder / "metrics")
+def test_figures_equal_scikit_learn(evaluated):
+    run, folder = evaluated, evaluated.folder / "evaluation"
     figures = json.loads((folder / "metrics.json").read_text())
     scores, labels = everything(run)
     normalized = scores / scores.sum(axis=1, keepdims=True)
@@ -84,15 +105,16 @@ def test_figures_equal_scikit_learn(run):
     assert "| label_Tbqq | label_QCD | 0.8 |" in table
 
 
-def test_plots_are_drawn_in_both_formats(run):
-    folder = run.evaluate("--best-epoch", run.folder / "best_epoch.json", "--metrics", run.folder / "metrics")
+def test_plots_are_drawn_in_both_formats(evaluated):
+    folder = evaluated.folder / "evaluation"
     for name in ("roc", "scores", "confusion", "efficiency_pt", "efficiency_mass", "training"):
         assert (folder / f"{name}.pdf").read_bytes().startswith(b"%PDF")
         pixels = np.asarray(Image.open(folder / f"{name}.png").convert("RGB"))
-        assert min(pixels.shape[:2]) > 400
+        assert min(pixels.shape[:2]) >= 400
         assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50, f"{name} is nearly empty"
 
 
+@pytest.mark.slow
 def test_rerun_gives_the_same_files(run):
     first = {path.name: path.read_bytes() for path in run.evaluate().iterdir()}
     second = {path.name: path.read_bytes() for path in run.evaluate().iterdir()}
@@ -100,8 +122,7 @@ def test_rerun_gives_the_same_files(run):
 
 
 def test_weights_count(run):
-    run.settings["evaluation"] = {"weight": "jet_pt"}
-    figures = json.loads((run.evaluate() / "metrics.json").read_text())
+    figures = figures_of(run, weight="jet_pt")
     scores, labels = everything(run)
     groups = ("HToBB", "TTBar", "ZJetsToNuNu")
     weights = np.concatenate(
@@ -117,7 +138,7 @@ def test_events_of_no_class_and_files_without_labels(run):
     columns = {f"score_{name}": np.full(7, 1 / 3, np.float32) for name in CLASSES}
     with open_table(path, {"classes": CLASSES, "labels": ["_label_"]}) as table:
         table.write({**columns, "_label_": np.full(7, -1), "jet_pt": np.ones(7, np.float32), "jet_sdmass": np.ones(7, np.float32)})
-    figures = json.loads((run.evaluate() / "metrics.json").read_text())
+    figures = figures_of(run)
     assert (figures["entries"], figures["entries_without_class"]) == (307, 7)
     scores, labels = everything(run)
     assert figures["accuracy"] == pytest.approx(sklearn.metrics.accuracy_score(labels, scores.argmax(axis=1)))
@@ -133,12 +154,12 @@ def test_events_of_no_class_and_files_without_labels(run):
 
 
 def test_predictions_of_weaver_are_read(run):
-    """Its files have no metadata: classes come from the names of the branches, or from the data configuration."""
+    """Its files have no metadata: classes come from the names of the branches."""
     for file in (run.folder / "predictions").iterdir():
         arrays = uproot.open(file)["Events"].arrays(library="np")
         with uproot.recreate(file) as out:
             out.mktree("Events", {name: column.dtype for name, column in arrays.items()}).extend(arrays)
-    figures = json.loads((run.evaluate("--data-config", run.data_config) / "metrics.json").read_text())
+    figures = figures_of(run)
     assert figures["classes"] == list(CLASSES)
     scores, labels = everything(run)
     assert figures["accuracy"] == pytest.approx(sklearn.metrics.accuracy_score(labels, scores.argmax(axis=1)))
@@ -170,16 +191,12 @@ def test_regression(tmp_path):
         ({"background": "label_Qcd"}, ConfigError, r"evaluation\.background: 'label_Qcd' is not a class.*Did you mean: label_QCD"),
         ({"signal_efficiencies": {"Hbb": 0.5}}, ConfigError, r"evaluation\.signal_efficiencies: 'Hbb'"),
         ({"metrics": ["f1_scor"]}, ConfigError, "'f1_scor' is not a metric.*f1_score"),
-        ({"metrics": ["mean_squared_log_error"]}, None, None),
         ({"metrics": ["ndcg_score"]}, ResultError, "'ndcg_score' cannot be computed"),
         ({"weight": "jet_Pt"}, ResultError, r"evaluation\.weight: 'jet_Pt' is not in .*Did you mean: jet_pt"),
     ],
 )
 def test_mistakes_are_told(run, settings, kind, told):
     run.settings["evaluation"] = settings
-    if kind is None:
-        run.evaluate()
-        return
     with pytest.raises(kind, match=told):
         run.evaluate()
     assert not (run.folder / "evaluation" / "metrics.json").exists()
