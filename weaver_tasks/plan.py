@@ -60,9 +60,9 @@ class Plan:
 
     @property
     def staged(self) -> str:
-        """The folder of the staged files."""
+        """The folder of the staged files. Environment variables in it stay: a job expands them, on the node where it runs."""
         directory = self.config["staging"]["directory"]
-        return f"{os.path.expandvars(directory)}/{self.config['run']}" if directory else f"{self.run}/staged"
+        return f"{directory}/{self.config['run']}" if directory else f"{self.run}/staged"
 
     # Files
 

@@ -21,6 +21,7 @@ from weaver_tasks.base.record import TaskRecord
 from weaver_tasks.data.blocks import StagingOptions
 from weaver_tasks.data.configuration import load_data_configuration
 from weaver_tasks.data.manifest import make_manifest
+from weaver_tasks.data.restage import located
 from weaver_tasks.data.staging import Staging, stage_file
 
 logger = logging.getLogger("weaver_tasks")
@@ -77,7 +78,7 @@ def _stage(arguments: argparse.Namespace, record: TaskRecord) -> None:
             record.read(source, checksum=file["checksum"] or "not known: remote, or not readable")
             record.wrote(output)
             if file["staged"]:
-                record.wrote(file["staged"])
+                record.wrote(located(file["staged"]))
 
 
 def _report(file: dict) -> None:

@@ -46,7 +46,12 @@ def configuration(repository: Path, **training) -> dict:
         "staging": {"files_per_job": 3},
         "network": {"config": str(HERE / "held_network.py")},
         "training": {
-            **{"epochs": 2, "epochs_per_job": 2, "batch_size": 32, "lr": 0.005, "threads": 1, "scheduler": {"name": "none"}},
+            "epochs": 2,
+            "epochs_per_job": 2,
+            "batch_size": 32,
+            "lr": 0.005,
+            "threads": 1,
+            "scheduler": {"name": "none"},
             **training,
         },
     }
@@ -101,10 +106,9 @@ class Run:
 
     def jobs(self) -> list[str]:
         """The ids of this run's jobs that are in the queue."""
-        lines = subprocess.run(
-            ["squeue", "--noheader", "--format", "%A|%Z"], capture_output=True, text=True, check=True
-        ).stdout.splitlines()
-        return [line.partition("|")[0] for line in lines if line.partition("|")[2] == str(self.folder)]
+        listed = subprocess.run(["squeue", "--noheader", "--format", "%A|%Z"], capture_output=True, text=True, check=True).stdout
+        pairs = [line.split("|") for line in listed.splitlines()]
+        return [job for job, folder in pairs if folder == str(self.folder)]
 
     def wait_for(self, condition, what: str) -> None:
         deadline = time.monotonic() + PATIENCE

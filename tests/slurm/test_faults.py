@@ -17,8 +17,8 @@ TRAINED = "results/small/metrics/train_epoch-1.json"
 ON_SLURM = ("--workflow-profile", "slurm", TRAINED)
 
 
-def slurm(*command: str) -> None:
-    subprocess.run(command, check=True, capture_output=True, text=True)
+def slurm(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def until_held(run, *options):
@@ -79,9 +79,7 @@ def out_of_memory(run):
 def node_failed(run):
     snakemake, job = until_held(run)
     (run.folder / "held").unlink()
-    node = subprocess.run(
-        ["squeue", "--noheader", "--jobs", job, "--format", "%N"], capture_output=True, text=True, check=True
-    ).stdout.strip()
+    node = slurm("squeue", "--noheader", "--jobs", job, "--format", "%N")
     slurm("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
     try:
         run.wait_for(lambda: (run.folder / "held").exists(), "the job on another node")

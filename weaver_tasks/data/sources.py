@@ -15,6 +15,7 @@ import numpy as np
 from weaver_tasks.base.errors import InputFileError
 from weaver_tasks.data.blocks import Block, Packed, StagingOptions
 from weaver_tasks.data.readers import STEP_BYTES, Reader, branch_names, open_reader, read_arrays
+from weaver_tasks.data.restage import present
 from weaver_tasks.data.staged import StagedFile
 from weaver_tasks.data.transform import Transformation, plan_transformation
 
@@ -61,15 +62,15 @@ def open_source(
     if record["bad"]:
         raise InputFileError(f"{record['source']}: is a bad file ({record['bad']}). Leave it out.")
     if record["staged"] and record["staged"].endswith(".arrow"):
-        return StagedSource(record)
+        return StagedSource(record, options or StagingOptions())
     return OriginalSource(record, configuration, options or StagingOptions(), custom_functions)
 
 
 class StagedSource:
     """A staged file. Its blocks are views of the file mapped into memory."""
 
-    def __init__(self, record: Mapping[str, Any]) -> None:
-        self.file = StagedFile(record["staged"])
+    def __init__(self, record: Mapping[str, Any], options: StagingOptions) -> None:
+        self.file = StagedFile(present(record, options))
         if self.file.metadata.get("staging_digest") != record["staging_digest"]:
             raise InputFileError(
                 f"{record['staged']}: was staged with another configuration than the list of inputs says. Delete it and run again."
@@ -99,7 +100,7 @@ class OriginalSource:
     def __init__(
         self, record: Mapping[str, Any], configuration: DataConfiguration, options: StagingOptions, custom_functions: Path | None
     ) -> None:
-        self._path: str = record["staged"] or record["source"]
+        self._path: str = str(present(record, options)) if record["staged"] else record["source"]
         self._source: str = record["source"]
         self._split: str = record["split"]
         self._configuration = configuration

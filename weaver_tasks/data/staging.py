@@ -17,6 +17,7 @@ from weaver_tasks.base.hashing import digest, file_checksum
 from weaver_tasks.base.source_digest import source_digest
 from weaver_tasks.data.blocks import LABEL, Block, StagingOptions
 from weaver_tasks.data.readers import Reader, branch_names, open_reader
+from weaver_tasks.data.restage import located
 from weaver_tasks.data.sources import blocks_of
 from weaver_tasks.data.staged import FORMAT, StagedWriter
 from weaver_tasks.data.streams import is_remote, open_stream
@@ -95,7 +96,11 @@ def stage_file(source: str, target: Path | None, staging: Staging, *, group: str
         "mode": staging.mode,
         "options": staging.options.as_dict(),
         "data_config": str(staging.configuration.path),
+        "custom_functions": str(staging.custom_functions) if staging.custom_functions else None,
     }
+    named = target
+    if target is not None:
+        target = located(target)
     try:
         _stage(record, target, staging)
     except InputFileError as error:
@@ -104,6 +109,8 @@ def stage_file(source: str, target: Path | None, staging: Staging, *, group: str
         # The workflow expects the file that it declared; nothing reads it.
         with atomic_path(target):
             pass
+    if record["staged"]:
+        record["staged"] = str(named)
     return record
 
 
