@@ -342,6 +342,7 @@ def test_what_has_no_key_is_told():
         " --warmup-steps --exclude-model-weights --compiler-option --predict-gpus --export-onnx --tensorboard"
     )
     assert set(expected.split()) <= set(told)
+    assert "--inputs results/n/inputs.json" in told["--io-test"]
 
 
 @pytest.mark.parametrize(

@@ -17,13 +17,15 @@ def convert(command: Command, *, run: str | None = None) -> Conversion:
     Raises ConfigError when an option has no counterpart, or a number cannot be converted exactly.
     """
     made = Conversion()
-    made.set("run", run or run_name(command.options))
+    name = run or run_name(command.options)
+    made.set("run", name)
     sections.data(command, made)
     sections.loading(command, made)
     sections.network(command, made)
     sections.training(command, made)
     sections.results(command, made)
     sections.tools(command, made)
+    made.notes = [(option, text.replace("<run>", name)) for option, text in made.notes]
     return made
 
 

@@ -81,7 +81,7 @@ def network(command: Command, made: Conversion) -> None:
             f"the weaver command: --load-model-weights {weights}: {{fold}} cannot be filled in here. "
             "Give one file, or import the command once per fold, without --cross-validation and with that fold's file and selections."
         )
-    if weights and weights != "None" and not command.predicts_only:
+    if weights and not command.predicts_only:
         made.set("network.load_weights", weights)
         made.set("network.exclude_weights", _list(o.exclude_model_weights))
     elif o.exclude_model_weights:
@@ -190,10 +190,13 @@ def _tool_notes(o: SimpleNamespace) -> Iterator[tuple[str, str]]:
     if o.lr_finder:
         yield "--lr-finder", "there is no such rule: compare rates by short runs, with --config training='{lr: 1e-3, epochs: 1}'"
     if o.print:
-        yield "--print", "ask Snakemake for results/<run>/metrics/init_model.json; `python -m weaver_tasks.check` looks at the data"
+        yield "--print", "ask Snakemake for results/<run>/metrics/init_model.json; python -m weaver_tasks.check looks at the data"
     if o.profile:
-        yield "--profile", "run the command of train_epoch, which `snakemake --printshellcmds` shows, under a profiler"
+        yield "--profile", "run the command of train_epoch, which snakemake --printshellcmds shows, under a profiler"
     if o.io_test:
-        yield "--io-test", "run `python -m weaver_tasks.io_test`"
+        yield (
+            "--io-test",
+            "run python -m weaver_tasks.io_test --data-config results/<run>/data_config.auto.yaml --inputs results/<run>/inputs.json",
+        )
     if o.export_onnx:
         yield "--export-onnx", "every training ends with results/<run>/export/model.onnx"
