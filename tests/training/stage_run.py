@@ -81,24 +81,27 @@ class StageRun:
             },
         }
 
+    def checkpoint(self, name: str) -> Path:
+        return self.checkpoints / f"{name}.pt"
+
     def common(self) -> list[str]:
         paths = {"--data-config": self.data_config, "--inputs": self.inputs, "--network": self.network}
         return [str(part) for pair in paths.items() for part in pair]
 
     def arguments(self, stage: str, *, epochs: list[int] | None = None, epoch: int = 0) -> list[str]:
         checkpoints, metrics = self.checkpoints, self.metrics
-        own = {
-            "init_model": ["--state", checkpoints / "init_state.pt", "--optimizer", checkpoints / "init_optimizer.pt"]
-            + ["--metrics", metrics / "init_model.json"],
+        output = metrics / f"val_epoch-{epoch}.json"
+        own: dict[str, list] = {
+            "init_model": ["--state", self.checkpoint("init_state"), "--optimizer", self.checkpoint("init_optimizer")],
             "train_epoch": ["--epochs", *(epochs or []), "--checkpoints", checkpoints, "--metrics", metrics],
-            "validate_epoch": ["--state", checkpoints / f"net_epoch-{epoch}_state.pt", "--epoch", epoch]
-            + ["--output", metrics / f"val_epoch-{epoch}.json"],
-            "select_best_epoch": ["--checkpoints", checkpoints, "--best", self.folder / "best_epoch.json", "--validation"]
-            + sorted(metrics.glob("val_epoch-*.json")),
-        }[stage]
+            "validate_epoch": ["--state", self.checkpoint(f"net_epoch-{epoch}_state"), "--epoch", epoch, "--output", output],
+            "select_best_epoch": ["--checkpoints", checkpoints, "--best", self.folder / "best_epoch.json"],
+        }
+        own["init_model"] += ["--metrics", metrics / "init_model.json"]
+        own["select_best_epoch"] += ["--validation", *sorted(metrics.glob("val_epoch-*.json"))]
         common = [] if stage == "select_best_epoch" else self.common()
         record = ["--record", self.folder / "records" / f"{stage}.json", "--log", self.folder / "logs" / f"{stage}.log"]
-        return [*common, *map(str, own), *map(str, record), "--settings", json.dumps(self.settings)]
+        return [*common, *map(str, own[stage]), *map(str, record), "--settings", json.dumps(self.settings)]
 
     def call(self, stage: str, **which) -> None:
         """Run a stage in this process."""
@@ -136,9 +139,8 @@ def staged_jets(folder: Path, data: str) -> Path:
     for process in PROCESSES:
         records.append(str(folder / f"{process}.json"))
         source = REPOSITORY / "tests" / "data" / "jets" / "train" / f"{process}.root"
-        stage_inputs.main(
-            ["--data-config", str(configuration), "--split", "train", "--group", process, "--sources", str(source)]
-            + ["--records", records[-1], "--staged", str(folder / f"{process}.arrow")]
-        )
+        paths = {"--sources": source, "--records": records[-1], "--staged": folder / f"{process}.arrow"}
+        options = {"--data-config": configuration, "--split": "train", "--group": process, **paths}
+        stage_inputs.main([str(part) for pair in options.items() for part in pair])
     stage_inputs.main(["--gather", *records, "--output", str(inputs)])
     return inputs
