@@ -8,7 +8,7 @@ from pathlib import Path
 
 from weaver_tasks.base.command_line import run_command, stage_parser, task
 from weaver_tasks.base.errors import CheckpointError, ResultError
-from weaver_tasks.base.files import link_or_copy, read_json, write_json
+from weaver_tasks.base.files import copy_file, read_json, write_json
 from weaver_tasks.base.record import TaskRecord
 from weaver_tasks.training.journal import Journal
 from weaver_tasks.training.selection import best_epoch
@@ -41,8 +41,7 @@ def select(arguments: argparse.Namespace, record: TaskRecord) -> None:
                 "best_and_last removed it, choose the metric that was used before, or set it to all and train again."
             )
         target = arguments.checkpoints / f"net_best_epoch_{name}.pt"
-        # A name that still points at another epoch's bytes is replaced, never written through.
-        link_or_copy(source, target)
+        copy_file(source, target)
         record.wrote(target)
     write_json(arguments.best, best)
     record.wrote(arguments.best)

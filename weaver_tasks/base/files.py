@@ -58,6 +58,15 @@ def _publish(temporary: Path, target: Path) -> None:
     os.replace(temporary, target)
 
 
+def copy_file(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Copy a file, atomically, with a time of its own.
+
+    For two names that Snakemake knows: links of one file have one time between them, and a job of the one would make the other new.
+    """
+    with atomic_path(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
 def link_or_copy(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
     """Publish `source` under a second name: a hard link, or a copy where the file system has no links. Atomic."""
     source, target = Path(source), Path(target)

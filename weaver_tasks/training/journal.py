@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from weaver_tasks.base.errors import CheckpointError
-from weaver_tasks.base.files import link_or_copy, read_json, write_json
+from weaver_tasks.base.files import copy_file, link_or_copy, read_json, write_json
 from weaver_tasks.base.hashing import digest
 from weaver_tasks.training.schedules import Rates
 
@@ -107,8 +107,8 @@ class Journal:
 
     def publish_stopped(self, epoch: int, epoch_digest: str) -> list[Path]:
         """Publish an epoch that early stopping skips: the checkpoint before it under its own names, and a `stopped` record."""
-        link_or_copy(self.state(epoch - 1), self.state(epoch))
-        link_or_copy(self.companion(epoch - 1), self.companion(epoch))
+        copy_file(self.state(epoch - 1), self.state(epoch))
+        copy_file(self.companion(epoch - 1), self.companion(epoch))
         write_json(self.metrics_file(epoch), {"epoch": epoch, "stopped": True, "digest": epoch_digest})
         return [self.state(epoch), self.companion(epoch), self.metrics_file(epoch)]
 
