@@ -7,7 +7,7 @@ import time
 import pytest
 
 from weaver_tasks.base.errors import WeaverTasksError
-from weaver_tasks.base.files import atomic_path, exclusive, link_or_copy, read_json, write_json
+from weaver_tasks.base.files import atomic_path, copy_file, exclusive, link_or_copy, read_json, write_json
 
 
 def test_a_failing_writer_leaves_the_old_file_and_no_other(tmp_path):
@@ -84,3 +84,13 @@ def test_two_tasks_never_hold_the_lock_together(tmp_path):
         pass
     with exclusive(tmp_path / "lock", patience=0.1):
         pass
+
+
+def test_a_copy_has_a_time_of_its_own(tmp_path):
+    (tmp_path / "a").write_text("state")
+    os.utime(tmp_path / "a", (1, 1))
+    copy_file(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b").read_text() == "state"
+    assert (tmp_path / "b").stat().st_mtime > 1
+    os.utime(tmp_path / "b")
+    assert (tmp_path / "a").stat().st_mtime == 1
