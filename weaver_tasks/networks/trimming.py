@@ -57,7 +57,8 @@ class SequenceTrimmer(nn.Module):
     @torch.compiler.disable
     def _trim(self, x: Tensor, v: Any, mask: Tensor, uu: Tensor | None) -> tuple[Tensor, Any, Tensor, Tensor | None]:
         if not self.training:
-            return _cut(x, v, mask, uu, max(int(mask.sum(dim=-1).max()), self.min_length))
+            used = mask.flatten(0, 1).any(dim=0).nonzero()  # by the last particle, not by their number: masks may have gaps
+            return _cut(x, v, mask, uu, max(int(used[-1]) + 1 if len(used) else 0, self.min_length))
         if self._counter < self.warmup_steps:
             self._counter += 1
             return x, v, mask, uu
