@@ -22,10 +22,15 @@ def named_metric(name: str) -> Callable[..., Any]:
     import sklearn.metrics
 
     function = getattr(sklearn.metrics, name, None)
-    if not callable(function) or "y_true" not in _parameters(function):
-        known = [known for known in dir(sklearn.metrics) if "y_true" in _parameters(getattr(sklearn.metrics, known))]
+    if not _measures(function):
+        known = [known for known in dir(sklearn.metrics) if _measures(getattr(sklearn.metrics, known))]
         raise ConfigError(f"evaluation.metrics: '{name}' is not a metric of scikit-learn on predictions.{nearest(name, known)}")
     return function
+
+
+def _measures(function: Any) -> bool:
+    """Whether a function compares the truth with predictions (`y1`, `y2` where it treats both alike)."""
+    return _parameters(function)[:1] in (["y_true"], ["y1"])
 
 
 def _parameters(function: Any) -> list[str]:
@@ -42,7 +47,7 @@ def classification_metric(name: str, scores: Array, labels: Array, weights: Arra
     function = named_metric(name)
     parameters = _parameters(function)
     several = scores.shape[1] > 2
-    decides = parameters[1] == "y_pred" and name not in _OF_PROBABILITIES
+    decides = parameters[1] in ("y_pred", "y2") and name not in _OF_PROBABILITIES
     given = scores.argmax(axis=1) if decides else scores if several else scores[:, 1]
     options: dict[str, Any] = {}
     if "labels" in parameters:

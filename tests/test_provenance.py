@@ -1,0 +1,123 @@
+"""The lineage of a run, read back by the RO-Crate library."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+from rocrate.rocrate import ROCrate
+
+from weaver_tasks import provenance, summary
+from weaver_tasks.base.errors import ResultError
+from weaver_tasks.base.hashing import file_checksum
+
+spec = importlib.util.spec_from_file_location("result_run", Path(__file__).parent / "results" / "result_run.py")
+result_run = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(result_run)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    run = result_run.ResultRun(tmp_path_factory.mktemp("provenance") / "demo")
+    run.predict("TTBar")
+    run.export()
+    gather(run)
+    return run
+
+
+def gather(run):
+    output = run.folder / "provenance" / "ro-crate-metadata.json"
+    provenance.main(["--run-dir", str(run.folder), "--output", str(output), "--settings", json.dumps({"run": "demo", "seed": 1})])
+    return output
+
+
+def test_crate_tells_what_made_each_file(run):
+    crate = ROCrate(run.folder)
+    assert crate.name == "weaver-tasks run demo"
+    model = crate.get("export/model.onnx")
+    assert model["sha256"] == file_checksum(run.folder / "export" / "model.onnx")
+    makers = [entity for entity in crate.get_entities() if entity.type == "CreateAction" and model in (entity.get("result") or [])]
+    task = next(entity for entity in makers if entity.id.startswith("#task"))
+    assert task["instrument"]["name"] == "weaver_tasks.export_onnx"
+    assert crate.get("net_best_epoch_state.pt") in task["object"]
+    assert task["startTime"] < task["endTime"]
+    assert "export_onnx" in task["name"]
+    facts = {fact["name"]: fact["value"] for fact in task["additionalProperty"]}
+    assert facts["python"].startswith("3.")
+    assert any(program["name"] == "torch" for program in task["environment"])
+
+
+def test_crate_declares_its_profiles_and_its_workflow(run):
+    crate = ROCrate(run.folder)
+    assert [profile.id for profile in crate.root_dataset["conformsTo"]][-1] == "https://w3id.org/ro/wfrun/provenance/0.5"
+    assert "ComputationalWorkflow" in crate.mainEntity.type
+    assert {step["name"] for step in crate.mainEntity["step"]} == {"predict", "export_onnx"}
+    whole = crate.get("#run")
+    assert crate.get("predictions/TTBar.root") in whole["result"]
+    assert crate.get("net_best_epoch_state.pt") in whole["object"]
+    assert crate.get("predictions/TTBar.root") not in whole["object"]
+    assert crate.get("provenance/config.json")["description"] == "The resolved configuration of the run."
+
+
+def test_every_reference_has_its_entity(run):
+    document = json.loads((run.folder / "provenance" / "ro-crate-metadata.json").read_text())
+    known = {entity["@id"] for entity in document["@graph"]}
+    assert len(known) == len(document["@graph"])
+
+    def references(value):
+        if isinstance(value, dict):
+            if set(value) == {"@id"}:
+                yield value["@id"]
+            for part in value.values():
+                yield from references(part)
+        elif isinstance(value, list):
+            for part in value:
+                yield from references(part)
+
+    dangling = {name for entity in document["@graph"] for name in references(entity)} - known
+    assert dangling <= {"https://w3id.org/ro/crate/1.1", "http://schema.org/CompletedActionStatus"}
+    files = [entity for entity in document["@graph"] if entity["@type"] == "File"]
+    assert all(entity["@id"].startswith("file:") or (run.folder / entity["@id"]).exists() for entity in files)
+
+
+def test_same_records_give_the_same_crate(run):
+    before = (run.folder / "ro-crate-metadata.json").read_bytes()
+    assert gather(run).read_bytes() == before
+
+
+def test_mixture_of_versions_is_told(tmp_path, run, caplog):
+    folder = tmp_path / "run" / "provenance" / "tasks"
+    folder.mkdir(parents=True)
+    records = sorted((run.folder / "provenance" / "tasks").iterdir())
+    for number, path in enumerate(records):
+        record = json.loads(path.read_text())
+        record["code"]["modules"] = f"digest{number}"
+        (folder / path.name).write_text(json.dumps(record))
+    log = tmp_path / "log"
+    output = tmp_path / "run" / "provenance" / "ro-crate-metadata.json"
+    provenance.main(["--run-dir", str(tmp_path / "run"), "--output", str(output), "--log", str(log)])
+    assert f"made by {len(records)} versions of the code" in log.read_text()
+
+
+def test_missing_and_damaged_records_are_told(tmp_path):
+    with pytest.raises(ResultError, match="no task records"):
+        provenance.read_records(tmp_path)
+    (tmp_path / "a.json").write_text('{"stage": "predict"}')
+    with pytest.raises(ResultError, match=r"a\.json: not a task record \('inputs' is missing\)"):
+        provenance.read_records(tmp_path)
+
+
+def test_summary_wants_a_finished_run(run, capsys):
+    with pytest.raises(ResultError, match=r"evaluation/metrics\.json is missing"):
+        summary.main([str(run.folder)])
+    with pytest.raises(ResultError, match=r"no such run\. There are demo\."):
+        summary.main([str(run.folder.parent / "other")])
+    figures = {"task": "classification", "accuracy": 0.5678, "accuracy_error": 0.01, "auc": 0.91, "entries": 1000}
+    (run.folder / "evaluation").mkdir()
+    (run.folder / "evaluation" / "metrics.json").write_text(
+        json.dumps({**figures, "best_epoch": {"epoch": 7, "metric": "accuracy", "value": 0.6}})
+    )
+    summary.main([str(run.folder)])
+    shown = capsys.readouterr().out
+    for expected in ("0.5678 ± 0.0100", "0.9100", "7 (validation accuracy 0.6000)", "export/model.onnx", "ONNX against PyTorch"):
+        assert expected in shown.replace("\n", "")

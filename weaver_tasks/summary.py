@@ -1,0 +1,94 @@
+"""Say where the results of a run are, and how good it is.
+
+python -m weaver_tasks.summary results/<run>
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from weaver_tasks.base.command_line import run_command
+from weaver_tasks.base.errors import ResultError
+from weaver_tasks.base.files import read_json
+
+_RESULTS = {
+    "model": "export/model.onnx",
+    "model of raw inputs": "export/model_raw.onnx",
+    "preprocessing": "export/preprocess.json",
+    "weights": "checkpoints/net_best_epoch_state.pt",
+    "predictions": "predictions",
+    "figures of merit": "evaluation/metrics.md",
+    "plots": "evaluation",
+    "lineage": "provenance/ro-crate-metadata.json",
+}
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m weaver_tasks.summary", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("run", type=Path, help="the folder of the run, results/<run>")
+    arguments = parser.parse_args(argv)
+    members = trained_members(arguments.run)
+    console = Console()
+    for member in members:
+        console.print(summary_table(member))
+    report = f"snakemake --report {arguments.run / 'report.html'}"
+    console.print(f"Report: {report} (with the --configfile of the run)", highlight=False, soft_wrap=True)
+
+
+def trained_members(run: Path) -> list[Path]:
+    """The folders of what was trained: the run's own, or one per fold or seed. Raises ResultError when the run is not finished."""
+    if not run.is_dir():
+        there = sorted(path.name for path in run.parent.iterdir() if path.is_dir()) if run.parent.is_dir() else []
+        hint = f" There are {', '.join(there)}." if there else ""
+        raise ResultError(f"{run}: no such run.{hint} Give the folder of a run, results/<run>.")
+    members = sorted(path for pattern in ("fold-*", "seed-*") for path in run.glob(pattern) if path.is_dir()) or [run]
+    for member in members:
+        for needed in ("evaluation/metrics.json", "export/parity.json"):
+            if not (member / needed).is_file():
+                raise ResultError(f"{member}: not finished, {needed} is missing. Run snakemake with the configuration of this run.")
+    return members
+
+
+def summary_table(member: Path) -> Table:
+    """Where everything of a training lies, below its test figures."""
+    table = Table(title=str(member), title_justify="left", show_header=False, box=None, pad_edge=False)
+    for name, value in figures(read_json(member / "evaluation" / "metrics.json"), read_json(member / "export" / "parity.json")):
+        table.add_row(name, value, style="bold")
+    for name, place in _RESULTS.items():
+        # A fold or a seed shares some results with the whole run.
+        found = next((folder / place for folder in (member, member.parent) if (folder / place).exists()), None)
+        if found is not None:
+            table.add_row(name, str(found))
+    return table
+
+
+def figures(metrics: Mapping[str, Any], parity: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Names and values of what one wants to know first."""
+    if metrics["task"] == "classification":
+        yield "test accuracy", _number(metrics["accuracy"], metrics["accuracy_error"])
+        yield "test AUC", _number(metrics["auc"])
+    for name, target in metrics.get("targets", {}).items():
+        yield f"test resolution of {name}", f"{target['resolution']:.4g} (bias {target['bias']:.4g})"
+    yield "test jets", f"{metrics['entries']:,}"
+    if metrics.get("best_epoch"):
+        best = metrics["best_epoch"]
+        yield "best epoch", f"{best['epoch']} (validation {best['metric']} {best['value']:.4f})"
+    yield "ONNX against PyTorch", f"{parity['max_abs_difference']:.1e} at most"
+
+
+def _number(value: float | None, error: float | None = None) -> str:
+    if value is None:
+        return "not defined"
+    return f"{value:.4f}" if error is None else f"{value:.4f} ± {error:.4f}"
+
+
+if __name__ == "__main__":
+    run_command(main)
