@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import itertools
+import json
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -431,3 +434,49 @@ def test_batches_that_are_held_keep_their_values(weighted: Sample) -> None:
     expected = [batch.inputs["features"].copy() for batch in loader]
     for batch, values in zip(list(loader), expected, strict=True):
         np.testing.assert_array_equal(batch.inputs["features"], values)
+
+
+_LOOP = """
+import json, re, sys
+from pathlib import Path
+from weaver_tasks.data.configuration import load_data_configuration
+from weaver_tasks.data.loader import EpochLoader
+
+manifest, given = json.loads(Path(sys.argv[1]).read_text()), json.loads(sys.argv[3])
+manifest["files"] = manifest["files"] * int(sys.argv[4])
+highest = events = 0
+for batch in EpochLoader(manifest, load_data_configuration(sys.argv[2]), given, split="train", seed=1, epoch=0, threads=2):
+    events += len(batch)
+    highest = max(highest, int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text()).group(1)))
+print(events, highest)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["columnar", "none"])
+def test_anonymous_memory_does_not_grow_with_the_data(weighted: Sample, mode: str, tmp_path: Path) -> None:
+    """64 times the files instead of 4 times: at most a tenth more memory that is not the system's own cache."""
+    (tmp_path / "inputs.json").write_text(json.dumps(weighted.manifest(mode)))
+    given = settings(loading={"fetch_by_files": True, "fetch_step": 6, "max_window_events": 1500})
+
+    def loop(times: int) -> tuple[int, int]:
+        arguments = [str(tmp_path / "inputs.json"), str(weighted.configuration.path), json.dumps(given), str(times)]
+        done = subprocess.run([sys.executable, "-c", _LOOP, *arguments], capture_output=True, text=True, check=True)
+        return tuple(map(int, done.stdout.split()))
+
+    few_events, few = loop(4)
+    many_events, many = loop(64)
+    assert many_events > 14 * few_events
+    assert many < 1.1 * few
+
+
+def test_random_expressions_are_drawn_anew_in_each_epoch_and_counted_right(make_sample: MakeSample) -> None:
+    sample = make_sample(selection="_hash_free_draw > 0.3", new_variables={
+        **DOCUMENT["new_variables"], "_hash_free_draw": "np.random.rand(len(jet_pt))",
+    })  # fmt: skip
+    given = settings(batch_size=4, loading={"fetch_step": 0.5})
+    first = load(sample, given, mode="none")
+    assert events(first) == events(load(sample, given, mode="none", threads=2))
+    assert set(events(first)) != set(events(load(sample, given, mode="none", epoch=1)))
+    loader = EpochLoader(sample.manifest("none"), sample.configuration, given, split="train", seed=1, epoch=0, threads=0)
+    assert loader.steps == len(first)

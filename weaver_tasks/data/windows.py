@@ -95,12 +95,13 @@ class WindowReader:
             *((extra_selection_column(split),) if split != "test" else ()),
         )
         self._bucketing = configuration.bucketing if options.shuffle and split != "test" else None
+        lengths = (self._bucketing.variable,) if self._bucketing else ()
+        self._columns = (*self._packed, *self._served, *self._drawn_from, *lengths)
 
     def load(self, planned: tuple[int, Window]) -> LoadedWindow:
         """Read a window of a pass, draw the events that are accepted, and bring their values into memory."""
         pass_number, window = planned
-        lengths = (self._bucketing.variable,) if self._bucketing else ()
-        parts = self._parts(pass_number, window, (*self._packed, *self._served, *self._drawn_from, *lengths))
+        parts = self._parts(pass_number, window, self._columns)
         pieces = [part.piece for part in parts]
         counts = [part.last - part.first for part in parts]
         table = Table(parts)
@@ -130,7 +131,9 @@ class WindowReader:
     def count(self, planned: tuple[int, Window]) -> int:
         """How many events of a window are accepted: as many as `load` serves, from the few columns that decide it."""
         pass_number, window = planned
-        table = Table(self._parts(pass_number, window, self._drawn_from))
+        # Random numbers of expressions depend on what is read together with them.
+        random = any(self._files.records[file].get("on_the_fly") for file in window.files)
+        table = Table(self._parts(pass_number, window, self._columns if random else self._drawn_from))
         return len(self._draw(table, self._kept(table), pass_number, window)[1])
 
     def _generator(self, purpose: Purpose, pass_number: int, window: Window) -> np.random.Generator:
