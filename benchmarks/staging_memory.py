@@ -3,7 +3,7 @@
     python benchmarks/staging_memory.py [--json FILE] [--small 4] [--large 64]
 
 Only anonymous memory counts (RssAnon in /proc): pages of mapped files can be dropped by the system at any time. The
-events are the jets of tests/data, repeated in one ROOT file per class. With memory that does not depend on the data, both
+events are the jets of tests/data, repeated in one ROOT file. With memory that does not depend on the data, both
 columns are equal; time grows with the events.
 """
 
@@ -47,20 +47,14 @@ def main() -> None:
 
 def measure(folder: Path, factor: int) -> dict:
     """The figures of each stage over `factor` times the events."""
-    sources = [repeat(path, folder / path.name, factor) for path in sorted(JETS.glob("*.root"))]
-    events = sum(count for _, count in sources)
-    records = []
-    stage_inputs = {"peak_anonymous_mb": 0.0, "seconds": 0.0}
-    for source, _ in sources:
-        records.append(folder / f"{source.stem}.json")
-        found = run(
-            "stage_inputs", "--data-config", DATA_CONFIG, "--split", "train", "--group", source.stem,
-            "--sources", source, "--records", records[-1], "--staged", folder / f"{source.stem}.arrow",
-        )  # fmt: skip
-        stage_inputs["peak_anonymous_mb"] = max(stage_inputs["peak_anonymous_mb"], found["peak_anonymous_mb"])
-        stage_inputs["seconds"] += found["seconds"]
+    source, record = folder / "jets.root", folder / "jets.json"
+    events = repeat(source, factor)
+    stage_inputs = run(
+        "stage_inputs", "--data-config", DATA_CONFIG, "--split", "train", "--group", "jets",
+        "--sources", source, "--records", record, "--staged", folder / "jets.arrow",
+    )  # fmt: skip
     inputs = folder / "inputs.json"
-    run("stage_inputs", "--gather", *records, "--output", inputs)
+    run("stage_inputs", "--gather", record, "--output", inputs)
     common = ("--data-config", DATA_CONFIG, "--inputs", inputs)
     standardization = folder / "standardization.json"
     standardize = run("standardize", *common, "--output", standardization)
@@ -70,16 +64,19 @@ def measure(folder: Path, factor: int) -> dict:
     return {"events": events, "stage_inputs": stage_inputs, "standardize": standardize, "reweight": reweight}
 
 
-def repeat(path: Path, target: Path, factor: int) -> tuple[Path, int]:
-    """Write the events of a file `factor` times, in baskets of as many entries as the file has."""
-    with uproot.open(path) as file:
-        arrays = file["tree"].arrays()
-    columns = {name: arrays[name] for name in arrays.fields if not name.startswith("n")}
+def repeat(target: Path, factor: int) -> int:
+    """Write the jets of all classes `factor` times, in baskets of 2,500 entries. Returns the number of events."""
+    parts = []
+    for path in sorted(JETS.glob("*.root")):
+        with uproot.open(path) as file:
+            parts.append(file["tree"].arrays())
+    arrays = ak.concatenate(parts)
+    columns = {name: ak.to_packed(arrays[name]) for name in arrays.fields if not name.startswith("npart")}
     with uproot.recreate(target, compression=uproot.LZ4(1)) as file:
         tree = file.mktree("tree", {name: ak.type(array).content for name, array in columns.items()})
         for _ in range(factor):
             tree.extend(columns)
-    return target, factor * len(arrays)
+    return factor * len(arrays)
 
 
 def run(stage: str, *options: object) -> dict[str, float]:
