@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -56,3 +57,29 @@ def test_nothing_is_watched_outside_a_job(tmp_path, monkeypatch):
     monkeypatch.delenv(succession.VARIABLE, raising=False)
     (tmp_path / ".workflow").write_text("another")
     succession.end_when_replaced(tmp_path / ".workflow")
+
+
+def test_locks_of_a_dead_workflow_are_removed_and_others_stay(tmp_path, monkeypatch):
+    monkeypatch.setenv(succession.VARIABLE, "outer")
+    monkeypatch.chdir(tmp_path)
+    file, locks = Path("results/a/.workflow"), Path("locks")
+    locks.mkdir()
+    (locks / "0.output.lock").write_text("results/a/x\nresults/a/y\n")
+    (locks / "1.output.lock").write_text("results/b/x\n")
+    succession.take_over(file)
+    succession.clear_locks(file, locks)
+    assert sorted(path.name for path in locks.iterdir()) == ["0.output.lock", "1.output.lock"]
+
+    with subprocess.Popen(["true"]) as dead:
+        name, _, process = file.read_text().partition(" ")
+    file.write_text(f"{name} {process.split()[0]} {dead.pid} 1")
+    succession.clear_locks(file, locks)
+    assert [path.name for path in locks.iterdir()] == ["1.output.lock"]
+
+
+def test_locks_of_a_workflow_on_another_machine_stay(tmp_path):
+    file = tmp_path / ".workflow"
+    file.write_text("name elsewhere 1 1")
+    (tmp_path / "0.output.lock").write_text(f"{tmp_path}/x\n")
+    succession.clear_locks(file, tmp_path)
+    assert (tmp_path / "0.output.lock").exists()

@@ -110,10 +110,12 @@ class Run:
         pairs = [line.split("|") for line in listed.splitlines()]
         return [job for job, folder in pairs if folder == str(self.folder)]
 
-    def wait_for(self, condition, what: str) -> None:
+    def wait_for(self, condition, what: str, of: subprocess.Popen | None = None) -> None:
+        """Wait for a condition. of: the process that is to bring it about."""
         deadline = time.monotonic() + PATIENCE
         while not condition():
             assert time.monotonic() < deadline, f"waited in vain for {what}\n{self.output()}"
+            assert of is None or of.poll() is None, f"ended before {what}\n{self.output()}"
             time.sleep(0.2)
 
     def weights(self, epoch: int = 1) -> dict[str, torch.Tensor]:

@@ -25,7 +25,7 @@ def until_held(run, *options):
     """Start the run; return Snakemake and the job, which waits in its second epoch."""
     (run.folder / "hold").touch()
     snakemake = run.start(*ON_SLURM, *options)
-    run.wait_for(lambda: (run.folder / "held").exists() or snakemake.poll() is not None, "the second epoch")
+    run.wait_for((run.folder / "held").exists, "the second epoch", of=snakemake)
     (job,) = run.jobs()
     return snakemake, job
 
@@ -61,7 +61,9 @@ def requeued(run):
     snakemake, job = until_held(run)
     (run.folder / "held").unlink()
     slurm("scontrol", "requeue", job)
-    run.wait_for(lambda: (run.folder / "held").exists(), "the requeued job")
+    # Slurm holds a requeued job back for two minutes.
+    slurm("scontrol", "update", f"JobId={job}", "StartTime=now")
+    run.wait_for((run.folder / "held").exists, "the requeued job", of=snakemake)
     assert run.jobs() == [job]
     let_go(run)
     finish(run, snakemake)
@@ -82,7 +84,7 @@ def node_failed(run):
     node = slurm("squeue", "--noheader", "--jobs", job, "--format", "%N")
     slurm("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
     try:
-        run.wait_for(lambda: (run.folder / "held").exists(), "the job on another node")
+        run.wait_for((run.folder / "held").exists, "the job on another node", of=snakemake)
     finally:
         slurm("scontrol", "update", f"NodeName={node}", "State=RESUME")
     let_go(run)
@@ -108,7 +110,8 @@ def snakemake_killed(run):
     # Still held: only that its workflow was replaced can end this job.
     (run.folder / "held").unlink()
     snakemake = run.start(*ON_SLURM)
-    run.wait_for(lambda: job not in run.jobs() and (run.folder / "held").exists(), f"the end of job {job}")
+    run.wait_for(lambda: job not in run.jobs(), f"the end of job {job}", of=snakemake)
+    run.wait_for((run.folder / "held").exists, "the second epoch", of=snakemake)
     let_go(run)
     finish(run, snakemake)
 

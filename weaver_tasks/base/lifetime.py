@@ -36,6 +36,12 @@ def _start_time(pid: int) -> str:
         return ""
 
 
+def is_gone(name: str) -> bool:
+    """Whether the process of that name ran on this host and has ended. False when that cannot be told from here."""
+    host, _, rest = name.partition(" ")
+    return host == socket.gethostname() and _name(int(rest.split()[0])) != name
+
+
 def end_with_workflow() -> None:
     """Start watching the process named in the environment, if it is on this host; kill this task when it is gone."""
     named = os.environ.get(VARIABLE, "").split()

@@ -15,6 +15,7 @@ import time
 import uuid
 from pathlib import Path
 
+from weaver_tasks.base import lifetime
 from weaver_tasks.base.files import atomic_path
 
 VARIABLE = "WEAVER_TASKS_WORKFLOW"
@@ -23,9 +24,21 @@ _PERIOD = 5.0  # seconds between two looks
 
 def take_over(file: Path) -> None:
     """Called by a workflow as it starts: make it the one that `file` names. Jobs inherit the name in their environment."""
-    os.environ[VARIABLE] = name = uuid.uuid4().hex
+    os.environ[VARIABLE] = name = f"{uuid.uuid4().hex} {lifetime.name_this_process()}"
     with atomic_path(file) as temporary:
         temporary.write_text(name)
+
+
+def clear_locks(file: Path, locks: Path) -> None:
+    """Remove the locks that the workflow named by `file` has left in Snakemake's folder `locks`, if its process is known to be gone.
+
+    So a killed workflow is continued by the same command. Locks of other runs, and of a workflow on another machine, stay.
+    """
+    if not file.exists() or not lifetime.is_gone(file.read_text().partition(" ")[2]):
+        return
+    for lock in locks.glob("*.lock"):
+        if any(line.startswith(f"{file.parent}/") for line in lock.read_text().splitlines()):
+            lock.unlink(missing_ok=True)
 
 
 def end_when_replaced(file: Path) -> None:

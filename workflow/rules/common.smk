@@ -52,6 +52,8 @@ os.environ[lifetime.VARIABLE] = lifetime.name_this_process()
 # Nor may a job on a cluster go on beside a workflow that was started after its own.
 WORKFLOW_NAME = Path(RUN) / ".workflow"
 succession.end_when_replaced(WORKFLOW_NAME)
+if workflow.is_main_process:
+    succession.clear_locks(WORKFLOW_NAME, locks=Path(".snakemake/locks"))
 # Found from here by the tasks, when the project is not installed.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [sys.path[0], os.environ.get("PYTHONPATH")]))
 
