@@ -144,14 +144,16 @@ def _events(configuration: DataConfiguration, manifest: Mapping[str, Any], funct
     for record in firsts:
         one_file = {**manifest, "files": [record]}
         settings = {"training": {"batch_size_test": _EVENTS}}
+        # Without threads: what is left of the batches needs no closing.
         batches = prediction_batches(one_file, configuration, settings, group=record["group"], threads=0, custom_functions=functions)
-        batch = next(batches)
+        batch = next(batches, None)
+        if batch is None:
+            continue
         source = open_source(record, configuration, options, custom_functions=functions)
         columns = [column.name for column in packed_columns(configuration)]
         block = source.read(0, int(batch.entry[-1]) + 1, columns)
         standardized.append({name: values.copy() for name, values in batch.inputs.items()})
         raw.append(raw_inputs(block, configuration))
-        batches.close()
     if not standardized or all(len(next(iter(inputs.values()))) < 2 for inputs in standardized):
         raise ResultError("export_onnx: no test events to compare ONNX with PyTorch on. Name files in data.test.")
     order = sorted(range(len(standardized)), key=lambda index: -len(next(iter(standardized[index].values()))))

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from weaver_tasks.base.command_line import run_command
 from weaver_tasks.base.errors import ResultError
@@ -38,7 +37,10 @@ def main(argv: list[str] | None = None) -> None:
     members = trained_members(arguments.run)
     console = Console()
     for member in members:
-        console.print(summary_table(member))
+        console.print(f"[bold]{member}[/bold]", highlight=False, soft_wrap=True)
+        for name, value, style in summary_lines(member):
+            # Never wrapped: paths are there to be copied.
+            console.print(f"  {name:<22}{value}", style=style, highlight=False, markup=False, soft_wrap=True)
     report = f"snakemake --report {arguments.run / 'report.html'}"
     console.print(f"Report: {report} (with the --configfile of the run)", highlight=False, soft_wrap=True)
 
@@ -57,17 +59,15 @@ def trained_members(run: Path) -> list[Path]:
     return members
 
 
-def summary_table(member: Path) -> Table:
-    """Where everything of a training lies, below its test figures."""
-    table = Table(title=str(member), title_justify="left", show_header=False, box=None, pad_edge=False)
+def summary_lines(member: Path) -> Iterator[tuple[str, str, str]]:
+    """Name, value and style: the test figures of a training, then where everything of it lies."""
     for name, value in figures(read_json(member / "evaluation" / "metrics.json"), read_json(member / "export" / "parity.json")):
-        table.add_row(name, value, style="bold")
+        yield name, value, "green"
     for name, place in _RESULTS.items():
         # A fold or a seed shares some results with the whole run.
         found = next((folder / place for folder in (member, member.parent) if (folder / place).exists()), None)
         if found is not None:
-            table.add_row(name, str(found))
-    return table
+            yield name, str(found), ""
 
 
 def figures(metrics: Mapping[str, Any], parity: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -22,7 +22,7 @@ def named_metric(name: str) -> Callable[..., Any]:
     import sklearn.metrics
 
     function = getattr(sklearn.metrics, name, None)
-    if not _measures(function):
+    if function is None or not _measures(function):
         known = [known for known in dir(sklearn.metrics) if _measures(getattr(sklearn.metrics, known))]
         raise ConfigError(f"evaluation.metrics: '{name}' is not a metric of scikit-learn on predictions.{nearest(name, known)}")
     return function
