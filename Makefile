@@ -1,5 +1,6 @@
 # make demo: train, test and export a jet tagger on the jets of this repository
 # make test: the fast tests;  make test-all: the slow ones too
+# make test-slurm: the chain and its faults on a Slurm cluster brought up on this machine (as root, on Debian)
 # Both make a virtual environment in .venv on first use and reuse it afterwards.
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-all lint docs benchmark-loader clean help
+.PHONY: demo test test-all test-slurm lint docs benchmark-loader clean help
 
 help:
 	@sed -n 's/^# \(make.*\)/\1/p' Makefile
@@ -31,6 +32,9 @@ test: $(INSTALLED)
 
 test-all: $(INSTALLED)
 	$(BIN)/python -m pytest -m "slow or not slow"
+
+test-slurm: $(INSTALLED)
+	$(BIN)/python -m pytest -m slurm tests/slurm
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -140,3 +140,9 @@ def reference(prepared, tmp_path_factory) -> Run:
     run = prepared.copy(tmp_path_factory.mktemp("reference") / "run")
     run.run("--cores", "2", "results/small/metrics/train_epoch-1.json")
     return run
+
+
+@pytest.fixture
+def fresh(tmp_path, repository) -> Run:
+    """A run of which nothing has been made."""
+    return Run(tmp_path / "run", repository)

@@ -5,7 +5,6 @@ import shutil
 
 import pytest
 import torch
-from conftest import Run
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm, pytest.mark.filterwarnings("default")]
 
@@ -18,18 +17,16 @@ def assert_same_weights(run, reference):
     assert all(torch.equal(run.weights()[name], value) for name, value in expected.items())
 
 
-def test_the_chain_with_the_profile_of_the_user(cluster, reference, repository, tmp_path):
-    run = Run(tmp_path / "run", repository)
+def test_the_chain_with_the_profile_of_the_user(cluster, reference, fresh, repository):
     # The README's one step.
-    shutil.copytree(repository / "profiles" / "slurm", run.folder / "user" / "snakemake" / "slurm")
-    output = run.run("--profile", "slurm")
-    assert "executor: slurm" not in output
-    assert_same_weights(run, reference)
-    assert json.loads((run.results / "export/parity.json").read_text())["max_abs_difference"] <= 1e-5
-    assert (run.results / "provenance/ro-crate-metadata.json").exists()
+    shutil.copytree(repository / "profiles" / "slurm", fresh.folder / "user" / "snakemake" / "slurm")
+    output = fresh.run("--profile", "slurm")
+    assert_same_weights(fresh, reference)
+    assert json.loads((fresh.results / "export/parity.json").read_text())["max_abs_difference"] <= 1e-5
+    assert (fresh.results / "provenance/ro-crate-metadata.json").exists()
     # Each stage that works longer than seconds ran in a job; the others did not.
-    assert output.count("has been submitted with SLURM jobid") == 10
-    assert "Nothing to be done" in run.run("--profile", "slurm")
+    assert output.count("has been submitted with SLURM jobid") == 13
+    assert "Nothing to be done" in fresh.run("--profile", "slurm")
 
 
 @pytest.fixture(scope="module")
