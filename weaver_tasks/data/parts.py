@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,6 +16,8 @@ from weaver_tasks.data.sources import Source, StagedSource, open_source
 
 if TYPE_CHECKING:
     from weaver_tasks.data.configuration import DataConfiguration
+
+_MOST_ORIGINALS = 32
 
 
 class Part(NamedTuple):
@@ -40,6 +43,7 @@ class OpenFiles:
         self._options = StagingOptions.from_manifest(manifest)
         self._custom_functions = custom_functions
         self._sources: dict[int, Source] = {}
+        self._originals: deque[int] = deque()
         self._staged: dict[int, Piece] = {}
 
     def are_staged(self, files: Sequence[int]) -> bool:
@@ -62,11 +66,18 @@ class OpenFiles:
         return Part(self._staged[file], *source.rows(first, last))
 
     def _source(self, file: int) -> Source:
-        if file not in self._sources:
-            self._sources[file] = open_source(
-                self.records[file], self._configuration, self._options, custom_functions=self._custom_functions
-            )  # fmt: skip
-        return self._sources[file]
+        if (source := self._sources.get(file)) is None:
+            source = open_source(self.records[file], self._configuration, self._options, custom_functions=self._custom_functions)
+            self._sources[file] = source
+            if not isinstance(source, StagedSource):
+                self._keep_few(file)
+        return source
+
+    def _keep_few(self, newest: int) -> None:
+        """Forget the oldest of the original files: each takes about 100 kB, and is soon opened again."""
+        self._originals.append(newest)
+        while len(self._originals) > _MOST_ORIGINALS:
+            self._sources.pop(self._originals.popleft(), None)
 
 
 class Table:

@@ -131,9 +131,7 @@ class WindowReader:
     def count(self, planned: tuple[int, Window]) -> int:
         """How many events of a window are accepted: as many as `load` serves, from the few columns that decide it."""
         pass_number, window = planned
-        # Random numbers of expressions depend on what is read together with them.
-        random = any(self._files.records[file].get("on_the_fly") for file in window.files)
-        table = Table(self._parts(pass_number, window, self._columns if random else self._drawn_from))
+        table = Table(self._parts(pass_number, window, self._drawn_from))
         return len(self._draw(table, self._kept(table), pass_number, window)[1])
 
     def _generator(self, purpose: Purpose, pass_number: int, window: Window) -> np.random.Generator:
