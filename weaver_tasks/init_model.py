@@ -69,7 +69,12 @@ def initialize(arguments: argparse.Namespace, record: TaskRecord) -> None:
             network.model, training.optimizer.get("name", "ranger"), training.optimizer.get("options") or {}, lr=training.lr
         ).optimizer
     checkpoint.save_state(arguments.state, network.model)
-    start = digest(file_checksum(arguments.state), arguments.settings.get("seed", 1), _loaded_checksums(weights), network_settings)
+    start = digest(
+        checkpoint.tensors_digest(network.model.state_dict()),
+        arguments.settings.get("seed", 1),
+        _loaded_checksums(weights),
+        [network_settings.get(key) for key in ("options", "exclude_weights", "freeze_weights")],
+    )
     checkpoint.save_companion(arguments.optimizer, first_companion(optimizer, network.model, start), state=arguments.state)
     parameters = sum(parameter.numel() for parameter in network.model.parameters())
     trainable = sum(parameter.numel() for parameter in network.model.parameters() if parameter.requires_grad)

@@ -6,6 +6,7 @@ are never put together.
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import random
 import zipfile
@@ -26,20 +27,32 @@ _DAMAGED = (OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZi
 
 def save_state(path: Path, model: nn.Module) -> None:
     """Write the bare state_dict of `model` (on the CPU), atomically."""
-    with atomic_path(path) as temporary:
-        torch.save({name: tensor.cpu() for name, tensor in model.state_dict().items()}, temporary)
+    _write(path, {name: tensor.cpu() for name, tensor in model.state_dict().items()})
 
 
 def save_companion(path: Path, content: Mapping[str, Any], *, state: Path) -> None:
     """Write what belongs to the weights at `state`: plain values and tensors, atomically."""
-    with atomic_path(path) as temporary:
-        torch.save({**_on_cpu(content), "state_checksum": file_checksum(state)}, temporary)
+    _write(path, {**_on_cpu(content), "state_checksum": file_checksum(state)})
 
 
 def save_tensors(path: Path, content: Mapping[str, Any]) -> None:
     """Write tensors and plain values (on the CPU), atomically."""
-    with atomic_path(path) as temporary:
-        torch.save(_on_cpu(content), temporary)
+    _write(path, _on_cpu(content))
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    # Through a handle: torch writes the name of a file that it opens itself, here a random one, into the file.
+    with atomic_path(path) as temporary, temporary.open("wb") as handle:
+        torch.save(content, handle)
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """A digest of names, types, shapes and values."""
+    sha = hashlib.sha256()
+    for name, tensor in tensors.items():
+        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        sha.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()[:32]
 
 
 def load_tensors(path: Path) -> dict[str, Any]:
