@@ -78,6 +78,7 @@ def test_equal_to_weaver(peer: Peer, batch: Batch, options: dict[str, Any]) -> N
     same(*models, (features, vectors, mask), real=real, gradient=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks:UserWarning")  # of weaver-core
 @pytest.mark.parametrize("extra", [0, 3])
 def test_two_collections_equal_to_weaver(peer: Peer, batch: Batch, extra: int) -> None:
     torch.manual_seed(0)
@@ -138,7 +139,7 @@ def test_initial_weights_are_distributed_as_weavers(peer: Peer) -> None:
         if wanted.numel() > 4000:
             assert ours[name].std() == pytest.approx(wanted.std().item(), rel=0.1), name
             assert ours[name].abs().max() == pytest.approx(wanted.abs().max().item(), rel=0.1), name
-        elif wanted.dim() == 1:
+        elif wanted.unique().numel() == 1:
             torch.testing.assert_close(ours[name], wanted)
 
 

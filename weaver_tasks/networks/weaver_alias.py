@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
@@ -26,8 +27,9 @@ _PARTICLE_TRANSFORMER = {
         "ParticleTransformerTagger", "ParticleTransformerTaggerWithExtraPairFeatures",
     ),
     "weaver_tasks.networks.transformer_blocks": (
-        "Block", "DropPath", "Embed", "LayerScale", "RMSNorm", "SwiGLUFFN", "drop_path",
+        "DropPath", "Embed", "LayerScale", "RMSNorm", "SwiGLUFFN", "drop_path",
     ),
+    "weaver_tasks.networks.transformer_block": ("Block",),
     "weaver_tasks.networks.pair_embedding": ("PairEmbed", "build_sparse_tensor"),
     "weaver_tasks.networks.trimming": ("SequenceTrimmer",),
     "weaver_tasks.networks.kinematics": (
@@ -37,7 +39,7 @@ _PARTICLE_TRANSFORMER = {
 }  # fmt: skip
 _LOOPS = "weaver_tasks.training.weaver_loops"
 
-# weaver's module -> where each of its names lives here. An empty map is a package.
+# weaver's module -> where each of its names lives here ("name" or "name here as name there"). An empty map is a package.
 MODULES: dict[str, dict[str, tuple[str, ...]]] = {
     "weaver": {},
     "weaver.nn": {},
@@ -68,7 +70,11 @@ MODULES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "weaver.utils.nn.metrics": {_LOOPS: ("evaluate_metrics",)},
     "weaver.utils.data": {},
-    "weaver.utils.data.tools": {"weaver_tasks.data.functions": ("_concat", "_stack", "_pad", "_repeat_pad", "_clip", "_hash")},
+    "weaver.utils.data.tools": {
+        "weaver_tasks.data.helpers_arrays": (
+            "clip as _clip", "concat as _concat", "hash as _hash", "pad as _pad", "repeat_pad as _repeat_pad", "stack as _stack",
+        ),
+    },
 }  # fmt: skip
 
 
@@ -100,11 +106,16 @@ def restore() -> None:
 
 def remedy(error: ImportError) -> str:
     """A hint for an import from weaver that failed: the nearest name that exists here."""
-    missing = getattr(error, "name_from", None)
+    missing = re.search(r"cannot import name '(\w+)'", str(error))
     if missing is None:
         return f"{nearest(error.name or '', MODULES)} Or set network.weaver_imports to weaver-core, with weaver-core installed."
-    known = [name for names in MODULES.get(error.name or "", {}).values() for name in names]
-    return f"{nearest(missing, known)} Or set network.weaver_imports to weaver-core, with weaver-core installed."
+    return f"{nearest(missing[1], _homes(error.name or ''))} Or set network.weaver_imports to weaver-core, with weaver-core installed."
+
+
+def _homes(module: str) -> dict[str, tuple[str, str]]:
+    """Each name of a module of weaver's: the module where it lives here, and its name there."""
+    entries = [(home, entry.partition(" as ")) for home, names in MODULES.get(module, {}).items() for entry in names]
+    return {alias or name: (home, name) for home, (name, _, alias) in entries}
 
 
 class _AliasFinder(MetaPathFinder, Loader):
@@ -121,7 +132,7 @@ class _AliasFinder(MetaPathFinder, Loader):
         return _AliasModule(spec.name, f"This project's stand-in for {spec.name}.")
 
     def exec_module(self, module: ModuleType) -> None:
-        homes = {name: home for home, names in MODULES[module.__name__].items() for name in names}
+        homes = _homes(module.__name__)
         module.__dict__["__all__"] = sorted(homes)
         module.__dict__["_homes"] = homes
 
@@ -130,10 +141,11 @@ class _AliasModule(ModuleType):
     """A module whose names are looked up where they live here, when they are first used."""
 
     def __getattr__(self, name: str) -> Any:
-        homes: Mapping[str, str] = self.__dict__.get("_homes", {})
+        homes: Mapping[str, tuple[str, str]] = self.__dict__.get("_homes", {})
         if name not in homes:
             raise AttributeError(f"module '{self.__name__}' has no '{name}' here", name=name, obj=self)
-        value = getattr(importlib.import_module(homes[name]), name)
+        home, name_here = homes[name]
+        value = getattr(importlib.import_module(home), name_here)
         setattr(self, name, value)
         return value
 
