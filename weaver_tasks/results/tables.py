@@ -27,8 +27,8 @@ TREE = "Events"
 METADATA_KEY = "weaver_tasks"  # a TObjString beside the tree; a key of the Parquet schema's metadata
 SUFFIXES = (".root", ".parquet")
 
-_CHUNK_ENTRIES = 1 << 16
-_CHUNK_BYTES = 1 << 26
+_CHUNK_ENTRIES = 1 << 14
+_CHUNK_BYTES = 1 << 24
 
 
 class TableWriter:
@@ -152,10 +152,13 @@ def _arrow(columns: Columns) -> pa.Table:
 
 
 def _simplest(column: Column) -> Column:
-    """Numbers without jaggedness as numpy, so that a column has one form in every chunk."""
+    """Numbers without jaggedness as numpy, so that a column has one form in every chunk; others without what they do not show.
+
+    A slice of a jagged array refers to all values of the array it was cut from.
+    """
     if isinstance(column, ak.Array) and "var" not in str(column.type) and not column.fields and "?" not in str(column.type):
-        return column if _is_text(column) or "string" in str(column.type) else ak.to_numpy(column)
-    return column
+        return ak.to_packed(column) if _is_text(column) or "string" in str(column.type) else ak.to_numpy(column)
+    return ak.to_packed(column) if isinstance(column, ak.Array) else column
 
 
 def _concatenate(pieces: list[Column]) -> Column:
