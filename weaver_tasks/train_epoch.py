@@ -240,6 +240,7 @@ def make_trainer(work: Work, device: torch.device, record: TaskRecord) -> Traine
         seed=seed,
         open_batches=open_batches,
         describe=lambda batch: describe_batch(batch, work.manifest),
+        board_folder=arguments.checkpoints.parent / "tensorboard",
         custom=custom_epoch(network, engine, configuration) if network.train_fn is not None else None,
     )
 

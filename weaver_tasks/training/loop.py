@@ -24,8 +24,7 @@ from weaver_tasks.training.optimizers import apply_rates
 from weaver_tasks.training.schedules import Rates, step_rates
 from weaver_tasks.training.settings import TrainingSettings
 from weaver_tasks.training.tally import Tally
-
-StepScalars = Callable[[int, Mapping[str, float]], None]
+from weaver_tasks.training.tensorboard import TensorBoard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,12 +127,16 @@ class Engine:
 
 @dataclass(frozen=True, kw_only=True)
 class Watch:
-    """Who looks on: progress bar, per-step scalars, and `on_step(steps done, batch, tally)`, called after every step."""
+    """Who looks on: progress bar, TensorBoard, and `on_step(steps done, batch, tally)`, called after every step.
+
+    steps_before: those of the epochs before, so that TensorBoard counts on.
+    """
 
     description: str
     samples: int | None = None
     describe: Callable[[Any], str] = lambda batch: f"{len(batch.entry)} events"
-    scalars: StepScalars | None = None
+    board: TensorBoard | None = None
+    epoch: int = 0
     steps_before: int = 0
     on_step: Callable[[int, Any, Tally], None] | None = None
 
@@ -170,8 +173,10 @@ def train(
             fetched = tally.add(done, batch, events, result)
             done += 1
             bar.advance(events * world_size(), **(_shown(tally, engine) if fetched else {}))
-            if watch.scalars is not None and fetched:
-                watch.scalars(watch.steps_before + done, {"loss": tally.last_loss, "lr": _lr(engine), "gradient_norm": float(norm)})
+            if watch.board is not None and fetched:
+                figures = {"loss": tally.last_loss, "lr": _lr(engine), "gradient_norm": float(norm)}
+                watch.board.step(watch.steps_before + done, figures)
+                watch.board.output(result.output, engine.model, epoch=watch.epoch, batch=done)
             if engine.scheduler is not None and engine.schedules_steps:
                 engine.scheduler.step()
             if watch.on_step is not None:

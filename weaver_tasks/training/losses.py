@@ -22,7 +22,7 @@ class Outcome:
     """One batch.
 
     loss: scalar, the mean over `count` labels. sums: further scalar tensors to be summed. predictions: logits (count, C), or values
-    of a regression, detached; truth: the labels that belong to them.
+    of a regression, detached; truth: the labels that belong to them. output: what the model returned, as it is.
     """
 
     loss: Tensor
@@ -30,6 +30,7 @@ class Outcome:
     sums: dict[str, Tensor]
     predictions: Tensor
     truth: Tensor
+    output: Any
 
 
 def default_loss(task: str) -> LossFunction:
@@ -57,7 +58,7 @@ def _classification(output: Any, labels: Mapping[str, Tensor], names: Sequence[s
         )
     loss = loss_function(logits, truth)
     correct = (logits.detach().argmax(1) == truth).sum()
-    return Outcome(loss=loss, count=len(truth), sums={"correct": correct}, predictions=logits.detach(), truth=truth)
+    return Outcome(loss=loss, count=len(truth), sums={"correct": correct}, predictions=logits.detach(), truth=truth, output=output)
 
 
 def _regression(output: Any, labels: Mapping[str, Tensor], names: Sequence[str], loss_function: LossFunction) -> Outcome:
@@ -72,7 +73,7 @@ def _regression(output: Any, labels: Mapping[str, Tensor], names: Sequence[str],
     loss = loss_function(predictions, truth)
     error = (predictions.detach() - truth).double()
     sums = {"absolute_error": error.abs().sum(), "squared_error": error.square().sum(), "values": torch.tensor(truth.numel())}
-    return Outcome(loss=loss, count=len(truth), sums=sums, predictions=predictions.detach(), truth=truth)
+    return Outcome(loss=loss, count=len(truth), sums=sums, predictions=predictions.detach(), truth=truth, output=output)
 
 
 def flatten_predictions(

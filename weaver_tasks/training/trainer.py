@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ from weaver_tasks.training.journal import Journal
 from weaver_tasks.training.loop import Engine, Watch, train
 from weaver_tasks.training.schedules import Rates
 from weaver_tasks.training.tally import Tally, figures
+from weaver_tasks.training.tensorboard import TensorBoard
 
 logger = logging.getLogger("weaver_tasks")
 
@@ -39,7 +42,7 @@ class Trainer:
     """Trains epochs one after the other on one rank.
 
     open_batches: (epoch, stream position or None) -> an iterable of batches with `steps` and `samples`.
-    describe: says which files and entries a batch holds. scalars: gets (steps since the start of training, figures) of each step.
+    describe: says which files and entries a batch holds. board_folder: where scalars of each step go for TensorBoard.
     custom: trains an epoch instead of the loop here (a network's own loop):
         (batches, epoch) -> sums, stream position.
     """
@@ -49,7 +52,7 @@ class Trainer:
     seed: int
     open_batches: Callable[[int, Any], Any]
     describe: Callable[[Any], str]
-    scalars: Callable[[int, Mapping[str, float]], None] | None = None
+    board_folder: Path | None = None
     custom: Callable[[Any, EpochTask], tuple[dict[str, Any], Any]] | None = None
     _after: str | None = None
     _position: Any = None
@@ -101,15 +104,24 @@ class Trainer:
         if self.custom is not None:
             sums, self._position = self.custom(batches, task)
             return sums
+        board = self._board(self._global_step + first)
         watch = Watch(
             description=f"epoch {task.epoch}",
             samples=batches.samples,
             describe=self.describe,
-            scalars=self.scalars,
+            board=board,
             steps_before=self._global_step,
+            epoch=task.epoch,
             on_step=self._after_step(task, batches.steps),
         )
-        return train(self.engine, batches, rates=task.rates, steps=batches.steps, watch=watch, first_step=first, sums=sums)
+        with contextlib.closing(board) if board else contextlib.nullcontext():
+            return train(self.engine, batches, rates=task.rates, steps=batches.steps, watch=watch, first_step=first, sums=sums)
+
+    def _board(self, first_step: int) -> TensorBoard | None:
+        wanted = self.engine.settings.tensorboard
+        if not wanted or self.board_folder is None or rank() > 0:
+            return None
+        return TensorBoard(self.board_folder, first_step=first_step, custom=Path(wanted) if isinstance(wanted, str) else None)
 
     def _after_step(self, task: EpochTask, steps: int) -> Callable[[int, Any, Tally], None]:
         minutes = self.engine.settings.snapshot_minutes

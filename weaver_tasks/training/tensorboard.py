@@ -1,0 +1,64 @@
+"""Scalars of each step for TensorBoard, and weaver's custom function, when `training.tensorboard` asks for them."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from weaver_tasks.base.errors import ConfigError
+
+_NAMES = {"loss": "Loss/train", "lr": "LearningRate/train", "gradient_norm": "GradNorm/train", "accuracy": "Acc/train"}
+
+
+class TensorBoard:
+    """Writes below `folder`, from step `first_step` of the training on (what a killed job wrote beyond it is superseded).
+
+    custom: a Python file that defines weaver's `get_tensorboard_custom_fn(tb_writer, model_output, model, epoch, i_batch, mode)`.
+    The attributes are those that weaver's loops use of their `tb_helper`.
+    Raises ConfigError when the package tensorboard or the function is missing.
+    """
+
+    def __init__(self, folder: Path, *, first_step: int = 0, custom: Path | None = None) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ConfigError(f"training.tensorboard: {error}. Run `pip install tensorboard`, or set it to false.") from error
+        self.writer = SummaryWriter(log_dir=str(folder), purge_step=first_step + 1)
+        self.global_step = first_step
+        self.batch_train_count = 0
+        self.custom_fn: Callable[..., None] | None = None
+        if custom is not None:
+            self.custom_fn = functools.partial(_custom_function(custom), tb_writer=self.writer)
+
+    def write_scalars(self, scalars: Iterable[tuple[str, float, int]]) -> None:
+        for name, value, step in scalars:
+            self.writer.add_scalar(name, value, step)
+
+    def step(self, step: int, figures: Mapping[str, float]) -> None:
+        """The figures of one step, under weaver's names."""
+        self.write_scalars((_NAMES.get(name, name), value, step) for name, value in figures.items() if value == value)
+
+    def output(self, output: Any, model: torch.nn.Module, *, epoch: int, batch: int) -> None:
+        """Hand a model's output to the custom function, if there is one."""
+        if self.custom_fn is not None:
+            with torch.no_grad():
+                self.custom_fn(model_output=output, model=model, epoch=epoch, i_batch=batch, mode="train")
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+def _custom_function(path: Path) -> Callable[..., None]:
+    spec = importlib.util.spec_from_file_location("_tensorboard_function", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise ConfigError(f"training.tensorboard: '{path}' is no Python file. Give true, false, or the path of one.")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_tensorboard_custom_fn"):
+        raise ConfigError(f"training.tensorboard: {path} defines no get_tensorboard_custom_fn. Define it as for weaver.")
+    return module.get_tensorboard_custom_fn
