@@ -180,7 +180,8 @@ def test_exactly_what_would_give_another_result_reruns(finished, change, reruns,
     if change == "more epochs":
         assert planned["train_epoch"] == 2
     if not reruns:
-        assert planned == {}
+        # The record of the run holds the whole configuration.
+        assert planned.keys() <= ({"provenance"} if change == "performance" else set())
 
 
 def test_a_killed_run_continues_to_the_same_bits(finished, tmp_path, repository, jets):
