@@ -50,7 +50,7 @@ def initialize(arguments: argparse.Namespace, record: TaskRecord) -> None:
     seed_generators(arguments.settings.get("seed", 1), "model")
     network = load_network(
         record.read(arguments.network),
-        configuration,
+        configuration.weaver,
         network_settings.get("options"),
         use_amp=training.amp is not None,
         compile_model=bool(training.compile),

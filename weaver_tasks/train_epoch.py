@@ -189,7 +189,7 @@ def make_trainer(work: Work, device: torch.device, record: TaskRecord) -> Traine
     options = settings.get("network") or {}
     network = load_network(
         record.read(arguments.network),
-        configuration,
+        configuration.weaver,
         options.get("options"),
         use_amp=training.amp is not None,
         compile_model=bool(training.compile),

@@ -77,7 +77,7 @@ def validate_one(arguments: argparse.Namespace, training: TrainingSettings, reco
     with joined_ranks(device):
         network = load_network(
             record.read(arguments.network),
-            configuration,
+            configuration.weaver,
             options.get("options"),
             use_amp=training.amp is not None,
             compile_model=bool(training.compile),
