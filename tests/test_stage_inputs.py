@@ -234,3 +234,28 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, data_config):
     assert done.returncode == 2
     assert done.stderr.startswith("ERROR: ")
     assert "no.json: no such file" in done.stderr
+
+
+@pytest.mark.parametrize("process", ["HToBB", "TTBar"])
+def test_formats_give_the_same_staged_values(stage, samples, repository, process):
+    config = repository / "config" / "data" / "demo.yaml"
+    converted = samples / "small_converted"
+    files = [samples / "small" / f"{process}_000.root", converted / f"{process}_000.parquet", converted / f"{process}_000.h5"]
+    records = stage(*files, config=config)
+    assert [record["kept"] for record in records] == [records[0]["kept"]] * 3
+    root, parquet, hdf5 = (StagedFile(record["staged"]) for record in records)
+    root, parquet, hdf5 = (file.block(0, len(file.entries)) for file in (root, parquet, hdf5))
+    assert_array_equal(root.entries, parquet.entries)
+    for name, packed in root.packed.items():
+        assert_array_equal(packed.values, parquet.packed[name].values)
+        assert_array_equal(packed.offsets, parquet.packed[name].offsets)
+    for name, values in root.plain.items():
+        assert_array_equal(values, parquet.plain[name])
+        assert_array_equal(values, hdf5.plain[name])
+    # HDF5 files hold 128 particles of each jet, the missing ones zero.
+    vectors, padded = root.packed["pf_vectors"], hdf5.packed["pf_vectors"]
+    assert_array_equal(np.diff(padded.offsets), np.full(len(root), 128))
+    for event in range(len(root)):
+        own = vectors.values[vectors.offsets[event] : vectors.offsets[event + 1]][:128]
+        assert_array_equal(padded.values[128 * event :][: len(own)], own)
+        assert not padded.values[128 * event + len(own) : 128 * (event + 1)].any()

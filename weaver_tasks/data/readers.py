@@ -19,7 +19,7 @@ import numpy as np
 from weaver_tasks.base.errors import InputFileError, nearest
 from weaver_tasks.data.streams import is_remote
 
-STEP_BYTES = 1 << 25
+STEP_BYTES = 1 << 24
 """Uncompressed bytes read at a time: what bounds the memory of staging."""
 
 

@@ -77,15 +77,17 @@ def _refusing_damage(source: str) -> Iterator[None]:
         ) from error
 
 
-def _as_awkward(array: Any, first: int, last: int) -> ak.Array:
+def _as_awkward(dataset: Any, first: int, last: int) -> ak.Array:
     """Lists of variable length come as an array of arrays; truth values of PyTables as a type that h5py shows as integers."""
-    values = array[first:last]
-    if array.id.get_type().get_class() == h5py.h5t.BITFIELD:
+    values = dataset[first:last]
+    if dataset.id.get_type().get_class() == h5py.h5t.BITFIELD:
         return ak.Array(values.astype(bool))
     if values.dtype.kind != "O":
-        return ak.Array(values.astype(values.dtype.newbyteorder("=")))
+        # As lists, numbers of the event combine with those of its particles.
+        array = ak.Array(values.astype(values.dtype.newbyteorder("=")))
+        return ak.from_regular(array, axis=1) if values.ndim > 1 else array
     if len(values) and isinstance(values[0], (bytes, str)):
         return ak.Array([value.decode() if isinstance(value, bytes) else value for value in values])
     counts = np.array([len(value) for value in values], dtype=np.int64)
-    content = np.concatenate([np.zeros(0, dtype=h5py.check_vlen_dtype(array.dtype)), *values])
+    content = np.concatenate([np.zeros(0, dtype=h5py.check_vlen_dtype(dataset.dtype)), *values])
     return ak.unflatten(content, counts)

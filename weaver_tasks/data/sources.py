@@ -177,8 +177,14 @@ def blocks_of(
         # Random numbers are drawn for the events of a step: it must not depend on which columns are read.
         stop = first + RANDOM_STEP if transformation.random else reader.step(branches, first, STEP_BYTES)
         stop = min(stop, last)
-        arrays = read_arrays(reader, name, transformation.branches, first, stop, **magic)
-        yield transformation(arrays, first, source=name, training=training, seed=(*seed, first))
+        # Nothing of a step is kept here while the next one is read: that would double the memory.
+        yield transformation(
+            read_arrays(reader, name, transformation.branches, first, stop, **magic),
+            first,
+            source=name,
+            training=training,
+            seed=(*seed, first),
+        )
         first = stop
         if first >= last:
             return

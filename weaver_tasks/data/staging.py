@@ -165,6 +165,8 @@ def _write_columns(record: dict[str, Any], reader: Reader, transformation: Trans
         for block in blocks_of(reader, transformation, 0, reader.entries, name=record["source"]):
             facts.count(block, transformation)
             writer.append(block)
+            # Let it go before the next one is made.
+            del block
     record["staged"] = str(target)
 
 

@@ -66,14 +66,15 @@ class Transformation:
                 entries = entries[passed]
                 table = {name: array[passed] for name, array in table.items()}
         self._define(table, self.defining, len(entries), source, seed)
-        plain = {name: plain_array(name, table[name]) for name in self.plain if name != LABEL}
+        where = f"{self.configuration.path} (read from {source})"
+        plain = {name: plain_array(name, table[name], where=where) for name in self.plain if name != LABEL}
         for name in plain.keys() & {f"_extra_selection_{split}_" for split in ("train", "val")}:
             plain[name] = _flags(table[name], "data.extra_selection", source)
         if LABEL in self.plain:
             plain[LABEL] = self._class_index(table, entries, source)
         return Block(
             entries=entries,
-            packed={column.name: pack(column, table, len(entries)) for column in self.packed},
+            packed={column.name: pack(column, table, len(entries), where=where) for column in self.packed},
             plain={name: plain[name] for name in self.plain},
         )
 
