@@ -141,7 +141,7 @@ class WindowReader:
 
     def _parts(self, pass_number: int, window: Window, columns: tuple[str, ...]) -> list[Part]:
         asked = list(zip(window.files.tolist(), window.first.tolist(), window.last.tolist(), strict=True))
-        alone = self._threads < 2 or self._files.are_staged([file for file, _, _ in asked])
+        alone = min(self._threads, len(asked)) < 2 or self._files.are_staged([file for file, _, _ in asked])
 
         def read(part: tuple[int, int, int]) -> Part:
             return self._read(*part, pass_number=pass_number, columns=columns)
