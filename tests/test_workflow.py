@@ -62,7 +62,7 @@ class Run:
         snakefile = self.repository / "workflow" / "Snakefile"
         return [
             *(sys.executable, "-m", "snakemake", "--snakefile", str(snakefile), "--directory", str(self.folder)),
-            *("--configfile", str(self.folder / "config.yaml"), "--cores", "2", *options),
+            *("--cores", "2", *options, *([] if "--configfile" in options else ["--configfile", str(self.folder / "config.yaml")])),
         ]
 
     def snakemake(self, *options: str, code: int = 0) -> str:
@@ -271,3 +271,21 @@ def test_a_mistake_is_told_in_one_line(tmp_path, repository, jets, mistake, word
     assert "Traceback" not in done.stderr
     assert not list(run.folder.glob("results/**/.*.arrow"))
     assert not (run.results / "staged" / "fitting.json").exists()
+
+
+def test_a_trained_model_predicts_without_training(finished, tmp_path, repository, jets):
+    run = Run(tmp_path, repository, jets)
+    run.config["prediction"] = {"model": str(finished.results / "checkpoints/net_best_epoch_state.pt")}
+    run.config["data"].update(config=str(finished.results / "data_config.auto.yaml"), train={})
+    run.snakemake()
+    assert not (run.results / "checkpoints").exists()
+    with uproot.open(run.results / "predictions/all.root") as ours, uproot.open(finished.results / "predictions/all.root") as theirs:
+        for name in CLASSES:
+            branch = f"score_label_{name}"
+            assert abs(ours["Events"][branch].array(library="np") - theirs["Events"][branch].array(library="np")).max() < 1e-6
+
+
+def test_strings_of_the_command_line_are_typed_and_files_merge(finished):
+    (finished.folder / "more.yaml").write_text("training: {epochs: 4}\n")
+    assert finished.planned("--configfile", str(finished.folder / "config.yaml"), str(finished.folder / "more.yaml"))["train_epoch"] == 1
+    assert finished.planned("--config", "training={epochs: 5}")["train_epoch"] == 2

@@ -158,7 +158,7 @@ class Plan:
             "train_epoch": lambda: self._training(member, epochs),
             "validate_epoch": lambda: self._validation(member),
             "select_best_epoch": lambda: {"validation": _only(self.config["validation"], "metric", "mode")},
-            "predict": self._prediction,
+            "predict": lambda: self._prediction(member),
             "evaluate": lambda: {**self._task(), "evaluation": self.config["evaluation"]},
             "export_onnx": self._export,
         }[stage]
@@ -310,9 +310,10 @@ class Plan:
             "meaning": digest(self._data_meaning(), self._network_digest()),
         }
 
-    def _prediction(self) -> dict[str, Any]:
+    def _prediction(self, member: str) -> dict[str, Any]:
         config = self.config
         return {
+            **self._fold(member),
             "data": _only(config["data"], "data_fraction_test"),
             "network": self._network(),
             "training": _only(config["training"], "task", "batch_size", "batch_size_test", "amp", "device", "threads"),

@@ -18,7 +18,6 @@ from weaver_tasks import plan as planning
 from weaver_tasks.base import lifetime, succession
 from weaver_tasks.base.errors import WeaverTasksError
 
-
 if not workflow.config_settings.configfiles:
 
     configfile: "config/config.yaml"
@@ -55,7 +54,9 @@ succession.end_when_replaced(WORKFLOW_NAME)
 if workflow.is_main_process:
     succession.clear_locks(WORKFLOW_NAME, locks=Path(".snakemake/locks"))
 # Found from here by the tasks, when the project is not installed.
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [sys.path[0], os.environ.get("PYTHONPATH")]))
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [sys.path[0], os.environ.get("PYTHONPATH")])
+)
 
 
 wildcard_constraints:
@@ -70,7 +71,9 @@ def settings(stage, **selection):
     """The params of a rule: a function of its wildcards, giving the slice of the configuration that it uses."""
 
     def of(wildcards):
-        chosen = {name: of_wildcards(wildcards) for name, of_wildcards in selection.items()}
+        chosen = {
+            name: of_wildcards(wildcards) for name, of_wildcards in selection.items()
+        }
         return json.dumps(PLAN.settings(stage, **chosen), sort_keys=True)
 
     return of
@@ -114,5 +117,8 @@ def take_profile_settings(name, rule):
 
 def show_summary():
     """Say where everything is, unless only a part of the workflow was asked for."""
-    if Path(f"{RUN}/evaluation/metrics.json").exists() and Path(f"{RUN}/export/parity.json").exists():
+    if (
+        Path(f"{RUN}/evaluation/metrics.json").exists()
+        and Path(f"{RUN}/export/parity.json").exists()
+    ):
         subprocess.run([PYTHON, "-m", "weaver_tasks.summary", RUN], check=False)

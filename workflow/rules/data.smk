@@ -5,7 +5,12 @@
 #           the resolved data configuration, which all later stages read (and weaver-core can).
 
 DATA_CONFIG = PLAN.data_config_file("train")
-SINGLE_FILES = {(f.split, f.group, f.name): f for chunk in PLAN.chunks() if len(chunk) == 1 for f in chunk}
+SINGLE_FILES = {
+    (f.split, f.group, f.name): f
+    for chunk in PLAN.chunks()
+    if len(chunk) == 1
+    for f in chunk
+}
 CHUNKS = [chunk for chunk in PLAN.chunks() if len(chunk) > 1]
 STAGES_FILES = PLAN.config["staging"]["mode"] != "none"
 
@@ -19,7 +24,10 @@ def records_of(*splits):
 
 
 # Raw copies, and what lies outside the run's folder (on node-local scratch, say), are not declared: only their records are.
-DECLARES_STAGED = PLAN.config["staging"]["mode"] == "columnar" and not PLAN.config["staging"]["directory"]
+DECLARES_STAGED = (
+    PLAN.config["staging"]["mode"] == "columnar"
+    and not PLAN.config["staging"]["directory"]
+)
 
 STAGE_INPUTS = (
     "{PYTHON} -m weaver_tasks.stage_inputs --data-config {params.data_config:q} {CUSTOM_FUNCTIONS}"
@@ -33,16 +41,13 @@ rule stage_inputs:
     input:
         lambda w: [single_file(w).source] if single_file(w).is_local else [],
     output:
-        **({"staged": f"{RUN}/staged/{{split}}/{{group}}/{{name}}.arrow"} if DECLARES_STAGED else {}),
+        **(
+            {"staged": f"{RUN}/staged/{{split}}/{{group}}/{{name}}.arrow"}
+            if DECLARES_STAGED
+            else {}
+        ),
         records=f"{RUN}/staged/{{split}}/{{group}}/{{name}}.json",
         record=f"{RUN}/provenance/tasks/stage_inputs/{{split}}-{{group}}-{{name}}.json",
-    params:
-        data_config=lambda w: PLAN.data_config_file(w.split),
-        split=lambda w: w.split,
-        group=lambda w: w.group,
-        sources=lambda w: [single_file(w).source],
-        staged=lambda w: staged_option([single_file(w)]),
-        settings=settings("stage_inputs", split=lambda w: w.split),
     log:
         f"{RUN}/logs/stage_inputs/{{split}}-{{group}}-{{name}}.log",
     benchmark:
@@ -53,12 +58,23 @@ rule stage_inputs:
         name="|".join(sorted({re.escape(key[2]) for key in SINGLE_FILES})) or "none",
     resources:
         mem_mb=attempt_memory(2),
+    params:
+        data_config=lambda w: PLAN.data_config_file(w.split),
+        split=lambda w: w.split,
+        group=lambda w: w.group,
+        sources=lambda w: [single_file(w).source],
+        staged=lambda w: staged_option([single_file(w)]),
+        settings=settings("stage_inputs", split=lambda w: w.split),
     shell:
         STAGE_INPUTS
 
 
 def staged_option(files):
-    return " ".join(["--staged", *(shlex.quote(PLAN.staged_file(file)) for file in files)]) if STAGES_FILES else ""
+    return (
+        " ".join(["--staged", *(shlex.quote(PLAN.staged_file(file)) for file in files)])
+        if STAGES_FILES
+        else ""
+    )
 
 
 for index, chunk in enumerate(CHUNKS):
@@ -69,22 +85,28 @@ for index, chunk in enumerate(CHUNKS):
         input:
             [file.source for file in chunk if file.is_local],
         output:
-            **({"staged": [PLAN.staged_file(file) for file in chunk]} if DECLARES_STAGED else {}),
+            **(
+                {"staged": [PLAN.staged_file(file) for file in chunk]}
+                if DECLARES_STAGED
+                else {}
+            ),
             records=[PLAN.staged_record(file) for file in chunk],
             record=f"{RUN}/provenance/tasks/stage_inputs/{chunk[0].split}-{chunk[0].group}-chunk{index}.json",
-        params:
-            data_config=PLAN.data_config_file(chunk[0].split),
-            split=chunk[0].split,
-            group=chunk[0].group,
-            sources=[file.source for file in chunk],
-            staged=staged_option(chunk),
-            settings=json.dumps(PLAN.settings("stage_inputs", split=chunk[0].split), sort_keys=True),
         log:
             f"{RUN}/logs/stage_inputs/{chunk[0].split}-{chunk[0].group}-chunk{index}.log",
         benchmark:
             f"{RUN}/benchmarks/stage_inputs/{chunk[0].split}-{chunk[0].group}-chunk{index}.tsv"
         resources:
             mem_mb=attempt_memory(2),
+        params:
+            data_config=PLAN.data_config_file(chunk[0].split),
+            split=chunk[0].split,
+            group=chunk[0].group,
+            sources=[file.source for file in chunk],
+            staged=staged_option(chunk),
+            settings=json.dumps(
+                PLAN.settings("stage_inputs", split=chunk[0].split), sort_keys=True
+            ),
         shell:
             STAGE_INPUTS
 
@@ -111,10 +133,10 @@ rule gather_inputs:
     output:
         manifest=f"{RUN}/inputs.json",
         record=f"{RUN}/provenance/tasks/stage_inputs/gather.json",
-    params:
-        settings=json.dumps({"staging": PLAN.config["staging"]}, sort_keys=True),
     log:
         f"{RUN}/logs/stage_inputs/gather.log",
+    params:
+        settings=json.dumps({"staging": PLAN.config["staging"]}, sort_keys=True),
     shell:
         GATHER_INPUTS
 
@@ -127,10 +149,10 @@ rule gather_fitting_inputs:
     output:
         manifest=f"{RUN}/staged/fitting.json",
         record=f"{RUN}/provenance/tasks/stage_inputs/gather-fitting.json",
-    params:
-        settings=json.dumps({"staging": PLAN.config["staging"]}, sort_keys=True),
     log:
         f"{RUN}/logs/stage_inputs/gather-fitting.log",
+    params:
+        settings=json.dumps({"staging": PLAN.config["staging"]}, sort_keys=True),
     shell:
         GATHER_INPUTS
 
@@ -142,10 +164,10 @@ rule gather_test_inputs:
     output:
         manifest=f"{RUN}/staged/test.json",
         record=f"{RUN}/provenance/tasks/stage_inputs/gather-test.json",
-    params:
-        settings=json.dumps({"staging": PLAN.config["staging"]}, sort_keys=True),
     log:
         f"{RUN}/logs/stage_inputs/gather-test.log",
+    params:
+        settings=json.dumps({"staging": PLAN.config["staging"]}, sort_keys=True),
     shell:
         GATHER_INPUTS
 
@@ -156,16 +178,20 @@ rule standardize:
         manifest=f"{RUN}/staged/fitting.json",
     output:
         standardization=f"{RUN}/standardization.json",
-        plot=report(f"{RUN}/standardization.png", category="1 Data", caption="../report/standardization.rst"),
+        plot=report(
+            f"{RUN}/standardization.png",
+            category="1 Data",
+            caption="../report/standardization.rst",
+        ),
         record=f"{RUN}/provenance/tasks/standardize/standardize.json",
-    params:
-        settings=settings("standardize"),
     log:
         f"{RUN}/logs/standardize/standardize.log",
     benchmark:
         f"{RUN}/benchmarks/standardize/standardize.tsv"
     resources:
         mem_mb=attempt_memory(2),
+    params:
+        settings=settings("standardize"),
     shell:
         "{PYTHON} -m weaver_tasks.standardize --data-config {DATA_CONFIG:q} {CUSTOM_FUNCTIONS}"
         " --inputs {input.manifest:q} --output {output.standardization:q} --plot {output.plot:q}"
@@ -179,17 +205,21 @@ rule reweight:
         standardization=f"{RUN}/standardization.json",
     output:
         reweighting=f"{RUN}/{{member}}reweighting.json",
-        plot=report(f"{RUN}/{{member}}reweighting.png", category="1 Data", caption="../report/reweighting.rst"),
+        plot=report(
+            f"{RUN}/{{member}}reweighting.png",
+            category="1 Data",
+            caption="../report/reweighting.rst",
+        ),
         data_config=f"{RUN}/{{member}}data_config.auto.yaml",
         record=f"{RUN}/provenance/tasks/reweight/{{member}}reweight.json",
-    params:
-        settings=settings("reweight", member=member_of),
     log:
         f"{RUN}/logs/reweight/{{member}}reweight.log",
     benchmark:
         f"{RUN}/benchmarks/reweight/{{member}}reweight.tsv"
     resources:
         mem_mb=attempt_memory(2),
+    params:
+        settings=settings("reweight", member=member_of),
     shell:
         "{PYTHON} -m weaver_tasks.reweight --data-config {DATA_CONFIG:q} {CUSTOM_FUNCTIONS}"
         " --inputs {input.manifest:q} --standardization {input.standardization:q}"

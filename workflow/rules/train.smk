@@ -18,7 +18,11 @@ EARLY_STOPPING = bool(TRAINING["early_stopping"])
 def state_before(epoch):
     """The complete state that an epoch starts from."""
     if epoch == 0:
-        return [f"{CHECKPOINTS}/init_state.pt", f"{CHECKPOINTS}/init_optimizer.pt", f"{METRICS}/init_model.json"]
+        return [
+            f"{CHECKPOINTS}/init_state.pt",
+            f"{CHECKPOINTS}/init_optimizer.pt",
+            f"{METRICS}/init_model.json",
+        ]
     return [
         f"{CHECKPOINTS}/net_epoch-{epoch - 1}_state.pt",
         f"{CHECKPOINTS}/net_epoch-{epoch - 1}_optimizer.pt",
@@ -28,7 +32,11 @@ def state_before(epoch):
 
 def seen_by_early_stopping(epoch):
     """Validations up to two epochs back, so that validating one epoch runs beside the training of the next."""
-    return [f"{METRICS}/val_epoch-{past}.json" for past in range(max(0, epoch - 1))] if EARLY_STOPPING else []
+    return (
+        [f"{METRICS}/val_epoch-{past}.json" for past in range(max(0, epoch - 1))]
+        if EARLY_STOPPING
+        else []
+    )
 
 
 def with_member(paths, wildcards):
@@ -45,14 +53,14 @@ rule init_model:
         optimizer=f"{CHECKPOINTS}/init_optimizer.pt",
         metrics=f"{METRICS}/init_model.json",
         record=f"{RUN}/provenance/tasks/init_model/{{member}}init_model.json",
-    params:
-        settings=settings("init_model", member=member_of),
     log:
         f"{RUN}/logs/init_model/{{member}}init_model.log",
     benchmark:
         f"{RUN}/benchmarks/init_model/{{member}}init_model.tsv"
     resources:
         mem_mb=attempt_memory(4),
+    params:
+        settings=settings("init_model", member=member_of),
     shell:
         "{PYTHON} -m weaver_tasks.init_model --data-config {input.data_config:q} {CUSTOM_FUNCTIONS} --inputs {input.manifest:q}"
         " --network {NETWORK:q} --state {output.state:q} --optimizer {output.optimizer:q} --metrics {output.metrics:q}"
@@ -79,19 +87,23 @@ rule train_epoch:
         optimizer=f"{CHECKPOINTS}/net_epoch-{{epoch}}_optimizer.pt",
         metrics=f"{METRICS}/train_epoch-{{epoch}}.json",
         record=f"{RUN}/provenance/tasks/train_epoch/{{member}}epoch-{{epoch}}.json",
-    wildcard_constraints:
-        epoch="|".join(map(str, SINGLE_EPOCHS)) or "none",
-    params:
-        epochs=lambda w: w.epoch,
-        settings=settings("train_epoch", member=member_of, epochs=lambda w: range(int(w.epoch), int(w.epoch) + 1)),
     log:
         f"{RUN}/logs/train_epoch/{{member}}epoch-{{epoch}}.log",
     benchmark:
         f"{RUN}/benchmarks/train_epoch/{{member}}epoch-{{epoch}}.tsv"
+    wildcard_constraints:
+        epoch="|".join(map(str, SINGLE_EPOCHS)) or "none",
     threads: TRAINING_THREADS
     resources:
-        mem_mb=attempt_memory(8),
         **FOR_RANKS,
+        mem_mb=attempt_memory(8),
+    params:
+        epochs=lambda w: w.epoch,
+        settings=settings(
+            "train_epoch",
+            member=member_of,
+            epochs=lambda w: range(int(w.epoch), int(w.epoch) + 1),
+        ),
     shell:
         TRAIN_EPOCH
 
@@ -108,20 +120,24 @@ for block in LONG_BLOCKS:
             validations=seen_by_early_stopping(block[0]),
         output:
             state=[f"{CHECKPOINTS}/net_epoch-{epoch}_state.pt" for epoch in block],
-            optimizer=[f"{CHECKPOINTS}/net_epoch-{epoch}_optimizer.pt" for epoch in block],
+            optimizer=[
+                f"{CHECKPOINTS}/net_epoch-{epoch}_optimizer.pt" for epoch in block
+            ],
             metrics=[f"{METRICS}/train_epoch-{epoch}.json" for epoch in block],
             record=f"{RUN}/provenance/tasks/train_epoch/{{member}}epoch-{block[0]}-to-{block[-1]}.json",
-        params:
-            epochs=list(block),
-            settings=settings("train_epoch", member=member_of, epochs=lambda w, block=block: block),
         log:
             f"{RUN}/logs/train_epoch/{{member}}epoch-{block[0]}-to-{block[-1]}.log",
         benchmark:
             f"{RUN}/benchmarks/train_epoch/{{member}}epoch-{block[0]}-to-{block[-1]}.tsv"
         threads: TRAINING_THREADS
         resources:
-            mem_mb=attempt_memory(8),
             **FOR_RANKS,
+            mem_mb=attempt_memory(8),
+        params:
+            epochs=list(block),
+            settings=settings(
+                "train_epoch", member=member_of, epochs=lambda w, block=block: block
+            ),
         shell:
             TRAIN_EPOCH
 
@@ -137,16 +153,16 @@ rule validate_epoch:
     output:
         metrics=f"{METRICS}/val_epoch-{{epoch}}.json",
         record=f"{RUN}/provenance/tasks/validate_epoch/{{member}}epoch-{{epoch}}.json",
-    params:
-        settings=settings("validate_epoch", member=member_of),
     log:
         f"{RUN}/logs/validate_epoch/{{member}}epoch-{{epoch}}.log",
     benchmark:
         f"{RUN}/benchmarks/validate_epoch/{{member}}epoch-{{epoch}}.tsv"
     threads: TRAINING_THREADS
     resources:
-        mem_mb=attempt_memory(8),
         **FOR_RANKS,
+        mem_mb=attempt_memory(8),
+    params:
+        settings=settings("validate_epoch", member=member_of),
     shell:
         "{ON_EACH_NODE}{PYTHON} -m weaver_tasks.validate_epoch --data-config {input.data_config:q} {CUSTOM_FUNCTIONS} --inputs {input.manifest:q}"
         " --network {NETWORK:q} --state {input.state:q} --epoch {wildcards.epoch} --output {output.metrics:q}"
@@ -160,17 +176,21 @@ localrules:
 rule select_best_epoch:
     """Choose the epoch with the best validation metric."""
     input:
-        validations=lambda w: with_member([f"{METRICS}/val_epoch-{epoch}.json" for epoch in PLAN.epochs()], w),
-        states=lambda w: with_member([f"{CHECKPOINTS}/net_epoch-{epoch}_state.pt" for epoch in PLAN.epochs()], w),
+        validations=lambda w: with_member(
+            [f"{METRICS}/val_epoch-{epoch}.json" for epoch in PLAN.epochs()], w
+        ),
+        states=lambda w: with_member(
+            [f"{CHECKPOINTS}/net_epoch-{epoch}_state.pt" for epoch in PLAN.epochs()], w
+        ),
     output:
         best=f"{RUN}/{{member}}best_epoch.json",
         state=f"{CHECKPOINTS}/net_best_epoch_state.pt",
         optimizer=f"{CHECKPOINTS}/net_best_epoch_optimizer.pt",
         record=f"{RUN}/provenance/tasks/select_best_epoch/{{member}}select_best_epoch.json",
-    params:
-        settings=settings("select_best_epoch"),
     log:
         f"{RUN}/logs/select_best_epoch/{{member}}select_best_epoch.log",
+    params:
+        settings=settings("select_best_epoch"),
     shell:
         "{PYTHON} -m weaver_tasks.select_best_epoch --validation {input.validations:q}"
         " --checkpoints {RUN}/{wildcards.member}checkpoints --best {output.best:q}"
