@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -48,7 +48,7 @@ class Progress:
 
 def track(items: Iterable[Item], description: str, *, total: int | None = None, unit: str = "files") -> Iterator[Item]:
     """Iterate over `items` behind a progress bar."""
-    if total is None and hasattr(items, "__len__"):
+    if total is None and isinstance(items, Sized):
         total = len(items)
     with Progress(description, total=total, unit=unit) as bar:
         for item in items:
