@@ -176,7 +176,7 @@ class Plan:
                 **_only(training, "epochs", "epochs_per_job", "snapshot_minutes", "tensorboard", "keep_checkpoints"),
                 "scheduler": {**training["scheduler"], "horizon": self._horizon()},
             },
-            "network": {"source_digest": self._network_digest()},
+            "network": {"source_digest": self._network_digest},
         }
 
     def _horizon(self) -> int:
@@ -189,9 +189,10 @@ class Plan:
             "data": {"extra_selection": data["extra_selection"]},
             "cross_validation": self.config["cross_validation"],
             "validation_from_training": data["val"] is None,
-            "meaning": digest(self.data_configuration(split).staging_slice(split), self._functions_digest()),
+            "meaning": digest(self.data_configuration(split).staging_slice(split), self._functions_digest),
         }
 
+    @cached_property
     def _functions_digest(self) -> str | None:
         functions = self.config["data"]["custom_functions"]
         if not functions:
@@ -226,6 +227,7 @@ class Plan:
     def _network(self) -> dict[str, Any]:
         return _only(self.config["network"], "options", "weaver_imports", "load_weights", "exclude_weights", "freeze_weights")
 
+    @cached_property
     def _network_digest(self) -> str:
         path = self.config["network"]["config"]
         if not Path(path).is_file():
@@ -235,6 +237,7 @@ class Plan:
         except SyntaxError as error:
             raise NetworkError(f"{path}: line {error.lineno}: not valid Python ({error.msg}). Mend the file and run again.") from error
 
+    @cached_property
     def _data_meaning(self) -> str:
         """A digest of all that training takes from the data configurations."""
         training, validation = self.data_configuration("train"), self.data_configuration("val")
@@ -244,7 +247,7 @@ class Plan:
             training.weights_slice(),
             training.input_slice(),
             validation.staging_slice("val"),
-            self._functions_digest(),
+            self._functions_digest,
         )
 
     def _initialization(self, member: str) -> dict[str, Any]:
@@ -253,7 +256,7 @@ class Plan:
             **self._fold(member),
             "network": self._network(),
             "training": _only(self.config["training"], "task", "lr", "optimizer", "amp", "compile", "device", "threads"),
-            "meaning": digest(self._data_meaning(), self._network_digest()),
+            "meaning": digest(self._data_meaning, self._network_digest),
         }
 
     def _training(self, member: str, epochs: range) -> dict[str, Any]:
@@ -276,7 +279,7 @@ class Plan:
         settings = {
             **uses,
             "validation_from_training": config["data"]["val"] is None,
-            "meaning": digest(self._data_meaning(), self._network_digest()),
+            "meaning": digest(self._data_meaning, self._network_digest),
             "epochs": {
                 str(epoch): {
                     "uses": meaning,
@@ -307,7 +310,7 @@ class Plan:
                 *("steps_per_epoch", "amp", "compile", "device", "ranks", "nodes", "threads"),
             ),
             "validation": _only(config["validation"], "reweight"),
-            "meaning": digest(self._data_meaning(), self._network_digest()),
+            "meaning": digest(self._data_meaning, self._network_digest),
         }
 
     def _prediction(self, member: str) -> dict[str, Any]:
@@ -318,7 +321,7 @@ class Plan:
             "network": self._network(),
             "training": _only(config["training"], "task", "batch_size", "batch_size_test", "amp", "device", "threads"),
             "prediction": config["prediction"],
-            "meaning": digest(self._data_meaning(), self._network_digest(), self.data_configuration("test").staging_slice("test")),
+            "meaning": digest(self._data_meaning, self._network_digest, self.data_configuration("test").staging_slice("test")),
         }
 
     def _export(self) -> dict[str, Any]:
@@ -326,7 +329,7 @@ class Plan:
             "network": self._network(),
             **self._task(),
             "export": self.config["export"],
-            "meaning": digest(self._data_meaning(), self._network_digest()),
+            "meaning": digest(self._data_meaning, self._network_digest),
         }
 
 
