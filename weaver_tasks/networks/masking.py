@@ -23,6 +23,12 @@ def exporting() -> bool:
     return torch.jit.is_tracing() or torch.compiler.is_exporting()
 
 
+def attention_weights(logits: Tensor, dim: int) -> Tensor:
+    """Softmax inside a network. For torch.onnx's newer exporter under another name: weaver's outputs are called 'softmax', and it
+    names values by their operators without a check, so that the two would clash."""
+    return logits.log_softmax(dim).exp() if torch.compiler.is_exporting() else logits.softmax(dim)
+
+
 def pack(x: Tensor, real: Tensor) -> Tensor:
     """The real particles of a padded batch. x: (B, C, P); real: (B, P) bool. Returns (R, C), event by event."""
     return x.transpose(1, 2)[real]

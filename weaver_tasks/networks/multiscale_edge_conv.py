@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from weaver_tasks.networks.batch_norm import apply_rows
 from weaver_tasks.networks.kinematics import pairwise_lv_fts, to_m2, to_pt2
+from weaver_tasks.networks.masking import attention_weights
 from weaver_tasks.networks.neighbors import knn, pairwise_distance_etaphi
 
 MASKED = -1e9
@@ -190,7 +191,7 @@ class MultiScaleEdgeConv(nn.Module):
                 points = points + (step * graph.offsets[:, :, self.scales[index]]).sum(dim=2).transpose(1, 2)
             aggregated.append(self._aggregate(index, part, hidden))
             if self.lv_sa is not None and graph.vectors is not None:
-                weight = apply_rows(self.lv_sa[index], part).masked_fill(hidden, MASKED).softmax(dim=2)
+                weight = attention_weights(apply_rows(self.lv_sa[index], part).masked_fill(hidden, MASKED), dim=2)
                 total = (weight * graph.vectors[:, :, self.scales[index]]).sum(dim=2).transpose(1, 2)  # (B, 4, P)
                 vectors += [to_pt2(total).log(), to_m2(total).log()]
         if vectors:
@@ -206,7 +207,7 @@ class MultiScaleEdgeConv(nn.Module):
     def _aggregate(self, index: int, message: Tensor, hidden: Tensor) -> Tensor:
         """The messages of one scale, over the neighbors. message: (B, P, k', C); hidden: (B, P, k', 1). Returns (B, P, C')."""
         if self.sa is not None:
-            weight = apply_rows(self.sa[index], message).masked_fill(hidden, MASKED).softmax(dim=2)
+            weight = attention_weights(apply_rows(self.sa[index], message).masked_fill(hidden, MASKED), dim=2)
             return (tiled(weight, message.shape[3]) * tiled(message, weight.shape[3])).sum(dim=2)
         message = message.masked_fill(hidden, 0)
         if self.edge_aggregation == "max":

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from weaver_tasks.networks.batch_norm import apply_rows
 from weaver_tasks.networks.heads import fully_connected
 from weaver_tasks.networks.kinematics import delta_phi, from_ptrapphie, to_ptrapphim
-from weaver_tasks.networks.masking import exporting
+from weaver_tasks.networks.masking import attention_weights, exporting
 from weaver_tasks.networks.multiscale_edge_conv import MASKED, EdgeOptions, MultiScaleEdgeConv, build_graph, tiled
 from weaver_tasks.networks.trimming import SequenceTrimmer
 
@@ -158,7 +158,7 @@ class ParticleNeXt(nn.Module):
         """(B, P, C), (B, P) -> (B, C)."""
         hidden = ~real.unsqueeze(2)
         if self.sa is not None:
-            weight = apply_rows(self.sa, x).masked_fill(hidden, MASKED).softmax(dim=1)
+            weight = attention_weights(apply_rows(self.sa, x).masked_fill(hidden, MASKED), dim=1)
             return (tiled(weight, x.shape[2]) * x).sum(dim=1)
         x = x.masked_fill(hidden, 0)
         if self.global_aggregation == "max":

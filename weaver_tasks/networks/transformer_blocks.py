@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from weaver_tasks.networks.masking import Layout, Tokens, exporting
+from weaver_tasks.networks.masking import Layout, Tokens, attention_weights, exporting
 
 # Added to the attention of padded keys: their weight is then exactly 0, and an event without particles stays finite,
 # as with minus infinity it would not. Half precision can hold it.
@@ -188,7 +188,7 @@ class Attention(nn.Module):
         """(B, L', D), (B, L, D), (B, L, D) -> (B, L', D)."""
         q, k, v = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in (q, k, v))  # (B, H, L, D / H)
         if exporting():  # spelled out: the exporters' own decomposition does not hold for all shapes
-            mixed = (q @ k.transpose(2, 3) * q.shape[-1] ** -0.5 + bias).softmax(dim=-1) @ v
+            mixed = attention_weights(q @ k.transpose(2, 3) * q.shape[-1] ** -0.5 + bias, dim=-1) @ v
         else:
             mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=self.dropout if self.training else 0.0)
         return mixed.transpose(1, 2).flatten(2)

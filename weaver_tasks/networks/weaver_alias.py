@@ -27,7 +27,7 @@ _PARTICLE_TRANSFORMER = {
         "ParticleTransformerTagger", "ParticleTransformerTaggerWithExtraPairFeatures",
     ),
     "weaver_tasks.networks.transformer_blocks": (
-        "DropPath", "Embed", "LayerScale", "RMSNorm", "SwiGLUFFN", "drop_path",
+        "DropPath", "Embed", "LayerScale", "RMSNorm", "SwiGLUFFN",
     ),
     "weaver_tasks.networks.transformer_block": ("Block",),
     "weaver_tasks.networks.pair_embedding": ("PairEmbed", "build_sparse_tensor"),
