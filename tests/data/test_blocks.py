@@ -207,6 +207,19 @@ def test_what_does_not_fit_is_told(configure, hbb, sections, message):
         block_of(configure(**sections), hbb)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("jet_pt >", r"data\.extra_selection\.train: "),
+        ("part_px > 0", r"data\.extra_selection gives .* one truth value per event"),
+        ("jet_pt > part_px[:, :0].no_such", r"data\.extra_selection"),
+    ],
+)
+def test_mistakes_in_extra_selections_name_their_key(configure, hbb, text, message):
+    with pytest.raises(DataConfigError, match=message):
+        block_of(configure(), hbb, options=StagingOptions(extra_selection={"train": text}))
+
+
 def test_labels_matter_only_for_events_that_are_used(configure, hbb):
     labels = {"type": "simple", "value": ["early", "label_Hbb & (jet_pt < 600)"]}
     configuration = configure(labels=labels, new_variables={"part_pt": "part_px", "early": "jet_pt > 800"})

@@ -22,6 +22,7 @@ from numpy.testing import assert_array_equal
 from weaver_tasks.base.errors import InputFileError
 from weaver_tasks.data.readers import open_reader, read_arrays
 from weaver_tasks.data.reading_steps import Steps
+from weaver_tasks.data.streams import open_stream
 
 BRANCHES = ("part_px", "part_isPhoton", "jet_pt", "label_Hbb", "label_Zqq")
 NO_MAGIC = {"branch_magic": {}, "file_magic": {}}
@@ -329,6 +330,17 @@ def test_files_over_http(web, written, expected):
     address, folder = web
     shutil.copy(written, folder / f"jets{written.suffix}")
     assert_same(read(f"{address}/jets{written.suffix}", last=50), expected[:50])
+
+
+def test_bytes_come_from_web_servers_without_ranges_too(web, jet_file, monkeypatch):
+    address, folder = web
+    monkeypatch.setattr(RangeHandler, "do_GET", http.server.SimpleHTTPRequestHandler.do_GET)
+    monkeypatch.setattr(RangeHandler, "end_headers", http.server.SimpleHTTPRequestHandler.end_headers)
+    shutil.copy(jet_file, folder / "jets.root")
+    with open_stream(f"{address}/jets.root", forward=True) as stream:
+        assert stream.read() == jet_file.read_bytes()
+    with pytest.raises(InputFileError, match=r"none\.root: cannot be read"), open_stream(f"{address}/none.root", forward=True):
+        pass
 
 
 def test_files_missing_over_http_are_named(web):

@@ -16,7 +16,7 @@ import numpy as np
 
 from weaver_tasks.base.errors import DataConfigError
 from weaver_tasks.data.blocks import BASE_WEIGHT, LABEL, WEIGHT, Block, PackedColumn, StagingOptions, packed_columns, plain_columns
-from weaver_tasks.data.expressions import ON_THE_FLY_VARIABLE, on_the_fly, resolve
+from weaver_tasks.data.expressions import ON_THE_FLY_VARIABLE, on_the_fly, parse_expression, resolve
 from weaver_tasks.data.expressions_evaluation import evaluate
 from weaver_tasks.data.helpers import Functions, expression_functions
 from weaver_tasks.data.packing import pack, plain_array
@@ -117,6 +117,8 @@ def plan_transformation(
     custom_functions: Path | None = None,
 ) -> Transformation:
     """How the blocks of `split` (train, val, test) are made. columns: only these packed and plain ones."""
+    for reader, text in options.extra_selection.items():
+        parse_expression(text, functions=configuration.functions, where=f"data.extra_selection.{reader}")
     definitions, flags = _all_definitions(configuration, split, options)
     packed = tuple(column for column in packed_columns(configuration) if columns is None or column.name in columns)
     plain = tuple(name for name in plain_columns(configuration, split, options) if columns is None or name in columns)
@@ -180,9 +182,13 @@ def _all_definitions(configuration: DataConfiguration, split: str, options: Stag
 
 
 def _place(name: str) -> str:
-    if name == _SELECTION:
-        return "selection"
-    return {BASE_WEIGHT: "weights.reweight_basewgt", WEIGHT: "weights.weight_branches"}.get(name, f"new_variables.{name}")
+    """The key of the data configuration (or of config.yaml) that a definition comes from."""
+    if name.startswith("_extra_selection_"):
+        return "data.extra_selection"
+    if name.startswith("_flag_"):
+        return "labels.value"
+    known = {_SELECTION: "selection", BASE_WEIGHT: "weights.reweight_basewgt", WEIGHT: "weights.weight_branches"}
+    return known.get(name, f"new_variables.{name}")
 
 
 def _per_event(value: Any, events: int, where: str) -> Any:
