@@ -149,3 +149,20 @@ def test_refuses_a_damaged_checkpoint_by_name(chain, kept):
     path.write_bytes(content[:kept])
     with pytest.raises(CheckpointError, match=r"net_epoch-0_optimizer\.pt: damaged checkpoint"):
         training.train(training.trainer(), 1)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch's compiler's own
+def test_compiled_models_write_bare_checkpoints(chain):
+    """torch.compile changes neither the names in the checkpoint nor, without optimization, the bits."""
+    plain, compiled = chain("plain", epochs=1), chain("compiled", epochs=1, compile={"backend": "eager"})
+    for each in (plain, compiled):
+        each.train(each.trainer(), 0)
+    compiled.assert_same([plain.tensors(0)])
+
+
+def test_bf16_trains_on_the_cpu(chain):
+    training = chain("bf16", epochs=1, amp="bf16", optimizer={"name": "adamW"})
+    metrics = training.train(training.trainer(), 0)
+    assert metrics["loss"] < 3
+    assert training.tensors(0)["state"]["jet.0.weight"].dtype.is_floating_point
