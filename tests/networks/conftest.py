@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import uproot
-from torch import Tensor
+from torch import Tensor, nn
 
 from weaver_tasks.networks import weaver_alias
 
@@ -60,6 +60,48 @@ def batch(jets: Path) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     parts = [_read(path, 7) for path in sorted((jets / "test").glob("*.root"))]
     joined = [torch.cat(group)[:64] for group in zip(*parts, strict=True)]
     return joined[0], joined[1], joined[2], joined[3]
+
+
+def _same(theirs: nn.Module, ours: nn.Module, inputs: tuple[Tensor, ...], *, real: Tensor | None = None, gradient: float = 1e-7) -> None:
+    """Equal in double precision: scores and gradients in training, the statistics that it leaves, scores in evaluation.
+
+    gradient: the largest difference, relative to the largest element of each gradient. real: compare only these outputs.
+    """
+    assert list(theirs.state_dict()) == list(ours.state_dict())
+    for parameter in theirs.parameters():
+        if parameter.dim() < 2:
+            nn.init.normal_(parameter, mean=0.5, std=0.3)
+    ours.load_state_dict(theirs.state_dict())
+    gradients, outputs = [], []
+    for model in (theirs.double(), ours.double()):
+        torch.manual_seed(4)
+        output = model(*(part.double() for part in inputs))
+        outputs.append(output if real is None else output.masked_fill(~real, 0))
+        weights = torch.linspace(-1, 1, outputs[-1].numel(), dtype=torch.float64).view_as(outputs[-1])
+        (outputs[-1] * weights).sum().backward()
+        gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
+    torch.testing.assert_close(outputs[1], outputs[0], atol=1e-9, rtol=1e-9)
+    for name, wanted in gradients[0].items():
+        got = gradients[1][name]
+        assert (wanted is None) == (got is None), name
+        if wanted is not None and got is not None:
+            assert (got - wanted).abs().max() <= gradient * wanted.abs().max() + 1e-10, name
+    left = ours.state_dict()
+    for name, wanted in theirs.state_dict().items():
+        torch.testing.assert_close(left[name], wanted, atol=1e-9, rtol=1e-9, msg=name)
+    theirs.eval()
+    ours.eval()
+    with torch.no_grad():
+        wanted, got = (model(*(part.double() for part in inputs)) for model in (theirs, ours))
+    if real is not None:
+        wanted, got = wanted.masked_fill(~real, 0), got.masked_fill(~real, 0)
+    torch.testing.assert_close(got, wanted, atol=1e-9, rtol=1e-9)
+
+
+@pytest.fixture(scope="session")
+def same() -> Callable[..., None]:
+    """Assert that two models are equal, see `_same`."""
+    return _same
 
 
 def _read(path: Path, count: int) -> tuple[Tensor, ...]:

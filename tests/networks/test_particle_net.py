@@ -23,42 +23,6 @@ PUBLISHED = {
 SMALL: dict[str, Any] = {"conv_params": [(7, (8, 8)), (5, (8, 8))], "fc_params": [(16, 0.0)], "trim": False}
 
 
-def same(theirs: nn.Module, ours: nn.Module, inputs: tuple[Tensor, ...], *, real: Tensor | None = None, gradient: float = 1e-7) -> None:
-    """Equal in double precision: scores and gradients in training, the statistics that it leaves, scores in evaluation.
-
-    gradient: the largest difference, relative to the largest element of each gradient. real: compare only these outputs.
-    """
-    assert list(theirs.state_dict()) == list(ours.state_dict())
-    for parameter in theirs.parameters():
-        if parameter.dim() < 2:
-            nn.init.normal_(parameter, mean=0.5, std=0.3)
-    ours.load_state_dict(theirs.state_dict())
-    gradients, outputs = [], []
-    for model in (theirs.double(), ours.double()):
-        torch.manual_seed(4)
-        output = model(*(part.double() for part in inputs))
-        outputs.append(output if real is None else output.masked_fill(~real, 0))
-        weights = torch.linspace(-1, 1, outputs[-1].numel(), dtype=torch.float64).view_as(outputs[-1])
-        (outputs[-1] * weights).sum().backward()
-        gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
-    torch.testing.assert_close(outputs[1], outputs[0], atol=1e-9, rtol=1e-9)
-    for name, wanted in gradients[0].items():
-        got = gradients[1][name]
-        assert (wanted is None) == (got is None), name
-        if wanted is not None and got is not None:
-            assert (got - wanted).abs().max() <= gradient * wanted.abs().max() + 1e-10, name
-    left = ours.state_dict()
-    for name, wanted in theirs.state_dict().items():
-        torch.testing.assert_close(left[name], wanted, atol=1e-9, rtol=1e-9, msg=name)
-    theirs.eval()
-    ours.eval()
-    with torch.no_grad():
-        wanted, got = (model(*(part.double() for part in inputs)) for model in (theirs, ours))
-    if real is not None:
-        wanted, got = wanted.masked_fill(~real, 0), got.masked_fill(~real, 0)
-    torch.testing.assert_close(got, wanted, atol=1e-9, rtol=1e-9)
-
-
 @pytest.mark.parametrize(
     "options",
     [
@@ -70,7 +34,7 @@ def same(theirs: nn.Module, ours: nn.Module, inputs: tuple[Tensor, ...], *, real
         {"conv_params": [(3, (17,)), (16, (8, 8, 8))]},
     ],
 )
-def test_equal_to_weaver(peer: Peer, batch: Batch, options: dict[str, Any]) -> None:
+def test_equal_to_weaver(peer: Peer, batch: Batch, options: dict[str, Any], same: Callable[..., None]) -> None:
     torch.manual_seed(0)
     options = {**SMALL, **options}
     points, features, _, mask = (part[:12] for part in batch)
@@ -78,7 +42,7 @@ def test_equal_to_weaver(peer: Peer, batch: Batch, options: dict[str, Any]) -> N
     same(peer("nn.model.ParticleNet").ParticleNet(17, 10, **options), ParticleNet(17, 10, **options), (points, features, mask), real=real)
 
 
-def test_equal_to_weaver_while_trimming(peer: Peer, batch: Batch) -> None:
+def test_equal_to_weaver_while_trimming(peer: Peer, batch: Batch, same: Callable[..., None]) -> None:
     """With the same random numbers the same particles are left out, and padded particles that remain count as they do there."""
     torch.manual_seed(0)
     options = {**SMALL, "trim": True}
@@ -89,7 +53,7 @@ def test_equal_to_weaver_while_trimming(peer: Peer, batch: Batch) -> None:
     same(*models, (points, features, mask))
 
 
-def test_two_collections_equal_to_weaver(peer: Peer, batch: Batch) -> None:
+def test_two_collections_equal_to_weaver(peer: Peer, batch: Batch, same: Callable[..., None]) -> None:
     torch.manual_seed(0)
     points, features, _, mask = (part[:12] for part in batch)
     vertices = points[:, :, 40:60], features[:, :5, 40:60], mask[:, :, 40:60]

@@ -1,8 +1,6 @@
 """ParticleNeXt equals weaver-core's for the options that change its graph; and has the symmetries of a set."""
 
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -12,9 +10,6 @@ from torch import Tensor, nn
 
 from weaver_tasks.networks.particle_next import ParticleNeXt
 from weaver_tasks.networks.particle_next_taggers import ParticleNeXtTagger
-
-sys.path.insert(0, str(Path(__file__).parent))
-from test_particle_net import same
 
 Peer = Callable[[str], ModuleType]
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -49,7 +44,7 @@ MOVING = {"update_coords": True, "edge_dim": 0, "layer_params": [(8, 16, [(1, 1)
     ],
     ids=str,
 )
-def test_equal_to_weaver(peer: Peer, batch: Batch, options: dict[str, Any]) -> None:
+def test_equal_to_weaver(peer: Peer, batch: Batch, options: dict[str, Any], same: Callable[..., None]) -> None:
     torch.manual_seed(0)
     options = {**SMALL, **options}
     inputs = tuple(part[:8] for part in batch)

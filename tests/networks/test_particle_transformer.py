@@ -1,8 +1,6 @@
 """Particle Transformer equals weaver-core's for all options that change its graph; and has the symmetries of a set."""
 
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -16,9 +14,6 @@ from weaver_tasks.networks.particle_transformer_taggers import (
     ParticleTransformerTaggerWithExtraPairFeatures,
 )
 from weaver_tasks.networks.transformer_block import Block
-
-sys.path.insert(0, str(Path(__file__).parent))
-from test_particle_net import same
 
 Peer = Callable[[str], ModuleType]
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -67,7 +62,7 @@ BLOCK = SMALL["block_params"]
     ],
     ids=str,
 )
-def test_equal_to_weaver(peer: Peer, batch: Batch, options: dict[str, Any]) -> None:
+def test_equal_to_weaver(peer: Peer, batch: Batch, options: dict[str, Any], same: Callable[..., None]) -> None:
     torch.manual_seed(0)
     options = {**SMALL, **options}
     _, features, vectors, mask = (part[:24] for part in batch)  # more than one group of events
@@ -80,7 +75,7 @@ def test_equal_to_weaver(peer: Peer, batch: Batch, options: dict[str, Any]) -> N
 
 @pytest.mark.filterwarnings("ignore:Sparse invariant checks:UserWarning")  # of weaver-core
 @pytest.mark.parametrize("extra", [0, 3])
-def test_two_collections_equal_to_weaver(peer: Peer, batch: Batch, extra: int) -> None:
+def test_two_collections_equal_to_weaver(peer: Peer, batch: Batch, extra: int, same: Callable[..., None]) -> None:
     torch.manual_seed(0)
     _, features, vectors, mask = (part[:20] for part in batch)
     vertices = features[:, :5, 40:60], vectors[:, :, 40:60], mask[:, :, 40:60]
