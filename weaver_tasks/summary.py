@@ -41,8 +41,9 @@ def main(argv: list[str] | None = None) -> None:
         for name, value, style in summary_lines(member):
             # Never wrapped: paths are there to be copied.
             console.print(f"  {name:<22}{value}", style=style, highlight=False, markup=False, soft_wrap=True)
-    report = f"snakemake --report {arguments.run / 'report.html'}"
-    console.print(f"Report: {report} (with the --configfile of the run)", highlight=False, soft_wrap=True)
+    report = arguments.run / "report.html"
+    where = str(report) if report.is_file() else f"made by: snakemake --configfile … --report {report}"
+    console.print(f"  {'report':<22}{where}", highlight=False, markup=False, soft_wrap=True)
 
 
 def trained_members(run: Path) -> list[Path]:
