@@ -57,12 +57,17 @@ def out_of_time(run):
     strike(run, "scontrol", "update", "JobId=JOB", "EndTime=now+1")
 
 
+def start_at_once(run, job):
+    """Slurm holds a job back for two minutes after it put it into the queue again."""
+    run.wait_for(lambda: slurm("squeue", "--noheader", "--jobs", job, "--format", "%T") == "PENDING", f"job {job} in the queue")
+    slurm("scontrol", "update", f"JobId={job}", "StartTime=now")
+
+
 def requeued(run):
     snakemake, job = until_held(run)
     (run.folder / "held").unlink()
     slurm("scontrol", "requeue", job)
-    # Slurm holds a requeued job back for two minutes.
-    slurm("scontrol", "update", f"JobId={job}", "StartTime=now")
+    start_at_once(run, job)
     run.wait_for((run.folder / "held").exists, "the requeued job", of=snakemake)
     assert run.jobs() == [job]
     let_go(run)
@@ -83,6 +88,7 @@ def node_failed(run):
     (run.folder / "held").unlink()
     node = slurm("squeue", "--noheader", "--jobs", job, "--format", "%N")
     slurm("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
+    start_at_once(run, job)
     try:
         run.wait_for((run.folder / "held").exists, "the job on another node", of=snakemake)
     finally:
