@@ -1,6 +1,8 @@
 """What all tests share: the jets in the repository, and larger samples where there are some."""
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,3 +29,12 @@ def samples() -> Path:
     if not folder.is_dir():
         pytest.skip("set WEAVER_TASKS_SAMPLES to a folder of larger samples to run this test")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def real_weaver() -> Iterator[None]:
+    """A network configuration that was loaded makes `import weaver` mean this project's own; the next test gets the peer again."""
+    yield
+    alias = sys.modules.get("weaver_tasks.networks.weaver_alias")
+    if alias is not None:
+        alias.restore()

@@ -173,6 +173,7 @@ def _makes_schedule(network: Path) -> bool:
 def make_trainer(work: Work, device: torch.device, record: TaskRecord) -> Trainer:
     """The network of this run, its optimizer and its data, on one rank."""
     from weaver_tasks.data.loader import EpochLoader
+    from weaver_tasks.data.parts import OpenFiles
     from weaver_tasks.networks.loading import load_network
     from weaver_tasks.networks.weights import load_weights
     from weaver_tasks.training.device import batch_memory
@@ -198,6 +199,8 @@ def make_trainer(work: Work, device: torch.device, record: TaskRecord) -> Traine
     load_weights(network.model, None, freeze=options.get("freeze_weights") or ())
     model = network.model.to(device)
 
+    files = OpenFiles(work.manifest, configuration, custom_functions=arguments.custom_functions)
+
     def open_batches(epoch: int, position: Any) -> EpochLoader:
         return EpochLoader(
             work.manifest,
@@ -210,6 +213,7 @@ def make_trainer(work: Work, device: torch.device, record: TaskRecord) -> Traine
             world_size=world_size(),
             position=position,
             threads=(settings.get("loading") or {}).get("num_workers", 1),
+            files=files,
             allocate=batch_memory(device),
         )
 

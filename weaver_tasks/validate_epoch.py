@@ -118,6 +118,7 @@ def _validation_batches(arguments: argparse.Namespace, configuration: Any, manif
         rank=rank(),
         world_size=world_size(),
         threads=(arguments.settings.get("loading") or {}).get("num_workers", 1),
+        custom_functions=arguments.custom_functions,
         allocate=batch_memory(device),
     )
 
