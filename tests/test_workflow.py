@@ -184,6 +184,7 @@ def test_exactly_what_would_give_another_result_reruns(finished, change, reruns,
         assert planned.keys() <= ({"provenance"} if change == "performance" else set())
 
 
+@pytest.mark.slow
 def test_a_killed_run_continues_to_the_same_bits(finished, tmp_path, repository, jets):
     run = Run(tmp_path, repository, jets)
     process = subprocess.Popen(run.command(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path, start_new_session=True)
@@ -202,6 +203,7 @@ def test_a_killed_run_continues_to_the_same_bits(finished, tmp_path, repository,
     assert (run.results / "best_epoch.json").read_text() == (finished.results / "best_epoch.json").read_text()
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_continues_to_the_same_bits(finished, tmp_path, repository, jets):
     run = Run(tmp_path, repository, jets)
     process = subprocess.Popen(run.command(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path, start_new_session=True)
@@ -217,6 +219,7 @@ def test_an_interrupted_run_continues_to_the_same_bits(finished, tmp_path, repos
         assert same(run.state(f"net_epoch-{epoch}"), finished.state(f"net_epoch-{epoch}"))
 
 
+@pytest.mark.slow
 def test_epochs_of_one_job_are_those_of_several(finished, tmp_path, repository, jets):
     run = Run(tmp_path, repository, jets)
     run.config["training"]["epochs_per_job"] = 2
