@@ -5,7 +5,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# Machines are noisy: an example that takes long says nothing about the code.
+hypothesis.settings.register_profile("project", deadline=None)
+hypothesis.settings.load_profile("project")
 
 REPOSITORY = Path(__file__).parent.parent
 
