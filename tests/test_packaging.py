@@ -61,3 +61,9 @@ def test_the_workflow_imports_neither_numpy_nor_torch():
 def test_layers_hold(repository):
     done = subprocess.run([f"{sys.prefix}/bin/lint-imports", "--no-cache"], cwd=repository, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+def test_pre_commit_runs_the_locked_linters(repository, locked):
+    repositories = yaml.safe_load((repository / ".pre-commit-config.yaml").read_text())["repos"]
+    revisions = {entry["hooks"][0]["id"]: entry["rev"] for entry in repositories if "rev" in entry}
+    assert revisions == {"ruff-check": f"v{locked['ruff']}", "snakefmt": f"v{locked['snakefmt']}", "mypy": f"v{locked['mypy']}"}
