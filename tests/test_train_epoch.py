@@ -122,6 +122,21 @@ def test_an_epoch_reruns_exactly_when_what_it_would_do_has_changed(run, change, 
     assert training.record("train_epoch")["trained_epochs"] == retrains
 
 
+def test_a_damaged_checkpoint_is_trained_again_to_the_same_bits(run):
+    """The published file and that of the journal are one: deleting the former alone would bring the damage back."""
+    training = run()
+    training.call("train_epoch", epochs=[0])
+    published = training.checkpoints / "net_epoch-0_state.pt"
+    whole = published.read_bytes()
+    with published.open("r+b") as file:
+        file.seek(len(whole) // 2)
+        file.write(bytes(byte ^ 0xFF for byte in whole[len(whole) // 2 :][:64]))
+    published.unlink()
+    training.call("train_epoch", epochs=[0])
+    assert training.record("train_epoch")["trained_epochs"] == [0]
+    assert published.read_bytes() == whole
+
+
 def test_a_comment_in_the_network_retrains_nothing_and_other_data_does(run):
     training = run()
     training.call("train_epoch", epochs=[0])

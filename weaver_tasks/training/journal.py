@@ -7,6 +7,7 @@ Free of numpy and torch: what is already there is published within a fraction of
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Mapping
@@ -15,8 +16,10 @@ from typing import Any
 
 from weaver_tasks.base.errors import CheckpointError
 from weaver_tasks.base.files import copy_file, link_or_copy, read_json, write_json
-from weaver_tasks.base.hashing import digest
+from weaver_tasks.base.hashing import digest, file_checksum
 from weaver_tasks.training.schedules import Rates
+
+logger = logging.getLogger("weaver_tasks")
 
 # What of the training section changes the bits of an epoch; the schedule is there as the rates of the epoch's own steps.
 _MEANINGFUL = (
@@ -86,13 +89,25 @@ class Journal:
         return content["digest"]
 
     def is_finished(self, epoch_digest: str) -> bool:
-        # The metrics are written last.
+        """Whether an entry is complete, and its files are still what was written.
+
+        They are links of the published files: what damages those damages these.
+        """
         entry = self.entry(epoch_digest)
-        return all((entry / name).exists() for name in ("state.pt", "optimizer.pt", "metrics.json"))
+        # Written last.
+        if not (entry / "metrics.json").exists():
+            return False
+        written = read_json(entry / "checksums.json")
+        damaged = [name for name, checksum in written.items() if not _holds(entry / name, checksum)]
+        for name in damaged:
+            logger.warning("%s: not what was written, so the epoch is trained again", entry / name)
+        return not damaged
 
     def finish(self, epoch_digest: str, metrics: Mapping[str, Any]) -> None:
         """Complete an entry whose state.pt and optimizer.pt are written."""
-        write_json(self.entry(epoch_digest) / "metrics.json", {**metrics, "digest": epoch_digest})
+        entry = self.entry(epoch_digest)
+        write_json(entry / "checksums.json", {name: file_checksum(entry / name) for name in ("state.pt", "optimizer.pt")})
+        write_json(entry / "metrics.json", {**metrics, "digest": epoch_digest})
         self.snapshot(epoch_digest).unlink(missing_ok=True)
 
     def publish(self, epoch: int, epoch_digest: str) -> list[Path]:
@@ -124,3 +139,7 @@ class Journal:
                 shutil.rmtree(self.entry(self.published_digest(epoch)), ignore_errors=True)
             gone.append(epoch)
         return gone
+
+
+def _holds(path: Path, checksum: str) -> bool:
+    return path.exists() and file_checksum(path) == checksum
