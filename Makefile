@@ -1,5 +1,5 @@
 # make demo: train, test and export a jet tagger on the jets of this repository
-# make test: the fast tests;  make test-all: the slow ones too
+# make test: the fast tests;  make test-all: the slow ones too, but for those of a cluster
 # make test-slurm: the chain and its faults on a Slurm cluster brought up on this machine (as root, on Debian)
 # Both make a virtual environment in .venv on first use and reuse it afterwards.
 
@@ -8,8 +8,10 @@ CORES ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# One process a core, each of one thread; the tests of a file stay together, since they share what is costly to make.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
-.PHONY: demo test test-all test-slurm lint docs benchmark-loader clean help
+.PHONY: demo test test-slow test-all test-slurm lint docs benchmark-loader clean help
 
 help:
 	@sed -n 's/^# \(make.*\)/\1/p' Makefile
@@ -28,10 +30,13 @@ demo: $(INSTALLED)
 	@$(BIN)/python -m weaver_tasks.summary results/demo
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+test-slow: $(INSTALLED)
+	$(PYTEST) -m "slow and not slurm" tests/test_workflow.py tests/data tests/networks tests/results
 
 test-all: $(INSTALLED)
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(PYTEST) -m "(slow or not slow) and not slurm"
 
 test-slurm: $(INSTALLED)
 	$(BIN)/python -m pytest -m slurm tests/slurm
