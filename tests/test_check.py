@@ -48,7 +48,7 @@ def test_selected_events_are_counted(prepared, capsys):
 
 def test_non_finite_values_are_counted(prepared, capsys):
     variables = {"part_mask": "ak.ones_like(part_energy)", "odd": "part_d0val / 0"}
-    inputs = {"pf": {"length": 8, "vars": ["odd"]}, "pf_mask": {"length": 8, "pad_mode": "constant", "vars": [["part_mask", None]]}}
+    inputs = {"pf_features": {"length": 8, "vars": ["odd"]}, "pf_mask": {"length": 8, "pad_mode": "constant", "vars": [["part_mask", None]]}}
     check.main(prepared(data={"new_variables": variables, "inputs": inputs, "preprocess": {"method": "manual"}}))
     assert "odd: " in capsys.readouterr().out
 
@@ -63,3 +63,25 @@ def test_a_class_without_events_is_named(prepared):
     labels = {"type": "simple", "value": ["label_QCD", "label_Hbb", "label_Tbl"]}
     with pytest.raises(WeaverTasksError, match="no event of class 'label_Tbl'"):
         check.main(prepared(data={"labels": labels}))
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"training": {"optimizer": {"name": "rangr"}}}, r"rangr.*ranger"),
+        ({"validation": {"metric": "acuracy"}}, r"validation\.metric: 'acuracy' is not what validation gives.*Did you mean: accuracy"),
+        (
+            {"training": {"task": "regression"}, "validation": {"metric": "accuracy"}},
+            r"'accuracy' is not what validation gives: loss, mae, mse",
+        ),
+    ],
+)
+def test_what_would_fail_after_the_data_are_read_is_told_before(prepared, sections, message):
+    with pytest.raises(WeaverTasksError, match=message):
+        check.main(prepared(**sections))
+
+
+def test_network_options_that_the_network_does_not_take_are_told(prepared, repository):
+    network = {"config": str(repository / "config/networks/pfn.py"), "options": {"Phi_size": [8]}}
+    with pytest.raises(WeaverTasksError, match="Phi_size"):
+        check.main(prepared(network=network))

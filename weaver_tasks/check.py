@@ -1,4 +1,4 @@
-"""Look before a run: open one file of each group and say what the run would find, and what it would need.
+"""Look before a run: open one file of each group, make the network, and say what the run would find, and what it would need.
 
     python -m weaver_tasks.check --config config.yaml
 
@@ -20,12 +20,14 @@ from rich.table import Table
 
 from weaver_tasks.base.command_line import run_command
 from weaver_tasks.base.config import read_config
-from weaver_tasks.base.errors import WeaverTasksError
+from weaver_tasks.base.errors import WeaverTasksError, nearest
 from weaver_tasks.data.blocks import LABEL, Block, PackedColumn, StagingOptions
 from weaver_tasks.data.configuration import DataConfiguration
 from weaver_tasks.data.readers import branch_names, open_reader, read_arrays
 from weaver_tasks.data.transform import plan_transformation
+from weaver_tasks.init_model import fresh_network
 from weaver_tasks.plan import InputFile, Plan, make_plan
+from weaver_tasks.training.selection import METRICS
 
 _MOST_ENTRIES = 10_000
 
@@ -67,7 +69,8 @@ def main(argv: list[str] | None = None) -> None:
     findings = list(look(plan))
     console = Console(width=None if Console().is_terminal else 140)
     show(plan, findings, console)
-    problems = [finding.problem for finding in findings if finding.problem] + list(_missing_classes(plan, findings))
+    problems = [finding.problem for finding in findings if finding.problem]
+    problems += [*_missing_classes(plan, findings), *_training_problems(plan, console)]
     if problems:
         raise WeaverTasksError("; ".join(dict.fromkeys(problems)))
     console.print("The run can work.")
@@ -144,6 +147,24 @@ def _missing_classes(plan: Plan, findings: list[Finding]) -> Iterator[str]:
                 f"{plan.data_config_file('train')}: labels.value: no event of class '{name}' in the first training file of any group. "
                 "Add files that hold it, or leave the class out."
             )
+
+
+def _training_problems(plan: Plan, console: Console) -> Iterator[str]:
+    """Make the network and its optimizer, as init_model will, and look whether validation gives the metric that chooses the epoch."""
+    if plan.config["prediction"]["model"]:
+        return
+    path, member = plan.config["network"]["config"], plan.members()[0]
+    try:
+        network, _ = fresh_network(plan.settings("init_model", member=member), plan.data_configuration("train"), Path(path))
+    except WeaverTasksError as error:
+        yield str(error)
+        return
+    sizes = [parameter.numel() for parameter in network.model.parameters()]
+    trained = [parameter.numel() for parameter in network.model.parameters() if parameter.requires_grad]
+    console.print(f"Network {path}: {sum(sizes):,} parameters, {sum(trained):,} of them trained.")
+    metric, known = plan.config["validation"]["metric"], METRICS[plan.config["training"]["task"]]
+    if network.evaluate_fn is None and metric not in known:
+        yield f"{plan.where}: validation.metric: '{metric}' is not what validation gives: {', '.join(known)}.{nearest(metric, known)}"
 
 
 def show(plan: Plan, findings: list[Finding], console: Console) -> None:

@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from weaver_tasks.base.command_line import run_command, stage_parser, task
 from weaver_tasks.base.files import write_json
 from weaver_tasks.base.hashing import digest, file_checksum
 from weaver_tasks.base.record import TaskRecord
+
+if TYPE_CHECKING:
+    import torch
+
+    from weaver_tasks.data.configuration import DataConfiguration
+    from weaver_tasks.networks.loading import Network
 
 logger = logging.getLogger("weaver_tasks")
 
@@ -36,43 +43,17 @@ def main(argv: list[str] | None = None) -> None:
 def initialize(arguments: argparse.Namespace, record: TaskRecord) -> None:
     # Torch is imported here, not above: --help and mistakes in the arguments do not wait for it.
     from weaver_tasks.data.configuration import load_data_configuration
-    from weaver_tasks.networks.loading import load_network
-    from weaver_tasks.networks.weights import load_weights
     from weaver_tasks.training import checkpoint
-    from weaver_tasks.training.device import seed_generators
-    from weaver_tasks.training.optimizers import build_optimizer
-    from weaver_tasks.training.settings import TrainingSettings
     from weaver_tasks.training.trainer import first_companion
 
-    training = TrainingSettings.of(arguments.settings)
     network_settings = arguments.settings.get("network") or {}
     configuration = load_data_configuration(record.read(arguments.data_config), custom_functions=arguments.custom_functions)
-    seed_generators(arguments.settings.get("seed", 1), "model")
-    network = load_network(
-        record.read(arguments.network),
-        configuration.weaver,
-        network_settings.get("options"),
-        use_amp=training.amp is not None,
-        compile_model=bool(training.compile),
-        weaver_imports=network_settings.get("weaver_imports") or "own",
-    )
-    weights = network_settings.get("load_weights")
-    load_weights(
-        network.model,
-        weights,
-        exclude=network_settings.get("exclude_weights") or (),
-        freeze=network_settings.get("freeze_weights") or (),
-    )
-    optimizer = None
-    if network.init_opt is None:
-        optimizer = build_optimizer(
-            network.model, training.optimizer.get("name", "ranger"), training.optimizer.get("options") or {}, lr=training.lr
-        ).optimizer
+    network, optimizer = fresh_network(arguments.settings, configuration, record.read(arguments.network))
     checkpoint.save_state(arguments.state, network.model)
     start = digest(
         checkpoint.tensors_digest(network.model.state_dict()),
         arguments.settings.get("seed", 1),
-        _loaded_checksums(weights),
+        _loaded_checksums(network_settings.get("load_weights")),
         [network_settings.get(key) for key in ("options", "exclude_weights", "freeze_weights")],
     )
     checkpoint.save_companion(arguments.optimizer, first_companion(optimizer, network.model, start), state=arguments.state)
@@ -82,6 +63,42 @@ def initialize(arguments: argparse.Namespace, record: TaskRecord) -> None:
     logger.info("%s: %d parameters, %d of them trainable", arguments.network, parameters, trainable)
     for path in (arguments.state, arguments.optimizer, arguments.metrics):
         record.wrote(path)
+
+
+def fresh_network(
+    settings: Mapping[str, Any], configuration: DataConfiguration, path: Path
+) -> tuple[Network, torch.optim.Optimizer | None]:
+    """The network of a run as it begins, with loaded and frozen weights, and its optimizer (None: the network's own init_opt makes it).
+
+    settings: those of the rule. Raises a WeaverTasksError when network, weights and optimizer do not fit each other or the data.
+    """
+    from weaver_tasks.networks.loading import load_network
+    from weaver_tasks.networks.weights import load_weights
+    from weaver_tasks.training.device import seed_generators
+    from weaver_tasks.training.optimizers import build_optimizer
+    from weaver_tasks.training.settings import TrainingSettings
+
+    training = TrainingSettings.of(settings)
+    chosen = settings.get("network") or {}
+    seed_generators(settings.get("seed", 1), "model")
+    network = load_network(
+        path,
+        configuration.weaver,
+        chosen.get("options"),
+        use_amp=training.amp is not None,
+        compile_model=bool(training.compile),
+        weaver_imports=chosen.get("weaver_imports") or "own",
+    )
+    load_weights(
+        network.model,
+        chosen.get("load_weights"),
+        exclude=chosen.get("exclude_weights") or (),
+        freeze=chosen.get("freeze_weights") or (),
+    )
+    if network.init_opt is not None:
+        return network, None
+    name, options = training.optimizer.get("name", "ranger"), training.optimizer.get("options") or {}
+    return network, build_optimizer(network.model, name, options, lr=training.lr).optimizer
 
 
 def _loaded_checksums(weights: Any) -> list[str]:

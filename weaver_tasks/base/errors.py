@@ -44,5 +44,5 @@ class ResultError(WeaverTasksError):
 
 def nearest(name: str, known: Iterable[str], *, count: int = 3) -> str:
     """A hint naming the known names most like `name`: ' Did you mean: a, b?', or '' when none is."""
-    matches = difflib.get_close_matches(str(name), sorted(set(map(str, known))), n=count, cutoff=0.6)
+    matches = difflib.get_close_matches(str(name), sorted(set(map(str, known))), n=count, cutoff=0.65)
     return f" Did you mean: {', '.join(matches)}?" if matches else ""
