@@ -229,6 +229,28 @@ def test_epochs_of_one_job_are_those_of_several(finished, tmp_path, repository, 
         assert same(run.state(f"net_epoch-{epoch}"), finished.state(f"net_epoch-{epoch}"))
 
 
+@pytest.mark.slow
+def test_statistics_by_several_jobs_are_those_of_one(finished, tmp_path, repository, jets):
+    run = Run(tmp_path, repository, jets)
+    run.config["statistics"] = {"files_per_job": 1}
+    made = "results/small/data_config.auto.yaml"
+    run.snakemake("--until", "gather_fitting_inputs")
+    staged = run.results / "staged/train/Hbb/HToBB.arrow"
+    content = staged.read_bytes()
+    staged.write_bytes(b"damaged")
+    assert "HToBB.arrow: not a staged file" in run.snakemake("--keep-going", "--until", "standardize_part", code=1)
+    staged.write_bytes(content)
+    # The two parts that did not fail are kept.
+    planned = run.planned(made)
+    assert {rule: planned.get(rule) for rule in ("stage_inputs", "standardize_part", "reweight_part")} == {
+        "stage_inputs": None, "standardize_part": 3 * 2 - 2, "reweight_part": 3,
+    }  # fmt: skip
+    run.snakemake(made)
+    for name in ("standardization.json", "reweighting.json", "data_config.auto.yaml"):
+        assert (run.results / name).read_bytes() == (finished.results / name).read_bytes()
+    assert run.planned(made) == {}
+
+
 def mistakes() -> dict:
     return {
         "wrong path": lambda run: run.config["data"]["train"].update(QCD="nowhere/x.root"),

@@ -97,6 +97,24 @@ class Plan:
         for _, files in itertools.groupby(self.files, key=lambda file: (file.split, file.group)):
             yield from _batched(list(files), size)
 
+    def statistics_parts(self) -> list[tuple[int, int]]:
+        """The ranges of training files that jobs of standardize and reweight go through; empty when one job of each does it all."""
+        files, size = len(self.files_of("train")), self.config["statistics"]["files_per_job"]
+        if not size or files <= size:
+            return []
+        return [(first, min(first + size, files)) for first in range(0, files, size)]
+
+    def passes(self, stage: str) -> int:
+        """How often standardize or reweight goes through the training files. See `data.standardization` and `data.reweighting`."""
+        configuration = self.data_configuration("train")
+        weights = configuration.weights
+        if stage == "standardize":
+            return 2 if any(variable.center == "auto" for group in configuration.inputs for variable in group.variables) else 1
+        if weights is None or weights.precomputed:
+            return 0
+        given = weights.histograms is not None and not self.config["sampling"]["remake_weights"]
+        return 3 if weights.base_weight and not given else 1
+
     def test_groups(self) -> list[str]:
         return list(dict.fromkeys(file.group for file in self.files_of("test")))
 

@@ -4,14 +4,14 @@
         --output reweighting.json --plot reweighting.png --auto-config data_config.auto.yaml
 
 data_config.auto.yaml is the data configuration with its standardization and weights filled in; all later stages read
-it, and weaver-core can.
+it, and weaver-core can. Several jobs can share the work: see --part and --gather.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import logging
+import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,15 @@ import numpy as np
 
 from weaver_tasks.base.command_line import run_command, stage_parser, task
 from weaver_tasks.base.files import atomic_path, read_json, write_json
-from weaver_tasks.base.progress import Progress
+from weaver_tasks.base.hashing import digest
 from weaver_tasks.base.record import TaskRecord
 from weaver_tasks.data.blocks import StagingOptions, extra_selection_column
 from weaver_tasks.data.configuration import DataConfiguration, dump_auto, load_data_configuration
-from weaver_tasks.data.reweighting import Reweighting, make_reweighting
+from weaver_tasks.data.passes import Passes, TrainingFile, add_options, check_options, make_sums
+from weaver_tasks.data.reweighting import Reweighting, finish_reweighting, next_pass
 from weaver_tasks.data.sources import open_source
 from weaver_tasks.data.weights import weight_columns
 from weaver_tasks.results.input_plots import plot_no_reweighting, plot_reweighting
-
-logger = logging.getLogger("weaver_tasks")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -37,25 +36,34 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--data-config", type=Path, required=True, help="the data configuration of the training files")
     parser.add_argument("--custom-functions", type=Path, help="a Python file of functions for its expressions")
     parser.add_argument("--inputs", type=Path, required=True, help="inputs.json")
-    parser.add_argument("--standardization", type=Path, required=True, help="standardization.json")
-    parser.add_argument("--output", type=Path, required=True, help="reweighting.json")
+    parser.add_argument("--standardization", type=Path, help="standardization.json")
+    parser.add_argument("--output", type=Path, help="reweighting.json")
     parser.add_argument("--plot", type=Path, help="a picture of the classes before and after")
-    parser.add_argument("--auto-config", type=Path, required=True, help="data_config.auto.yaml")
+    parser.add_argument("--auto-config", type=Path, help="data_config.auto.yaml")
+    add_options(parser)
     arguments = parser.parse_args(argv)
+    check_options(parser, arguments, results=("standardization", "output", "auto_config"))
     with task(arguments) as record:
         _reweight(arguments, record)
 
 
 def _reweight(arguments: argparse.Namespace, record: TaskRecord) -> None:
     manifest = read_json(arguments.inputs)
-    standardization = read_json(arguments.standardization)["variables"]
     configuration = load_data_configuration(arguments.data_config, custom_functions=arguments.custom_functions)
     for path in filter(None, (arguments.inputs, arguments.standardization, arguments.data_config, arguments.custom_functions)):
         record.read(path)
-    remake = arguments.settings.get("sampling", {}).get("remake_weights", True)
-    made = _make(configuration, manifest, arguments, remake=remake)
+    for path in arguments.after:
+        record.read(path)
+    configuration = _for_remaking(configuration, arguments)
+    passes = _passes(configuration, manifest, arguments)
+    if arguments.sums:
+        make_sums(passes, arguments, record)
+        return
+    sums = passes.all()
+    made = finish_reweighting(configuration, sums) if sums else None
     write_json(arguments.output, _as_json(configuration, made))
     histograms = {name: weights.tolist() for name, weights in made.weights.items()} if made else None
+    standardization = read_json(arguments.standardization)["variables"]
     with atomic_path(arguments.auto_config) as temporary:
         temporary.write_text(dump_auto(configuration, standardization, histograms))
     for path in (arguments.output, arguments.auto_config):
@@ -65,35 +73,43 @@ def _reweight(arguments: argparse.Namespace, record: TaskRecord) -> None:
             record.wrote(path)
 
 
-def _make(configuration: DataConfiguration, manifest: dict[str, Any], arguments: argparse.Namespace, *, remake: bool) -> Reweighting | None:
-    weights = configuration.weights
-    if weights is None or weights.precomputed:
-        return None
-    # Histograms that are kept are filled all the same, to show what they do.
-    resolved = dataclasses.replace(configuration, weights=dataclasses.replace(weights, histograms=None)) if remake else configuration
-    return make_reweighting(resolved, lambda doing: _training_columns(manifest, resolved, arguments, doing))
+def _for_remaking(configuration: DataConfiguration, arguments: argparse.Namespace) -> DataConfiguration:
+    """The configuration without the histograms that it may have, if they are to be made anew."""
+    if configuration.weights is None or not arguments.settings.get("sampling", {}).get("remake_weights", True):
+        return configuration
+    return dataclasses.replace(configuration, weights=dataclasses.replace(configuration.weights, histograms=None))
 
 
-def _training_columns(
-    manifest: dict[str, Any], configuration: DataConfiguration, arguments: argparse.Namespace, doing: str
-) -> Iterator[Mapping[str, np.ndarray]]:
+def _passes(configuration: DataConfiguration, manifest: dict[str, Any], arguments: argparse.Namespace) -> Passes:
+    return Passes(
+        # Histograms that are kept are filled all the same, to show what they do.
+        functools.partial(next_pass, configuration),
+        list(_training_files(manifest, configuration, arguments)),
+        digest=digest(manifest["digest"], configuration.weights_slice(), arguments.settings.get("fold")),
+        after=arguments.after,
+    )
+
+
+def _training_files(manifest: dict[str, Any], configuration: DataConfiguration, arguments: argparse.Namespace) -> Iterator[TrainingFile]:
     """The plain columns of the events for training: those that pass the extra selection and are not of the fold left out."""
     fold = arguments.settings.get("fold")
     extra = extra_selection_column("train")
     names = [*weight_columns(configuration), extra, *([fold["variable"]] if fold else [])]
     options = StagingOptions.from_manifest(manifest)
-    files = [file for file in manifest["files"] if file["split"] == "train" and not file["bad"]]
-    with Progress(doing, total=sum(file["entries"] for file in files), unit="entries") as progress:
-        for file in files:
-            source = open_source(file, configuration, options, custom_functions=arguments.custom_functions)
-            for block in source.blocks(0, file["entries"], names, training=True):
-                kept = np.ones(len(block), dtype=bool)
-                if extra in block.plain:
-                    kept &= np.asarray(block.plain[extra])
-                if fold:
-                    kept &= np.asarray(block.plain[fold["variable"]]) % fold["folds"] != fold["index"]
-                yield {name: np.asarray(array)[kept] for name, array in block.plain.items()}
-            progress.advance(file["entries"])
+
+    def read(file: dict[str, Any], _: Any) -> Iterator[Mapping[str, np.ndarray]]:
+        source = open_source(file, configuration, options, custom_functions=arguments.custom_functions)
+        for block in source.blocks(0, file["entries"], names, training=True):
+            kept = np.ones(len(block), dtype=bool)
+            if extra in block.plain:
+                kept &= np.asarray(block.plain[extra])
+            if fold:
+                kept &= np.asarray(block.plain[fold["variable"]]) % fold["folds"] != fold["index"]
+            yield {name: np.asarray(array)[kept] for name, array in block.plain.items()}
+
+    for file in manifest["files"]:
+        if file["split"] == "train":
+            yield TrainingFile(entries=0 if file["bad"] else file["entries"], read=functools.partial(read, file))
 
 
 def _as_json(configuration: DataConfiguration, made: Reweighting | None) -> dict[str, Any]:

@@ -22,12 +22,12 @@ def percentiles(parts, wanted=(16.0, 50.0, 84.0)):
     for part in parts:
         own = ValueCounts(names)
         own.add(part)
-        coarse.merge(own)
+        coarse.add_arrays(own.arrays())
     refined = RefinedCounts(coarse, wanted)
     for part in parts:
         own = RefinedCounts(coarse, wanted)
         own.add(part)
-        refined.merge(own)
+        refined.add_arrays(own.arrays())
     return coarse, np.array(refined.percentiles())
 
 

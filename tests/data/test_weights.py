@@ -1,5 +1,7 @@
 """Reweighting, against weaver's own and against its purpose: flat spectra, equal classes."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import yaml
@@ -7,7 +9,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from weaver_tasks.base.errors import DataConfigError
 from weaver_tasks.data.configuration import load_data_configuration
-from weaver_tasks.data.reweighting import make_reweighting
+from weaver_tasks.data.passes import Passes, TrainingFile
+from weaver_tasks.data.reweighting import finish_reweighting, next_pass
 from weaver_tasks.data.weights import event_weights, fill, weight_columns
 
 PROCESSES = {"label_QCD": "ZJetsToNuNu", "label_Hbb": "HToBB", "label_Tbl": "TTBarLep", "label_Tbqq": "TTBar"}
@@ -47,7 +50,9 @@ def reweighted(path, sources):
     """Our reweighting, and the columns of all events."""
     configuration = load_data_configuration(path)
     parts = [source.read(0, source.entries, weight_columns(configuration)).plain for source in sources]
-    return make_reweighting(configuration, lambda _: parts), {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+    files = [TrainingFile(entries=source.entries, read=lambda _, part=part: [part]) for source, part in zip(sources, parts, strict=True)]
+    made = finish_reweighting(configuration, Passes(partial(next_pass, configuration), files, digest="", after=[]).all())
+    return made, {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
 
 
 @pytest.mark.parametrize("weights", CASES.values(), ids=CASES.keys())
@@ -81,6 +86,40 @@ def test_merged_histograms_are_those_of_all(tmp_path, files, staged):
     for name, content in made.content.items():
         assert_allclose(content, whole[name], rtol=1e-12)
     assert sum(counts.sum() for counts in made.counts.values()) < made.events
+
+
+def test_sums_of_base_weights_do_not_depend_on_the_parts(tmp_path):
+    configuration = load_data_configuration(write_configuration(tmp_path / "data.yaml", **CASES["base weights"]))
+    generator = np.random.default_rng(8)
+
+    def file(events):
+        flags = generator.integers(len(PROCESSES), size=events)
+        columns = {"jet_pt": generator.uniform(500, 800, events), "jet_sdmass": generator.uniform(30, 200, events)}
+        columns |= {name: flags == index for index, name in enumerate(PROCESSES)}
+        return {**columns, "_basewgt_": generator.lognormal(0, 3, events)}
+
+    files = [file(events) for events in (300, 1, 200, 500, 250)]
+
+    def summed(part, *, by_file):
+        sums = next_pass(configuration, [], by_file)
+        for columns in files[part]:
+            sums.add(columns)
+            sums.end_file()
+        return sums
+
+    whole = summed(slice(None), by_file=False)
+    gathered = next_pass(configuration, [], False)
+    for part in (slice(0, 1), slice(1, 4), slice(4, 5)):
+        gathered.add_arrays(summed(part, by_file=True).arrays())
+    naive = next_pass(configuration, [], False)
+    for part in (slice(0, 1), slice(1, 4), slice(4, 5)):
+        naive.add_arrays(summed(part, by_file=False).arrays())
+    assert gathered.events == whole.events == 1251
+    for name in PROCESSES:
+        assert_array_equal(gathered.content[name], whole.content[name])
+        assert_array_equal(gathered.counts[name], whole.counts[name])
+    # Else this test would show nothing.
+    assert any((naive.content[name] != whole.content[name]).any() for name in PROCESSES)
 
 
 @pytest.mark.parametrize(

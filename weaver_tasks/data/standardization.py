@@ -1,16 +1,62 @@
-"""From counts of values to the standardization of the input variables."""
+"""From the values of the training events, counted in two passes, to the standardization of the input variables."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from weaver_tasks.base.errors import DataConfigError
+from weaver_tasks.data.blocks import Block, packed_columns
 from weaver_tasks.data.statistics import PERCENTILES, RefinedCounts, ValueCounts
 
 if TYPE_CHECKING:
     from weaver_tasks.data.configuration_types import DataConfiguration, Variable
+
+
+class VariableSums:
+    """Counts of the values of packed columns (by name), and the number of events."""
+
+    def __init__(self, doing: str, counts: Mapping[str, Any]) -> None:
+        self.doing = doing
+        self.counts = counts
+        self.entries = 0
+
+    def add(self, block: Block) -> None:
+        self.entries += len(block)
+        for name, counts in self.counts.items():
+            counts.add(block.packed[name].own_values())
+
+    def end_file(self) -> None:
+        """Counts are exact: where a file ends does not matter."""
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        found = {f"{name}/{key}": array for name, counts in self.counts.items() for key, array in counts.arrays().items()}
+        return {"entries": np.array(self.entries), **found}
+
+    def add_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
+        self.entries += int(arrays["entries"])
+        for name, counts in self.counts.items():
+            counts.add_arrays({key.removeprefix(f"{name}/"): array for key, array in arrays.items() if key.startswith(f"{name}/")})
+
+
+def next_pass(configuration: DataConfiguration, done: Sequence[VariableSums], part: bool = False) -> VariableSums | None:
+    """The first pass counts all values coarsely, the second, if a variable is to be standardized, those near the percentiles finely."""
+    columns = packed_columns(configuration)
+    automatic = automatic_variables(configuration)
+    if not done:
+        return VariableSums("counting values", {column.name: ValueCounts(column.variables) for column in columns})
+    if len(done) > 1 or not automatic:
+        return None
+    again = [column.name for column in columns if automatic.intersection(column.variables)]
+    return VariableSums("refining percentiles", {name: RefinedCounts(done[0].counts[name]) for name in again})
+
+
+def automatic_variables(configuration: DataConfiguration) -> set[str]:
+    """The variables whose center and scale are to be found."""
+    return {variable.name for group in configuration.inputs for variable in group.variables if variable.center == "auto"}
 
 
 def describe_variables(

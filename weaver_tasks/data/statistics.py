@@ -8,7 +8,7 @@ bits; that tells in which of the 65536 bins the wanted ranks lie. A second pass 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numba
 import numpy as np
@@ -38,10 +38,14 @@ class ValueCounts:
         """Count values: (P, k) float32."""
         _count(np.ascontiguousarray(values).view(np.uint32), self.counts, self.not_a_number)
 
-    def merge(self, other: ValueCounts) -> None:
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The counts, for a file: most are 0 and left out."""
+        return {**_sparse(self.counts), "not_a_number": self.not_a_number}
+
+    def add_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Add the counts of another part of the data."""
-        self.counts += other.counts
-        self.not_a_number += other.not_a_number
+        _add_sparse(self.counts, arrays)
+        self.not_a_number += arrays["not_a_number"]
 
     @property
     def total(self) -> np.ndarray:
@@ -78,9 +82,13 @@ class RefinedCounts:
         """Count values: (P, k) float32."""
         _refine(np.ascontiguousarray(values).view(np.uint32), self._slot, self.counts)
 
-    def merge(self, other: RefinedCounts) -> None:
-        """Add the counts of another part of the data."""
-        self.counts += other.counts
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The counts, for a file: most are 0 and left out."""
+        return _sparse(self.counts)
+
+    def add_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Add the counts of another part of the data, made after the same ValueCounts."""
+        _add_sparse(self.counts, arrays)
 
     def percentiles(self) -> list[list[float]]:
         """For each variable its percentiles, equal to numpy.percentile (linear) of all values; [] where there were none."""
@@ -128,6 +136,15 @@ def coarse_histogram(counts: np.ndarray, *, bins: int = 60, margin: float = 0.00
     cumulative = np.concatenate([[0], counts[low : high + 1].cumsum()])
     even = np.linspace(ends[0], ends[-1], bins + 1)
     return even, np.diff(np.interp(even, ends, cumulative))
+
+
+def _sparse(counts: np.ndarray) -> dict[str, np.ndarray]:
+    places = np.flatnonzero(counts)
+    return {"places": places, "counts": counts.reshape(-1)[places]}
+
+
+def _add_sparse(counts: np.ndarray, arrays: Mapping[str, np.ndarray]) -> None:
+    counts.reshape(-1)[arrays["places"]] += arrays["counts"]
 
 
 def _ranks(total: int, percentiles: Sequence[float]) -> list[tuple[int, int, float]]:

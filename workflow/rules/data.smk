@@ -172,10 +172,20 @@ rule gather_test_inputs:
         GATHER_INPUTS
 
 
+STATISTICS_PARTS = PLAN.statistics_parts()
+
+
+def sums_of(stage, member=""):
+    """What several jobs have summed up for a stage in each pass over the training files; nothing when the stage does it by itself."""
+    passes = range(PLAN.passes(stage) if STATISTICS_PARTS else 0)
+    return [f"{RUN}/{member}statistics/{stage}/pass-{index}.npz" for index in passes]
+
+
 rule standardize:
     """Find center and scale of each input variable: exact percentiles over the training files."""
     input:
         manifest=f"{RUN}/staged/fitting.json",
+        sums=sums_of("standardize"),
     output:
         standardization=f"{RUN}/standardization.json",
         plot=report(
@@ -194,7 +204,7 @@ rule standardize:
         settings=settings("standardize"),
     shell:
         "{PYTHON} -m weaver_tasks.standardize --data-config {DATA_CONFIG:q} {CUSTOM_FUNCTIONS}"
-        " --inputs {input.manifest:q} --output {output.standardization:q} --plot {output.plot:q}"
+        " --inputs {input.manifest:q} --after {input.sums:q} --output {output.standardization:q} --plot {output.plot:q}"
         " --settings {params.settings:q} --settings {UNTRACKED:q} --log {log:q} --record {output.record:q}"
 
 
@@ -203,6 +213,7 @@ rule reweight:
     input:
         manifest=f"{RUN}/staged/fitting.json",
         standardization=f"{RUN}/standardization.json",
+        sums=lambda w: sums_of("reweight", w.member),
     output:
         reweighting=f"{RUN}/{{member}}reweighting.json",
         plot=report(
@@ -222,6 +233,12 @@ rule reweight:
         settings=settings("reweight", member=member_of),
     shell:
         "{PYTHON} -m weaver_tasks.reweight --data-config {DATA_CONFIG:q} {CUSTOM_FUNCTIONS}"
-        " --inputs {input.manifest:q} --standardization {input.standardization:q}"
+        " --inputs {input.manifest:q} --after {input.sums:q} --standardization {input.standardization:q}"
         " --output {output.reweighting:q} --plot {output.plot:q} --auto-config {output.data_config:q}"
         " --settings {params.settings:q} --settings {UNTRACKED:q} --log {log:q} --record {output.record:q}"
+
+
+# With statistics.files_per_job, many jobs go through the training files.
+if STATISTICS_PARTS:
+
+    include: "statistics.smk"
