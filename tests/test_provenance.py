@@ -91,7 +91,7 @@ def test_mixture_of_versions_is_told(tmp_path, run, caplog):
     records = sorted((run.folder / "provenance" / "tasks").iterdir())
     for number, path in enumerate(records):
         record = json.loads(path.read_text())
-        record["code"]["modules"] = f"digest{number}"
+        record["code"]["package"] = f"digest{number}"
         (folder / path.name).write_text(json.dumps(record))
     log = tmp_path / "log"
     output = tmp_path / "run" / "provenance" / "ro-crate-metadata.json"
@@ -103,7 +103,7 @@ def test_missing_and_damaged_records_are_told(tmp_path):
     with pytest.raises(ResultError, match="no task records"):
         provenance.read_records(tmp_path)
     (tmp_path / "a.json").write_text('{"stage": "predict"}')
-    with pytest.raises(ResultError, match=r"a\.json: not a task record \('inputs' is missing\)"):
+    with pytest.raises(ResultError, match=r"a\.json: not a task record \('digest' is missing\)"):
         provenance.read_records(tmp_path)
 
 

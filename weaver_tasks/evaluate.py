@@ -23,7 +23,7 @@ from weaver_tasks.results.evaluation import evaluate_classification, evaluate_re
 from weaver_tasks.results.markdown import markdown
 from weaver_tasks.results.plots import plot_confusion, plot_kinematics, plot_roc, plot_scores
 from weaver_tasks.results.predictions import Predictions, read_predictions
-from weaver_tasks.results.training_plots import plot_regression, plot_training, read_history
+from weaver_tasks.results.training_plots import history_files, plot_regression, plot_training, read_history
 
 logger = logging.getLogger("weaver_tasks")
 
@@ -42,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             temporary.write_text(markdown(figures, f"Evaluation of {folder.parent.name or 'the predictions'}"))
         written = [folder / "metrics.json", folder / "metrics.md", *draw(predictions, figures, settings, folder)]
         if arguments.metrics:
+            for path in history_files(arguments.metrics):
+                record.read(path)
             written += plot_training(read_history(arguments.metrics), best, folder / "training.png")
         for path in written:
             record.wrote(path)

@@ -57,7 +57,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="where the four files go")
     arguments = parser.parse_args(argv)
     with task(arguments) as record:
-        configuration = load_data_configuration(record.read(arguments.data_config), custom_functions=arguments.custom_functions)
+        configuration = load_data_configuration(arguments.data_config, custom_functions=arguments.custom_functions)
+        record.read_configuration(data=arguments.data_config, functions=arguments.custom_functions)
         manifest = read_json(record.read(arguments.inputs))
         export(arguments, configuration, manifest, record)
 
@@ -68,7 +69,7 @@ def export(arguments: argparse.Namespace, configuration: DataConfiguration, mani
     standardized, raw = _events(configuration, manifest, arguments.custom_functions)
     network, model, softmax = _model(arguments, configuration, standardized[0], record)
     names, axes = list(configuration.input_names), network.info["dynamic_axes"]
-    metadata = _metadata(arguments, configuration, network, softmax=softmax)
+    metadata = {**_metadata(arguments, configuration, network, softmax=softmax), "provenance": record.stamp()}
 
     def exported(wrapped: nn.Module, example: Inputs, inputs_are: str) -> bytes:
         tensors = [torch.from_numpy(example[name][:2]) for name in names]
@@ -96,7 +97,7 @@ def _model(
     """The network with its weights, giving probabilities if it is a classifier; and who applies the softmax: network, export, none."""
     options = arguments.settings.get("network") or {}
     network = load_network(
-        record.read(arguments.network),
+        record.read_code(arguments.network),
         configuration.weaver,
         options.get("options"),
         for_inference=True,

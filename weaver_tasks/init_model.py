@@ -47,13 +47,14 @@ def initialize(arguments: argparse.Namespace, record: TaskRecord) -> None:
     from weaver_tasks.training.trainer import first_companion
 
     network_settings = arguments.settings.get("network") or {}
-    configuration = load_data_configuration(record.read(arguments.data_config), custom_functions=arguments.custom_functions)
-    network, optimizer = fresh_network(arguments.settings, configuration, record.read(arguments.network))
+    configuration = load_data_configuration(arguments.data_config, custom_functions=arguments.custom_functions)
+    record.read_configuration(data=arguments.data_config, functions=arguments.custom_functions)
+    network, optimizer = fresh_network(arguments.settings, configuration, record.read_code(arguments.network))
     checkpoint.save_state(arguments.state, network.model)
     start = digest(
         checkpoint.tensors_digest(network.model.state_dict()),
         arguments.settings.get("seed", 1),
-        _loaded_checksums(network_settings.get("load_weights")),
+        [file_checksum(record.read(path)) for path in _loaded_files(network_settings.get("load_weights"))],
         [network_settings.get(key) for key in ("options", "exclude_weights", "freeze_weights")],
     )
     checkpoint.save_companion(arguments.optimizer, first_companion(optimizer, network.model, start), state=arguments.state)
@@ -101,11 +102,10 @@ def fresh_network(
     return network, build_optimizer(network.model, name, options, lr=training.lr).optimizer
 
 
-def _loaded_checksums(weights: Any) -> list[str]:
-    """The checksums of the files that weights come from (`file.pt` or `file.pt:prefix`)."""
+def _loaded_files(weights: Any) -> list[Path]:
+    """The files that weights come from (`file.pt` or `file.pt:prefix`)."""
     given = [weights] if isinstance(weights, str) else list(weights or ())
-    paths = (Path(name) if Path(name).exists() else Path(name.rpartition(":")[0]) for name in map(str, given))
-    return [file_checksum(path) for path in paths]
+    return [Path(name) if Path(name).exists() else Path(name.rpartition(":")[0]) for name in map(str, given)]
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def predict(arguments: argparse.Namespace, training: TrainingSettings, record: TaskRecord) -> None:
     """Predict one group, on this rank its share. Raises a WeaverTasksError when configuration, network and model do not fit."""
-    from weaver_tasks.training.device import choose_device, prepare_process
+    from weaver_tasks.training.device import choose_device, device_name, prepare_process
     from weaver_tasks.training.distributed import joined_ranks, rank
 
     configuration = predicted_configuration(arguments, record)
@@ -73,15 +73,19 @@ def predict(arguments: argparse.Namespace, training: TrainingSettings, record: T
     if arguments.group not in groups:
         raise ConfigError(f"{arguments.inputs}: no test group '{arguments.group}'.{nearest(arguments.group, groups)}")
     device = choose_device(training.device)
+    record.note(device=device_name(device))
     prepare_process(training, device)
     with joined_ranks(device):
         prediction = Prediction(arguments, training, configuration, manifest, device)
         checksum = file_checksum(arguments.model)
         record.read(arguments.model, checksum=checksum)
-        metadata = prediction.metadata(checksum=checksum)
-        entries = write_share(prediction, metadata)
+        if arguments.network is not None and arguments.model.suffix != ".onnx":
+            record.read_code(arguments.network)
+        metadata = {**prediction.metadata(checksum=checksum), "provenance": record.stamp()}
+        entries, written = write_share(prediction, metadata)
         if rank() == 0:
-            record.wrote(arguments.output)
+            for path in written:
+                record.wrote(path)
             record.note(entries=entries)
             logger.info("%s: %d events", arguments.output, entries)
 
@@ -91,7 +95,8 @@ def predicted_configuration(arguments: argparse.Namespace, record: TaskRecord) -
 
     Raises DataConfigError when the two describe other inputs or classes.
     """
-    fitted = load_data_configuration(record.read(arguments.data_config), custom_functions=arguments.custom_functions)
+    record.read_configuration(data=arguments.data_config, functions=arguments.custom_functions)
+    fitted = load_data_configuration(arguments.data_config, custom_functions=arguments.custom_functions)
     if arguments.data_config_test is None:
         return fitted
     test = load_data_configuration(record.read(arguments.data_config_test), custom_functions=arguments.custom_functions)
@@ -279,8 +284,11 @@ class Prediction:
         }
 
 
-def write_share(prediction: Prediction, metadata: Mapping[str, Any]) -> int:
-    """Write the predictions of this rank; the first rank then joins those of all. Returns how many events there are (on rank 0)."""
+def write_share(prediction: Prediction, metadata: Mapping[str, Any]) -> tuple[int, list[Path]]:
+    """Write the predictions of this rank; the first rank then joins those of all.
+
+    Returns (on rank 0) how many events there are, and in which files.
+    """
     from weaver_tasks.results.tables import open_table, read_table, table_names
     from weaver_tasks.training.distributed import from_all_ranks, rank, world_size
 
@@ -293,7 +301,7 @@ def write_share(prediction: Prediction, metadata: Mapping[str, Any]) -> int:
                 before = table.entries
                 table.write(columns)
                 bar.advance((table.entries - before) * world_size())
-        entries = table.entries
+        entries, written = table.entries, table.paths
         if world_size() > 1:
             entries = sum(from_all_ranks(entries))
             if rank() == 0:
@@ -301,11 +309,12 @@ def write_share(prediction: Prediction, metadata: Mapping[str, Any]) -> int:
                     for share in shares:
                         for columns in read_table(share, table_names(share)):
                             whole.write(columns)
+                written = whole.paths
             from_all_ranks(None)
     finally:
         if world_size() > 1:
             mine.unlink(missing_ok=True)
-    return entries
+    return entries, written
 
 
 if __name__ == "__main__":

@@ -12,13 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from weaver_tasks.base.command_line import run_command, stage_parser, task
-from weaver_tasks.base.errors import ResultError
-from weaver_tasks.base.files import link_or_copy, read_json, write_json
-from weaver_tasks.results.crate import code_versions, make_crate
+from weaver_tasks.base.files import link_or_copy, write_json
+from weaver_tasks.results.crate import make_crate
+from weaver_tasks.results.records import code_versions, read_records, told_mixture
 
 logger = logging.getLogger("weaver_tasks")
 
-_REQUIRED = ("stage", "inputs", "outputs", "code", "packages", "start", "end")
 _DESCRIBED = {
     "inputs.json": "Every input file: checksum, tree, entries read and kept, or why it is bad.",
     "files.json": "The frozen list of input files of the run.",
@@ -42,25 +41,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         link_or_copy(arguments.output, run_folder / "ro-crate-metadata.json")
         record.wrote(arguments.output)
         logger.info("%d tasks", len(records))
-        versions = code_versions(records)
-        if len(versions) > 1:
-            mixture = "; ".join(f"{modules[:8]}: {', '.join(stages)}" for modules, stages in versions.items())
-            logger.warning("tasks of this run were made by %d versions of the code (%s)", len(versions), mixture)
-
-
-def read_records(folder: Path) -> list[dict]:
-    """All task records below a folder. Raises ResultError when there is none or one is not a record."""
-    paths = sorted(folder.rglob("*.json"))
-    if not paths:
-        raise ResultError(f"{folder}: no task records. Run the workflow; each task writes one (--record).")
-    records = []
-    for path in paths:
-        record = read_json(path)
-        missing = [key for key in _REQUIRED if key not in record] if isinstance(record, dict) else list(_REQUIRED)
-        if missing:
-            raise ResultError(f"{path}: not a task record ('{missing[0]}' is missing). Delete it and run its task again.")
-        records.append(record)
-    return records
+        mixture = told_mixture(code_versions(records))
+        if mixture:
+            logger.warning("this run was %s", mixture)
 
 
 if __name__ == "__main__":

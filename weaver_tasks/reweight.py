@@ -50,10 +50,9 @@ def main(argv: list[str] | None = None) -> None:
 def _reweight(arguments: argparse.Namespace, record: TaskRecord) -> None:
     manifest = read_json(arguments.inputs)
     configuration = load_data_configuration(arguments.data_config, custom_functions=arguments.custom_functions)
-    for path in filter(None, (arguments.inputs, arguments.standardization, arguments.data_config, arguments.custom_functions)):
+    for path in filter(None, (arguments.inputs, arguments.standardization, *arguments.after)):
         record.read(path)
-    for path in arguments.after:
-        record.read(path)
+    record.read_configuration(data=arguments.data_config, functions=arguments.custom_functions)
     configuration = _for_remaking(configuration, arguments)
     passes = _passes(configuration, manifest, arguments)
     if arguments.sums:

@@ -41,7 +41,7 @@ def select(arguments: argparse.Namespace, record: TaskRecord) -> None:
                 "best_and_last removed it, choose the metric that was used before, or set it to all and train again."
             )
         target = arguments.checkpoints / f"net_best_epoch_{name}.pt"
-        copy_file(source, target)
+        copy_file(record.read(source), target)
         record.wrote(target)
     write_json(arguments.best, best)
     record.wrote(arguments.best)
@@ -49,6 +49,7 @@ def select(arguments: argparse.Namespace, record: TaskRecord) -> None:
     if (arguments.settings.get("training") or {}).get("keep_checkpoints") == "best_and_last":
         last = max(each["epoch"] for each in validations)
         gone = journal.prune({best["epoch"], last}, below=last)
+        record.note(removed=[str(path) for epoch in gone for path in (journal.state(epoch), journal.companion(epoch))])
         logger.info("training.keep_checkpoints: best_and_last: removed %d epochs", len(gone))
 
 

@@ -66,8 +66,7 @@ def _stage(arguments: argparse.Namespace, record: TaskRecord) -> None:
         custom_functions=arguments.custom_functions,
         expected_checksums=settings.get("expected_checksum", {}),
     )
-    for path in filter(None, (arguments.data_config, arguments.custom_functions)):
-        record.read(path)
+    record.read_configuration(data=arguments.data_config, functions=arguments.custom_functions)
     targets = arguments.staged if mode != "none" else [None] * len(arguments.sources)
     with Progress(f"staging {arguments.group}", total=None) as progress:
         for source, target, output in zip(arguments.sources, targets, arguments.records, strict=True):

@@ -46,8 +46,9 @@ def main(argv: list[str] | None = None) -> None:
 def _standardize(arguments: argparse.Namespace, record: TaskRecord) -> None:
     manifest = read_json(arguments.inputs)
     configuration = load_data_configuration(arguments.data_config, custom_functions=arguments.custom_functions)
-    for path in filter(None, (arguments.inputs, arguments.data_config, arguments.custom_functions, *arguments.after)):
+    for path in (arguments.inputs, *arguments.after):
         record.read(path)
+    record.read_configuration(data=arguments.data_config, functions=arguments.custom_functions)
     passes = Passes(
         functools.partial(next_pass, configuration),
         list(_training_files(manifest, configuration, arguments.custom_functions)),

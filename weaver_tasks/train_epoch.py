@@ -119,6 +119,7 @@ class Work:
         return [epoch for epoch, own, _, rates in self.links if rates is not None and not self.journal.is_finished(own)]
 
     def run(self, record: TaskRecord) -> None:
+        self._read(record)
         missing = self.missing()
         found = [epoch for epoch, _, _, rates in self.links if rates is not None and epoch not in missing]
         if not missing:
@@ -127,25 +128,37 @@ class Work:
         else:
             self._train(missing, record)
         stopped = [epoch for epoch, _, _, rates in self.links if rates is None]
-        record.note(trained_epochs=missing, epochs_from_journal=found, stopped_epochs=stopped)
+        trained_by = {link.epoch: self.journal.made_by(link.digest) for link in self.links if link.epoch in found}
+        record.note(trained_epochs=missing, epochs_from_journal=found, stopped_epochs=stopped, trained_by=trained_by)
         if found:
             logger.info("found finished in the journal: epoch %s", ", ".join(map(str, found)))
         if stopped:
             logger.info("stopped early: epoch %s", ", ".join(map(str, stopped)))
 
+    def _read(self, record: TaskRecord) -> None:
+        """Note what the first epoch starts from; what is missing of it is told where it is needed."""
+        arguments = self.arguments
+        record.read_configuration(data=arguments.data_config, functions=arguments.custom_functions)
+        record.read_code(arguments.network)
+        before = arguments.epochs[0] - 1
+        state = [self.journal.state(before), self.journal.companion(before), self.journal.metrics_file(before)]
+        for path in (arguments.inputs, *(path for path in state if path.exists()), *arguments.validation):
+            record.read(path)
+
     def _train(self, missing: list[int], record: TaskRecord) -> None:
         # Torch is imported here, not above: publishing a finished epoch does not wait for it.
-        from weaver_tasks.training.device import choose_device, prepare_process
+        from weaver_tasks.training.device import choose_device, device_name, prepare_process
         from weaver_tasks.training.distributed import from_first_rank, joined_ranks
         from weaver_tasks.training.trainer import EpochTask
         from weaver_tasks.training.validation import described
 
         device = choose_device(self.training.device)
+        record.note(device=device_name(device))
         prepare_process(self.training, device, cache=self.arguments.checkpoints / ".compiled")
         with joined_ranks(device):
             # The first rank holds the lock: what it found missing is what all of them train.
             missing = from_first_rank(missing)
-            trainer = make_trainer(self, device, record)
+            trainer = make_trainer(self, device)
             for epoch, own, before, rates in self.links:
                 if epoch in missing and rates is not None:
                     metrics = trainer.train(EpochTask(epoch=epoch, digest=own, previous=before, rates=rates))
@@ -170,7 +183,7 @@ def _makes_schedule(network: Path) -> bool:
     return any(isinstance(node, ast.FunctionDef) and node.name == "init_opt" for node in ast.parse(network.read_text()).body)
 
 
-def make_trainer(work: Work, device: torch.device, record: TaskRecord) -> Trainer:
+def make_trainer(work: Work, device: torch.device) -> Trainer:
     """The network of this run, its optimizer and its data, on one rank."""
     from weaver_tasks.data.loader import EpochLoader
     from weaver_tasks.data.parts import OpenFiles
@@ -189,7 +202,7 @@ def make_trainer(work: Work, device: torch.device, record: TaskRecord) -> Traine
     seed = settings.get("seed", 1)
     options = settings.get("network") or {}
     network = load_network(
-        record.read(arguments.network),
+        arguments.network,
         configuration.weaver,
         options.get("options"),
         use_amp=training.amp is not None,

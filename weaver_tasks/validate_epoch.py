@@ -36,6 +36,7 @@ def main(argv: list[str] | None = None) -> None:
     training = TrainingSettings.of(arguments.settings)
     if _was_stopped(arguments):
         with task(arguments, first_rank=is_first_rank()) as record:
+            record.read(_training_metrics(arguments))
             write_json(arguments.output, {"epoch": arguments.epoch, "stopped": True})
             record.wrote(arguments.output)
             logger.info("epoch %d was stopped early: nothing to validate", arguments.epoch)
@@ -51,8 +52,12 @@ def main(argv: list[str] | None = None) -> None:
             record.wrote(arguments.output)
 
 
+def _training_metrics(arguments: argparse.Namespace) -> Path:
+    return arguments.training_metrics or arguments.output.with_name(f"train_epoch-{arguments.epoch}.json")
+
+
 def _was_stopped(arguments: argparse.Namespace) -> bool:
-    trained = arguments.training_metrics or arguments.output.with_name(f"train_epoch-{arguments.epoch}.json")
+    trained = _training_metrics(arguments)
     return trained.exists() and bool(read_json(trained).get("stopped"))
 
 
@@ -61,7 +66,7 @@ def validate_one(arguments: argparse.Namespace, training: TrainingSettings, reco
     from weaver_tasks.data.configuration import load_data_configuration
     from weaver_tasks.networks.loading import load_network
     from weaver_tasks.training import checkpoint
-    from weaver_tasks.training.device import choose_device, compiled, prepare_process, seed_generators
+    from weaver_tasks.training.device import choose_device, compiled, device_name, prepare_process, seed_generators
     from weaver_tasks.training.distributed import joined_ranks, rank
     from weaver_tasks.training.loop import Task
     from weaver_tasks.training.losses import default_loss
@@ -71,12 +76,16 @@ def validate_one(arguments: argparse.Namespace, training: TrainingSettings, reco
     settings = arguments.settings
     options = settings.get("network") or {}
     configuration = load_data_configuration(arguments.data_config, custom_functions=arguments.custom_functions)
+    record.read_configuration(data=arguments.data_config, functions=arguments.custom_functions)
+    if _training_metrics(arguments).exists():
+        record.read(_training_metrics(arguments))
     manifest = read_json(record.read(arguments.inputs))
     device = choose_device(training.device)
+    record.note(device=device_name(device))
     prepare_process(training, device, cache=arguments.state.parent / ".compiled")
     with joined_ranks(device):
         network = load_network(
-            record.read(arguments.network),
+            record.read_code(arguments.network),
             configuration.weaver,
             options.get("options"),
             use_amp=training.amp is not None,

@@ -61,7 +61,7 @@ def task(arguments: argparse.Namespace, *, first_rank: bool = True) -> Iterator[
     """
     open_log(arguments.stage, arguments.log if first_rank else None)
     end_with_workflow()
-    record = TaskRecord(arguments.stage, arguments.settings)
+    record = TaskRecord(arguments.stage, arguments.settings, arguments.record)
     try:
         yield record
     except WeaverTasksError:

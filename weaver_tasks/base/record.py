@@ -1,4 +1,7 @@
-"""What a task did: its command, settings, inputs, outputs, versions and times, written beside its outputs."""
+"""What a task did: its command, settings, inputs, outputs, versions and times, written beside its outputs.
+
+Records lie in <run>/provenance/tasks/, one a task. Paths in them are those of the command, relative to the folder it ran in.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from typing import Any
 from weaver_tasks import __version__
 from weaver_tasks.base.files import write_json
 from weaver_tasks.base.hashing import digest, file_checksum
+from weaver_tasks.base.source_digest import source_files
 
 _PACKAGES = (
     "snakemake", "torch", "numpy", "awkward", "uproot", "pyarrow", "numba",
@@ -23,12 +27,19 @@ _PACKAGES = (
 )  # fmt: skip
 
 
-class TaskRecord:
-    """Collects what a task reads and writes. `read` and `wrote` may be called in any order, once a file."""
+RECORDS = "provenance/tasks"  # below the folder of a run
 
-    def __init__(self, stage: str, settings: dict[str, Any]) -> None:
+
+class TaskRecord:
+    """Collects what a task reads and writes. `read` and `wrote` may be called in any order, once a file.
+
+    path: where the record will be written, if anywhere.
+    """
+
+    def __init__(self, stage: str, settings: dict[str, Any], path: str | os.PathLike[str] | None = None) -> None:
         self.stage = stage
         self.settings = settings
+        self.path = None if path is None else os.fspath(path)
         self.inputs: dict[str, str] = {}
         self.outputs: dict[str, dict[str, Any]] = {}
         self.notes: dict[str, Any] = {}
@@ -39,13 +50,35 @@ class TaskRecord:
         self.inputs[os.fspath(path)] = checksum or file_checksum(path)
         return Path(path)
 
-    def wrote(self, path: str | os.PathLike[str]) -> None:
+    def read_code(self, path: str | os.PathLike[str]) -> Path:
+        """Note a Python file and the modules beside it that it imports."""
+        for source in source_files(path):
+            self.read(source)
+        return Path(path)
+
+    def read_configuration(self, *, data: Path | None, functions: Path | None = None) -> None:
+        """Note a data configuration and the functions that its expressions use."""
+        if data is not None:
+            self.read(data)
+        if functions is not None:
+            self.read_code(functions)
+
+    def wrote(self, path: str | os.PathLike[str], *, checksum: str | None = None) -> None:
         """Note an output that is now complete."""
-        self.outputs[os.fspath(path)] = {"sha256": file_checksum(path), "bytes": Path(path).stat().st_size}
+        self.outputs[os.fspath(path)] = {"sha256": checksum or file_checksum(path), "bytes": Path(path).stat().st_size}
 
     def note(self, **facts: Any) -> None:
-        """Add facts worth keeping (the seed, the device, an epoch that was found in the journal …)."""
+        """Add facts worth keeping (the device, an epoch that was found in the journal …)."""
         self.notes.update(facts)
+
+    def digest(self) -> str:
+        """What was asked of the task, whatever the paths: the stage, its settings, the checksums of what it has read so far."""
+        return digest(self.stage, self.settings, sorted(self.inputs.values()))
+
+    def stamp(self) -> dict[str, Any]:
+        """What a file that leaves the run's folder carries, so that its lineage is found again. Ask when all inputs are read."""
+        run, _, name = (self.path or "").rpartition(f"/{RECORDS}/")
+        return {"run": Path(run).name if run else None, "record": f"{RECORDS}/{name}" if run else None, "digest": self.digest()}
 
     def write(self, path: str | os.PathLike[str]) -> None:
         end = datetime.now(UTC)
@@ -53,22 +86,45 @@ class TaskRecord:
             path,
             {
                 "stage": self.stage,
+                "digest": self.digest(),
                 "command": shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]]),
+                "folder": os.getcwd(),
+                "record": os.fspath(path),
                 "settings": self.settings,
                 "settings_digest": digest(self.settings),
+                "seed": self.settings.get("seed"),
                 "inputs": self.inputs,
                 "outputs": self.outputs,
-                "code": code_version(),
-                "packages": package_versions(),
-                "python": platform.python_version(),
-                "host": platform.node(),
-                "processor": platform.machine(),
+                **environment(),
+                "device": "cpu",
                 "start": self._start.isoformat(),
                 "end": end.isoformat(),
                 "seconds": round((end - self._start).total_seconds(), 3),
                 **self.notes,
             },
         )
+
+
+def environment() -> dict[str, Any]:
+    """The code, the packages and the machine of this process."""
+    return {
+        "code": code_version(),
+        "packages": package_versions(),
+        "python": platform.python_version(),
+        "host": platform.node(),
+        "processor": processor(),
+    }
+
+
+@functools.cache
+def processor() -> str:
+    """The model of the processor, where the system tells it: the bits of a training depend on its kind."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{platform.machine()} {models[0]}" if models else platform.machine()
 
 
 @functools.cache
@@ -83,23 +139,52 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
-@functools.cache
 def code_version() -> dict[str, Any]:
-    """Version, git commit (None outside a checkout), whether it is dirty, and a digest of the package's own modules."""
+    """The version of the code that this process runs.
+
+    version; commit (None outside a checkout); dirty, whether files of the package differ from it, and which (changed); modules, a digest of
+    the package's modules that were imported so far; package, a digest of all of them.
+    """
     package = Path(__file__).parent.parent
-    modules = {str(path.relative_to(package)): file_checksum(path) for path in sorted(package.rglob("*.py"))}
-    commit = _git("rev-parse", "HEAD", cwd=package)
+    checksums = _module_checksums()
+    paths = (getattr(module, "__file__", None) for name, module in list(sys.modules.items()) if name.partition(".")[0] == package.name)
+    run = {os.path.relpath(path, package) for path in paths if path}
+    main = getattr(sys.modules.get("__main__"), "__file__", None)
+    if main and Path(main).is_relative_to(package):
+        run.add(os.path.relpath(main, package))
     return {
         "version": __version__,
-        "commit": commit,
-        "dirty": bool(_git("status", "--porcelain", "--", ".", cwd=package)) if commit else None,
-        "modules": digest(modules),
+        **_checkout(),
+        "modules": digest({name: checksum for name, checksum in checksums.items() if name in run}),
+        "package": digest(checksums),
     }
 
 
-def _git(*arguments: str, cwd: Path) -> str | None:
+@functools.cache
+def _module_checksums() -> dict[str, str]:
+    package = Path(__file__).parent.parent
+    return {path.relative_to(package).as_posix(): file_checksum(path) for path in sorted(package.rglob("*.py"))}
+
+
+@functools.cache
+def _checkout() -> dict[str, Any]:
+    package = Path(__file__).parent.parent
+    commit = git("rev-parse", "HEAD", folder=package)
+    changed = changed_files(package) if commit else None
+    return {"commit": commit, "dirty": None if changed is None else bool(changed), "changed": changed or []}
+
+
+def changed_files(path: Path) -> list[str] | None:
+    """The files at or below `path` that differ from what git has committed, or that it does not know; None outside a checkout."""
+    folder = path if path.is_dir() else path.parent
+    listed = git("status", "--porcelain", "--untracked-files=all", "--", str(path.absolute()), folder=folder)
+    return None if listed is None else [line[3:] for line in listed.splitlines()]
+
+
+def git(*arguments: str, folder: Path) -> str | None:
+    """What git says in a folder, or None when it is no checkout or git is not there."""
     try:
-        done = subprocess.run(["git", *arguments], cwd=cwd, capture_output=True, text=True, timeout=30, check=True)
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    return done.stdout.rstrip()

@@ -164,11 +164,3 @@ class _Builder:
 
     def _fact(self, number: int, name: str, value: str) -> Entity:
         return self._context(f"#task-{number}-{name}", {"@type": "PropertyValue", "name": name, "value": value})
-
-
-def code_versions(records: Iterable[Record]) -> dict[str, list[str]]:
-    """Digest of the package's modules -> the stages run with it: more than one entry means a run made by several versions."""
-    versions: dict[str, set[str]] = {}
-    for record in records:
-        versions.setdefault(record["code"]["modules"], set()).add(record["stage"])
-    return {modules: sorted(stages) for modules, stages in versions.items()}

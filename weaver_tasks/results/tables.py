@@ -32,10 +32,14 @@ _CHUNK_BYTES = 1 << 24
 
 
 class TableWriter:
-    """Gathers the chunks it is given into larger ones, and writes those. Made by `open_table`."""
+    """Gathers the chunks it is given into larger ones, and writes those. Made by `open_table`.
+
+    entries: how many were written. paths: the files of the table, once its first chunk is there.
+    """
 
     def __init__(self, path: Path, metadata: Mapping[str, Any], files: contextlib.ExitStack) -> None:
         self.entries = 0
+        self.paths: list[Path] = []
         self._path = path
         self._metadata = metadata
         self._files = files
@@ -70,10 +74,13 @@ class TableWriter:
 
     def _open(self, columns: Columns) -> list[_RootSink | _ParquetSink]:
         if self._path.suffix == ".parquet":
+            self.paths = [self._path]
             return [self._files.enter_context(_parquet_sink(self._path, columns, self._metadata))]
         sinks: list[_RootSink | _ParquetSink] = []
         if any(column.ndim > 2 for column in columns.values()):
+            self.paths = [self._path.with_suffix(".parquet")]
             sinks.append(self._files.enter_context(_parquet_sink(self._path.with_suffix(".parquet"), columns, self._metadata)))
+        self.paths = [self._path, *self.paths]
         sinks.append(self._files.enter_context(_root_sink(self._path, columns, self._metadata)))
         return sinks
 

@@ -23,10 +23,14 @@ def read_history(folder: Path) -> History:
     """{"train": […], "val": […]}: the metrics of each finished epoch, in order; epochs that early stopping left out are not in it."""
     history: History = {"train": [], "val": []}
     for part, epochs in history.items():
-        paths = [path for path in folder.glob(f"{part}_epoch-*.json") if re.fullmatch(rf"{part}_epoch-\d+\.json", path.name)]
-        read = [read_json(path) for path in paths]
+        read = [read_json(path) for path in history_files(folder) if path.name.startswith(part)]
         epochs += sorted((epoch for epoch in read if not epoch.get("stopped")), key=lambda epoch: epoch["epoch"])
     return history
+
+
+def history_files(folder: Path) -> list[Path]:
+    """The files of a folder that hold the metrics of an epoch, by name."""
+    return sorted(path for path in folder.glob("*_epoch-*.json") if re.fullmatch(r"(train|val)_epoch-\d+\.json", path.name))
 
 
 def plot_training(history: History, best: Mapping[str, Any] | None, path: Path) -> list[Path]:

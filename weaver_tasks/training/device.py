@@ -34,6 +34,11 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def device_name(device: torch.device) -> str:
+    """The device as a record names it: cpu, or cuda with the model of the GPU."""
+    return f"cuda {torch.cuda.get_device_name(device)}" if device.type == "cuda" else device.type
+
+
 def prepare_process(settings: TrainingSettings, device: torch.device, *, cache: Path | None = None) -> None:
     """Threads, determinism, and where compiled code is kept between jobs (`cache`)."""
     torch.set_num_threads(settings.threads)

@@ -11,12 +11,14 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from weaver_tasks.base.errors import CheckpointError
 from weaver_tasks.base.files import copy_file, link_or_copy, read_json, write_json
 from weaver_tasks.base.hashing import digest, file_checksum
+from weaver_tasks.base.record import environment
 from weaver_tasks.training.schedules import Rates
 
 logger = logging.getLogger("weaver_tasks")
@@ -107,8 +109,14 @@ class Journal:
         """Complete an entry whose state.pt and optimizer.pt are written."""
         entry = self.entry(epoch_digest)
         write_json(entry / "checksums.json", {name: file_checksum(entry / name) for name in ("state.pt", "optimizer.pt")})
+        write_json(entry / "made_by.json", {**environment(), "end": datetime.now(UTC).isoformat()})
         write_json(entry / "metrics.json", {**metrics, "digest": epoch_digest})
         self.snapshot(epoch_digest).unlink(missing_ok=True)
+
+    def made_by(self, epoch_digest: str) -> dict[str, Any] | None:
+        """The code and the machine that trained a finished epoch, and when: its record may be gone, or be of a task that found it here."""
+        path = self.entry(epoch_digest) / "made_by.json"
+        return read_json(path) if path.exists() else None
 
     def publish(self, epoch: int, epoch_digest: str) -> list[Path]:
         """Give a finished epoch its declared names. Returns them."""
