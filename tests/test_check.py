@@ -48,7 +48,10 @@ def test_selected_events_are_counted(prepared, capsys):
 
 def test_non_finite_values_are_counted(prepared, capsys):
     variables = {"part_mask": "ak.ones_like(part_energy)", "odd": "part_d0val / 0"}
-    inputs = {"pf_features": {"length": 8, "vars": ["odd"]}, "pf_mask": {"length": 8, "pad_mode": "constant", "vars": [["part_mask", None]]}}
+    inputs = {
+        "pf_features": {"length": 8, "vars": ["odd"]},
+        "pf_mask": {"length": 8, "pad_mode": "constant", "vars": [["part_mask", None]]},
+    }
     check.main(prepared(data={"new_variables": variables, "inputs": inputs, "preprocess": {"method": "manual"}}))
     assert "odd: " in capsys.readouterr().out
 

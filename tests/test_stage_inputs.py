@@ -142,13 +142,41 @@ def test_a_bad_file_is_told_in_its_record(stage, tmp_path, hbb):
     assert (tmp_path / "train" / "1-cut.arrow").read_bytes() == b""
 
 
-def test_a_checksum_that_differs_from_the_recorded_one_is_refused(stage, hbb):
-    recorded = hashlib.sha256(hbb.read_bytes()).hexdigest()
-    assert stage(hbb, expected_checksum={str(hbb): recorded})[0]["bad"] is None
-    (record,) = stage(hbb, expected_checksum={str(hbb): "0" * 64})
-    assert "was recorded. The file has changed or is damaged" in record["bad"]
-    (record,) = stage(hbb, expected_checksum={str(hbb): "0" * 64}, mode="copy", suffix=".root")
-    assert "was recorded" in record["bad"]
+@pytest.mark.parametrize(("mode", "suffix"), [("columnar", ".arrow"), ("copy", ".root"), ("none", None)])
+def test_a_source_that_has_changed_since_it_was_first_staged_is_refused(stage, tmp_path, hbb, top, mode, suffix):
+    source, known = tmp_path / "jets.root", tmp_path / "train" / "0-jets.sha256"
+    shutil.copy(hbb, source)
+    assert stage(source, mode=mode, suffix=suffix)[0]["bad"] is None
+    assert known.read_text() == f"{file_checksum(hbb)}  {source}\n"
+    assert stage(source, mode=mode, suffix=suffix)[0]["bad"] is None
+    shutil.copy(top, source)
+    for _ in range(2):
+        (record,) = stage(source, mode=mode, suffix=suffix)
+        assert record["bad"].startswith(f"{source}: its SHA-256 is {file_checksum(top)[:16]}…, but {file_checksum(hbb)[:16]}… was recorded")
+        assert f"delete {known} and run again" in record["bad"]
+        assert record["staged"] is None
+    known.unlink()
+    assert stage(source, mode=mode, suffix=suffix)[0]["bad"] is None
+    # Another file in its place.
+    known.write_text(f"{'0' * 64}  elsewhere/jets.root\n")
+    assert stage(source, mode=mode, suffix=suffix)[0]["bad"] is None
+
+
+def test_a_source_read_in_place_is_looked_at_again_when_it_is_touched(stage, gather, tmp_path, data_config, hbb, top):
+    sources = tmp_path / "hbb.root", tmp_path / "top.root"
+    for original, source in zip((hbb, top), sources, strict=True):
+        shutil.copy(original, source)
+    record = gather(*stage(*sources, mode="none"))["files"][0]
+    configuration = load_data_configuration(data_config)
+    sources[0].touch()
+    expected = open_source(record, configuration).read(0, 50)
+    content = bytearray(hbb.read_bytes())
+    content[200_000] ^= 1
+    sources[0].write_bytes(content)
+    with pytest.raises(InputFileError, match=r"hbb\.root: its SHA-256 is .* the file has changed or is damaged"):
+        open_source(record, configuration)
+    shutil.copy(hbb, sources[0])
+    assert_array_equal(open_source(record, configuration).read(0, 50).entries, expected.entries)
 
 
 def test_a_file_without_entries_or_branches_is_bad(stage, tmp_path, data_config):

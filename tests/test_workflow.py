@@ -251,6 +251,29 @@ def test_statistics_by_several_jobs_are_those_of_one(finished, tmp_path, reposit
     assert run.planned(made) == {}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["columnar", "none"])
+def test_an_input_file_that_has_changed_is_told_until_it_is_accepted(tmp_path, repository, jets, mode):
+    run = Run(tmp_path, repository, jets)
+    source = tmp_path / "QCD.root"
+    source.write_bytes((jets / "train" / "ZJetsToNuNu.root").read_bytes())
+    run.config["data"]["train"]["QCD"] = "QCD.root"
+    run.config["staging"] = {"mode": mode}
+    run.snakemake("--until", "gather_fitting_inputs")
+    known = run.results / "staged/train/QCD/QCD.sha256"
+    assert subprocess.run(["sha256sum", "--check", "--quiet", known], cwd=tmp_path).returncode == 0
+    source.write_bytes((jets / "test" / "ZJetsToNuNu.root").read_bytes())
+    for _ in range(2):
+        output = run.snakemake("--until", "gather_fitting_inputs", code=1)
+        (error,) = {line for line in output.splitlines() if line.startswith("ERROR: ")}
+        assert "1 of 3 input files cannot be used: QCD.root: its SHA-256 is" in error
+        assert f"delete {known.relative_to(tmp_path)} and run again" in error
+    known.unlink()
+    run.snakemake("--until", "gather_fitting_inputs")
+    listed = json.loads((run.results / "staged/fitting.json").read_text())["files"]
+    assert [file["entries"] for file in listed if file["group"] == "QCD"] == [100]
+
+
 def mistakes() -> dict:
     return {
         "wrong path": lambda run: run.config["data"]["train"].update(QCD="nowhere/x.root"),

@@ -21,6 +21,7 @@ from weaver_tasks.base.record import TaskRecord
 from weaver_tasks.data.blocks import StagingOptions
 from weaver_tasks.data.configuration import load_data_configuration
 from weaver_tasks.data.manifest import make_manifest
+from weaver_tasks.data.recorded import keep_checksum, recorded
 from weaver_tasks.data.restage import located
 from weaver_tasks.data.staging import Staging, stage_file
 
@@ -64,7 +65,11 @@ def _stage(arguments: argparse.Namespace, record: TaskRecord) -> None:
         mode=mode,
         options=StagingOptions.from_settings(settings),
         custom_functions=arguments.custom_functions,
-        expected_checksums=settings.get("expected_checksum", {}),
+        recorded={
+            source: known
+            for source, output in zip(arguments.sources, arguments.records, strict=True)
+            if (known := recorded(output, source)) is not None
+        },
     )
     record.read_configuration(data=arguments.data_config, functions=arguments.custom_functions)
     targets = arguments.staged if mode != "none" else [None] * len(arguments.sources)
@@ -72,6 +77,8 @@ def _stage(arguments: argparse.Namespace, record: TaskRecord) -> None:
         for source, target, output in zip(arguments.sources, targets, arguments.records, strict=True):
             file = stage_file(source, target, staging, group=arguments.group)
             write_json(output, file)
+            if file["checksum"] and not file["bad"]:
+                keep_checksum(output, source, file["checksum"])
             progress.advance(file["entries"])
             _report(file)
             record.read(source, checksum=file["checksum"] or "not known: remote, or not readable")

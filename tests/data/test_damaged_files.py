@@ -10,6 +10,7 @@ from weaver_tasks.base.errors import WeaverTasksError
 from weaver_tasks.base.hashing import file_checksum
 from weaver_tasks.data.blocks import StagingOptions
 from weaver_tasks.data.configuration import load_data_configuration
+from weaver_tasks.data.recorded import Recorded
 from weaver_tasks.data.sources import join, open_source, transformed_blocks
 from weaver_tasks.data.staging import Staging, stage_file
 from weaver_tasks.data.transform import plan_transformation
@@ -47,8 +48,8 @@ def check(numbers, jets, configuration, folder):
     original = jets / "train" / "HToBB.root"
     content, other = original.read_bytes(), (jets / "train" / "TTBar.root").read_bytes()
     path = folder / "jets.root"
-    recorded = {str(path): file_checksum(original)}
-    trusting = Staging(configuration=configuration, split="train", mode="columnar", expected_checksums=recorded)
+    recorded = {str(path): Recorded(file_checksum(original), "delete it")}
+    trusting = Staging(configuration=configuration, split="train", mode="columnar", recorded=recorded)
     transformation = plan_transformation(configuration, "train", StagingOptions())
     outcomes = {"read": 0, "refused": 0}
     for number in numbers:
@@ -80,8 +81,8 @@ def test_two_hundred_damages(jets, configuration, tmp_path):
 
 def test_the_undamaged_file_passes(jets, configuration, tmp_path):
     original = jets / "train" / "HToBB.root"
-    recorded = {str(original): file_checksum(original)}
-    staging = Staging(configuration=configuration, split="train", mode="columnar", expected_checksums=recorded)
+    recorded = {str(original): Recorded(file_checksum(original), "delete it")}
+    staging = Staging(configuration=configuration, split="train", mode="columnar", recorded=recorded)
     record = stage_file(str(original), tmp_path / "jets.arrow", staging, group="g")
     assert record["bad"] is None
     block = open_source(record, configuration).read(0, 250)

@@ -17,6 +17,7 @@ from typing import Any
 from weaver_tasks.base.errors import ConfigError, InputFileError
 from weaver_tasks.base.files import exclusive
 from weaver_tasks.data.blocks import StagingOptions
+from weaver_tasks.data.recorded import Recorded
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ def _stage_again(record: Mapping[str, Any], path: Path, options: StagingOptions)
         mode="columnar" if path.suffix == ".arrow" else "copy",
         options=options,
         custom_functions=functions,
-        expected_checksums={record["source"]: record["checksum"]} if record["checksum"] else {},
+        recorded={record["source"]: Recorded(record["checksum"], "run the workflow again from its start")} if record["checksum"] else {},
     )
     if staging.digest() != record["staging_digest"]:
         raise ConfigError(

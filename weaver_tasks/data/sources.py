@@ -15,6 +15,7 @@ import numpy as np
 from weaver_tasks.base.errors import InputFileError
 from weaver_tasks.data.blocks import Block, Packed, StagingOptions
 from weaver_tasks.data.readers import STEP_BYTES, Reader, branch_names, open_reader, read_arrays
+from weaver_tasks.data.recorded import check_unchanged
 from weaver_tasks.data.restage import present
 from weaver_tasks.data.staged import StagedFile
 from weaver_tasks.data.transform import Transformation, plan_transformation
@@ -71,9 +72,10 @@ class StagedSource:
 
     def __init__(self, record: Mapping[str, Any], options: StagingOptions) -> None:
         self.file = StagedFile(present(record, options))
-        if self.file.metadata.get("staging_digest") != record["staging_digest"]:
+        if any(self.file.metadata.get(key) != record[key] for key in ("staging_digest", "checksum")):
             raise InputFileError(
-                f"{record['staged']}: was staged with another configuration than the list of inputs says. Delete it and run again."
+                f"{record['staged']}: was staged with another configuration, or from other bytes, than the list of inputs says. "
+                "Delete it and run again."
             )
         self.entries: int = record["entries"]
 
@@ -100,6 +102,8 @@ class OriginalSource:
     def __init__(
         self, record: Mapping[str, Any], configuration: DataConfiguration, options: StagingOptions, custom_functions: Path | None
     ) -> None:
+        if not record["staged"]:
+            check_unchanged(record)
         self._path: str = str(present(record, options)) if record["staged"] else record["source"]
         self._source: str = record["source"]
         self._split: str = record["split"]

@@ -17,6 +17,7 @@ from weaver_tasks.base.hashing import digest, file_checksum
 from weaver_tasks.base.source_digest import source_digest
 from weaver_tasks.data.blocks import LABEL, Block, StagingOptions
 from weaver_tasks.data.readers import Reader, branch_names, open_reader
+from weaver_tasks.data.recorded import Recorded
 from weaver_tasks.data.restage import located
 from weaver_tasks.data.sources import blocks_of
 from weaver_tasks.data.staged import FORMAT, StagedWriter
@@ -29,14 +30,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Staging:
-    """How the files of a split are staged. mode: "columnar", "copy" or "none"."""
+    """How the files of a split are staged. mode: "columnar", "copy" or "none". recorded: what is known of sources from before."""
 
     configuration: DataConfiguration
     split: str
     mode: str
     options: StagingOptions = field(default_factory=StagingOptions)
     custom_functions: Path | None = None
-    expected_checksums: Mapping[str, str] = field(default_factory=dict)
+    recorded: Mapping[str, Recorded] = field(default_factory=dict)
 
     def digest(self) -> str:
         """What staged columns depend on besides the source's bytes."""
@@ -84,6 +85,7 @@ def stage_file(source: str, target: Path | None, staging: Staging, *, group: str
         "source": source,
         "checksum": None,
         "bytes": None,
+        "modified_ns": None,
         "tree": None,
         "entries": 0,
         "kept": 0,
@@ -124,9 +126,12 @@ def _stage(record: dict[str, Any], target: Path | None, staging: Staging) -> Non
     elif not is_remote(source):
         if not Path(source).is_file():
             raise InputFileError(f"{source}: no such file. Correct the path.")
+        # First, so that a change while the file is read is seen later.
+        status = Path(source).stat()
         record["checksum"] = file_checksum(source)
-        record["bytes"] = Path(source).stat().st_size
-    _compare_checksum(record, staging)
+        record["bytes"], record["modified_ns"] = status.st_size, status.st_mtime_ns
+    if source in staging.recorded and record["checksum"]:
+        staging.recorded[source].compare(source, record["checksum"])
     transformation = plan_transformation(
         staging.configuration, staging.split, staging.options, custom_functions=staging.custom_functions
     )  # fmt: skip
@@ -168,15 +173,6 @@ def _write_columns(record: dict[str, Any], reader: Reader, transformation: Trans
             # Let it go before the next one is made.
             del block
     record["staged"] = str(target)
-
-
-def _compare_checksum(record: dict[str, Any], staging: Staging) -> None:
-    expected = staging.expected_checksums.get(record["source"])
-    if expected and record["checksum"] and expected != record["checksum"]:
-        raise InputFileError(
-            f"{record['source']}: its SHA-256 is {record['checksum'][:16]}…, but {expected[:16]}… was recorded. "
-            "The file has changed or is damaged: fetch the recorded one again."
-        )
 
 
 def _copy(source: str, target: Path) -> str:
