@@ -198,6 +198,21 @@ def test_gathering_names_all_bad_files_and_forgets_their_records(stage, gather, 
     assert [(tmp_path / f"record-{number}.json").exists() for number in range(4)] == [True, True, False, False]
 
 
+def test_the_records_of_a_run_are_those_of_its_files(stage, gather, tmp_path, hbb, top):
+    train, test = stage(hbb, top), stage(hbb, split="test")
+    files = []
+    for record, name in zip((*train, *test), ("a", "b", "c"), strict=True):
+        path = tmp_path / "run" / "staged" / record["split"] / "jets" / f"{name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(record))
+        files.append({"split": record["split"], "group": "jets", "name": name, "source": record["source"]})
+    (tmp_path / "run" / "files.json").write_text(json.dumps({"files": files}))
+    output = tmp_path / "listed.json"
+    for splits, records in ((["train", "val"], train), (["test"], test), (["train", "val", "test"], [*train, *test])):
+        stage_inputs.main(["--gather-run", str(tmp_path / "run"), "--splits", *splits, "--output", str(output)])
+        assert read_json(output) == gather(*records)
+
+
 def test_bad_files_are_skipped_up_to_a_fraction(stage, gather, tmp_path, hbb, top, caplog):
     records = [*stage(hbb, top), *stage(tmp_path / "one.root")]
     with pytest.raises(InputFileError, match=r"1 of 3 input files cannot be used, more than staging\.max_bad_fraction 0\.3"):

@@ -2,9 +2,10 @@
 
     python -m weaver_tasks.stage_inputs --data-config data.yaml --split train --group Hbb --sources a.root --records a.json --staged a.arrow
     python -m weaver_tasks.stage_inputs --gather a.json b.json --output inputs.json
+    python -m weaver_tasks.stage_inputs --gather-run results/my_run --splits train val --output inputs.json
 
-The first form stages some files and writes a record of each: checksum, entries read and kept, or why it is bad. The
-second gathers the records, and fails if files are bad or a class has no events.
+The first form stages some files and writes a record of each: checksum, entries read and kept, or why it is bad. The others
+gather the records, of the files named or of those in the run's files.json, and fail if files are bad or a class has no events.
 """
 
 from __future__ import annotations
@@ -38,9 +39,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--records", nargs="+", type=Path, default=[], metavar="JSON", help="one for each source")
     parser.add_argument("--staged", nargs="+", type=Path, default=[], metavar="FILE", help="one for each source; none in mode none")
     parser.add_argument("--gather", nargs="+", type=Path, metavar="JSON", help="records to gather")
-    parser.add_argument("--output", type=Path, help="inputs.json, with --gather")
+    parser.add_argument("--gather-run", type=Path, metavar="DIR", help="gather the records of the files in DIR/files.json")
+    parser.add_argument("--splits", nargs="+", choices=["train", "val", "test"], help="of these splits only, with --gather-run")
+    parser.add_argument("--output", type=Path, help="inputs.json, with --gather or --gather-run")
     arguments = parser.parse_args(argv)
-    if arguments.gather:
+    if arguments.gather_run:
+        arguments.gather = _listed_records(arguments.gather_run, arguments.splits)
+    if arguments.gather is not None:
         if not arguments.output:
             parser.error("--gather wants --output")
         with task(arguments) as record:
@@ -94,6 +99,12 @@ def _report(file: dict) -> None:
     logger.info("%s: kept %d of %d entries", file["source"], file["kept"], file["entries"])
     if file["on_the_fly"] and file["mode"] == "columnar":
         logger.info("%s: read anew each epoch, since these change: %s", file["source"], ", ".join(file["on_the_fly"]))
+
+
+def _listed_records(run: Path, splits: list[str] | None) -> list[Path]:
+    """The records of the files of a run."""
+    files = read_json(run / "files.json")["files"]
+    return [run / "staged" / f["split"] / f["group"] / f"{f['name']}.json" for f in files if not splits or f["split"] in splits]
 
 
 def _gather(arguments: argparse.Namespace, record: TaskRecord) -> None:

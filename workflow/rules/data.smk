@@ -114,7 +114,8 @@ for index, chunk in enumerate(CHUNKS):
 
 
 GATHER_INPUTS = (
-    "{PYTHON} -m weaver_tasks.stage_inputs --gather {input:q} --output {output.manifest:q}"
+    # Not every record by its name: thousands would make the command too long.
+    "{PYTHON} -m weaver_tasks.stage_inputs --gather-run {RUN} --splits {params.splits} --output {output.manifest:q}"
     " --settings {params.settings:q} --settings {UNTRACKED:q} --log {log:q} --record {output.record:q}"
 )
 
@@ -136,6 +137,7 @@ rule gather_inputs:
     log:
         f"{RUN}/logs/stage_inputs/gather.log",
     params:
+        splits=["train", "val", "test"],
         settings=json.dumps({"staging": PLAN.config["staging"]}, sort_keys=True),
     shell:
         GATHER_INPUTS
@@ -152,6 +154,7 @@ rule gather_fitting_inputs:
     log:
         f"{RUN}/logs/stage_inputs/gather-fitting.log",
     params:
+        splits=["train", "val"],
         settings=json.dumps({"staging": PLAN.config["staging"]}, sort_keys=True),
     shell:
         GATHER_INPUTS
@@ -167,6 +170,7 @@ rule gather_test_inputs:
     log:
         f"{RUN}/logs/stage_inputs/gather-test.log",
     params:
+        splits=["test"],
         settings=json.dumps({"staging": PLAN.config["staging"]}, sort_keys=True),
     shell:
         GATHER_INPUTS
