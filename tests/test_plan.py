@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from weaver_tasks.base.errors import ConfigError, DataConfigError
 from weaver_tasks.base.maps import merge
-from weaver_tasks.plan import _unique_names, make_plan
+from weaver_tasks.plan import make_plan
+from weaver_tasks.plan.files import unique_names
 
 
 @pytest.fixture
@@ -103,7 +104,7 @@ def test_blocks_cover_each_epoch_once(epochs, size):
 @given(st.lists(st.tuples(st.sampled_from("xyz"), st.sampled_from(["f", "g", "f.g"])), unique=True))
 def test_names_are_unique(paths):
     sources = [f"{folder}/{stem}.root" for folder, stem in paths]
-    names = _unique_names(sources)
+    names = unique_names(sources)
     assert len(set(names)) == len(names)
 
 

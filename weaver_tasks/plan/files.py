@@ -1,0 +1,90 @@
+"""The input files of a run: patterns of the configuration made into a list, each file with a name of its own."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from weaver_tasks.base.errors import ConfigError
+from weaver_tasks.base.hashing import digest
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputFile:
+    """One input file of the run. `name` is unique within its split and group."""
+
+    split: str
+    group: str
+    source: str
+    name: str
+
+    @property
+    def is_local(self) -> bool:
+        return "://" not in self.source
+
+
+def patterns_of(files: Any, split: str) -> dict[str, dict[str, Any]]:
+    """Named groups of patterns: {group: {patterns: […], split: N or 0}}. A plain list is one group, named as its split."""
+    if not files:
+        return {}
+    if not isinstance(files, dict):
+        files = {split: files}
+    groups = {}
+    for name, entry in files.items():
+        listed = entry["files"] if isinstance(entry, dict) else entry
+        patterns = [listed] if isinstance(listed, str) else list(listed)
+        groups[name] = {"patterns": patterns, "split": entry.get("split", 0) if isinstance(entry, dict) else 0}
+    return groups
+
+
+def expand(groups: dict[str, dict[str, Any]], split: str, where: str) -> Iterator[InputFile]:
+    """The files of a split that its patterns match now. Raises ConfigError when one matches nothing or a file is listed twice."""
+    seen: dict[str, str] = {}
+    for group, entry in groups.items():
+        sources: list[str] = []
+        for pattern in entry["patterns"]:
+            sources += _matches(os.path.expandvars(pattern), f"{where}: data.{split}.{group}")
+        for source in sources:
+            if source in seen:
+                raise ConfigError(f"{where}: data.{split}: '{source}' is listed twice, in {seen[source]} and {group}. List it once.")
+            seen[source] = group
+        parts = _parts(sources, entry["split"])
+        for index, part in enumerate(parts):
+            name = f"{group}_{index}" if entry["split"] else group
+            for source, unique in zip(part, unique_names(part), strict=True):
+                yield InputFile(split=split, group=name, source=source, name=unique)
+
+
+def _parts(sources: list[str], size: int) -> list[list[str]]:
+    size = size or max(1, len(sources))
+    return [sources[start : start + size] for start in range(0, len(sources), size)]
+
+
+def _matches(pattern: str, where: str) -> list[str]:
+    if "://" in pattern:
+        return [pattern]
+    if not glob.has_magic(pattern):
+        if not Path(pattern).is_file():
+            raise ConfigError(f"{where}: no such file '{pattern}'. Correct the path.")
+        return [pattern]
+    found = sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
+    if not found:
+        folder = Path(pattern).parent
+        while glob.has_magic(str(folder)):
+            folder = folder.parent
+        there = sorted(path.name for path in folder.iterdir())[:3] if folder.is_dir() else []
+        hint = f"The folder '{folder}' holds {', '.join(there)} …" if there else f"There is no folder '{folder}', or it is empty."
+        raise ConfigError(f"{where}: '{pattern}' matches no file. {hint}")
+    return found
+
+
+def unique_names(sources: list[str]) -> list[str]:
+    """The stem of each file; where two are alike, a digest of the path is added to each of them."""
+    stems = [Path(source.partition("?")[0]).stem for source in sources]
+    times = Counter(stems)
+    return [stem if times[stem] == 1 else f"{stem}-{digest(source)[:8]}" for source, stem in zip(sources, stems, strict=True)]
