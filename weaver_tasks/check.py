@@ -126,7 +126,7 @@ def _classes(configuration: DataConfiguration, block: Block) -> dict[str, int]:
 def _non_finite(columns: tuple[PackedColumn, ...], block: Block) -> dict[str, int]:
     found: dict[str, int] = {}
     for column in columns:
-        wrong = np.count_nonzero(~np.isfinite(block.packed[column.name].own_values()), axis=0)
+        wrong = block.packed[column.name].not_finite()
         found |= {name: int(count) for name, count in zip(column.variables, wrong, strict=True) if count}
     return found
 

@@ -13,8 +13,9 @@ import yaml
 from weaver_tasks.data.assembly import InputAssembler, PackedPieces, Piece
 from weaver_tasks.data.blocks import Block, Packed, StagingOptions
 from weaver_tasks.data.buffers import BufferPool
-from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration
+from weaver_tasks.data.configuration import DataConfiguration, dump_auto, load_data_configuration
 from weaver_tasks.data.sources import join, transformed_blocks
+from weaver_tasks.data.standardization import describe_variables, next_pass
 from weaver_tasks.data.transform import plan_transformation
 
 DOCUMENT: dict[str, Any] = {
@@ -132,6 +133,59 @@ def test_inputs_equal_weavers(configuration: DataConfiguration, blocks: list[Blo
     assert np.isinf(inputs["features"][:, 2]).any(), "infinities stay without a center"
     assert (inputs["jet"] == np.finfo(np.float32).max).any(), "in flat groups they become the largest float"
     assert not any(np.isnan(array).any() for array in inputs.values())
+
+
+UNEQUAL: dict[str, Any] = {
+    "new_variables": {
+        "charged": "part_py[part_charge != 0]",
+        "few": "part_d0val[:, :3]",
+        "odd": "np.log(part_dzval[part_d0val > 0])",
+        "negative": "part_pz[part_charge < 0]",
+        "some": "part_deta[:, :20]",
+    },
+    "preprocess": {"method": "auto", "data_fraction": 0.6},
+    "inputs": {
+        "constant": {"length": 24, "pad_mode": "constant", "vars": ["part_px", ["charged", "auto", 1, -5, 5, 3], "few", "jet_pt", "odd"]},
+        "wrapped": {"length": 30, "pad_mode": "wrap", "vars": ["part_energy", "negative", "some"]},
+    },
+    "labels": {"type": "simple", "value": ["label_QCD", "label_Hbb"]},
+}
+
+
+def test_lists_of_different_lengths_in_one_group_as_in_weaver(tmp_path: Path, files: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    preprocess = pytest.importorskip("weaver.utils.data.preprocess")
+    from weaver.utils.data.config import DataConfig
+    from weaver.utils.data.fileio import _read_files
+    from weaver.utils.dataset import _finalize_inputs
+
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    path, auto = tmp_path / "data.yaml", tmp_path / "auto.yaml"
+    path.write_text(yaml.safe_dump(UNEQUAL, sort_keys=False))
+    configuration = load_data_configuration(path)
+    transformation = plan_transformation(configuration, "test", StagingOptions())
+    with np.errstate(all="ignore"):
+        blocks = [join(list(transformed_blocks(file, transformation, 0, None))) for file in files]
+
+        sums: list[Any] = []
+        while (counted := next_pass(configuration, sums)) is not None:
+            for file in files:
+                counted.add(join(list(transformed_blocks(file, transformation, 0, 60))))
+            sums.append(counted)
+        standardization = describe_variables(configuration, sums[0].counts, sums[1].counts)
+        standardized = preprocess.AutoStandardizer(files, DataConfig.load(str(path))).produce().preprocess_params
+    for name, facts in standardization.items():
+        assert facts["center"] == pytest.approx(standardized[name]["center"], rel=1e-6, abs=1e-7), name
+        assert facts["scale"] == pytest.approx(standardized[name]["scale"], rel=1e-6), name
+
+    auto.write_text(dump_auto(configuration, standardization, None))
+    theirs = DataConfig.load(str(auto))
+    with np.errstate(all="ignore"):
+        table = _read_files(files, theirs.test_load_branches)
+        preprocess._build_new_variables(table, theirs.test_var_funcs)
+        expected = _finalize_inputs(table, theirs)
+    pieces, rows = np.repeat([0, 1], [len(block) for block in blocks]), np.concatenate([np.arange(len(block)) for block in blocks])
+    for name, array in assembled(load_data_configuration(auto), blocks, pieces, rows).items():
+        np.testing.assert_allclose(array, expected[f"_{name}"], rtol=1e-6, atol=1e-6, err_msg=name)
 
 
 def test_an_empty_event_is_padding(configuration: DataConfiguration, blocks: list[Block]) -> None:

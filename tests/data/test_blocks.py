@@ -8,7 +8,7 @@ import yaml
 from numpy.testing import assert_allclose, assert_array_equal
 
 from weaver_tasks.base.errors import DataConfigError
-from weaver_tasks.data.blocks import PackedColumn, StagingOptions, packed_columns, plain_columns
+from weaver_tasks.data.blocks import ABSENT, PackedColumn, StagingOptions, packed_columns, plain_columns
 from weaver_tasks.data.configuration import load_data_configuration
 from weaver_tasks.data.sources import join, transformed_blocks
 from weaver_tasks.data.transform import changes_each_epoch, plan_transformation
@@ -180,6 +180,23 @@ def test_flat_and_regular_variables_in_padded_groups(configure, hbb, tree):
     assert_array_equal(np.diff(block.packed["leading"].offsets), np.full(250, 2))
 
 
+def test_lists_of_different_lengths_in_one_group(configure, hbb, tree):
+    groups = {"x": {"length": 9, "vars": ["part_px", "charged", "jet_pt", "odd"]}}
+    new = {"charged": "part_py[part_charge != 0]", "odd": "part_d0val[:, :2] / 0"}
+    packed = block_of(configure(inputs=groups, new_variables=new), hbb).packed["x"]
+    assert_array_equal(np.diff(packed.offsets), ak.num(tree["part_px"]))
+    absent = packed.values.view(np.uint32) == ABSENT
+    charged = tree["part_py"][tree["part_charge"] != 0]
+    assert_array_equal(packed.values[~absent[:, 1], 1], ak.flatten(charged))
+    assert_array_equal(packed.values[~absent[:, 2], 2], tree["jet_pt"])
+    assert absent[:, 1].sum() == len(packed.values) - len(ak.flatten(charged))
+    # What is absent is not finite, but no bad value.
+    with np.errstate(all="ignore"):
+        wrong = (~np.isfinite(ak.to_numpy(ak.flatten(tree["part_d0val"][:, :2] / 0)))).sum()
+    assert_array_equal(packed.not_finite(), [0, 0, 0, wrong])
+    assert wrong > 0
+
+
 def test_numbers_beyond_float32_become_infinite(configure, hbb):
     block = block_of(
         configure(inputs={"jets": {"length": None, "vars": ["huge"]}}, new_variables={"huge": "np.float64(jet_pt) * 1e300"}), hbb
@@ -190,7 +207,6 @@ def test_numbers_beyond_float32_become_infinite(configure, hbb):
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
-        ({"inputs": {"x": {"length": 9, "vars": ["part_px", "jet_pt"]}}}, "variables 'part_px' and 'jet_pt' have lists of"),
         ({"inputs": {"x": {"length": None, "vars": ["part_px"]}}}, "'part_px' is of type var .* the group has no length"),
         ({"selection": "part_px > 0"}, "selection gives .* one truth value per event"),
         ({"new_variables": {"part_pt": "part_px[:7]"}}, "new_variables.part_pt .* gives 7 values for 250 events"),

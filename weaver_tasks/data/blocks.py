@@ -23,6 +23,8 @@ WEIGHT = "_weight_"
 """The product of the precomputed weight branches."""
 BASE_WEIGHT = "_basewgt_"
 """The base weight of reweighting."""
+ABSENT = 0x7FC0AB5E
+"""The bits of a NaN that stands where a variable has no value: in a group whose variables have lists of different lengths."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +33,7 @@ class Packed:
 
     values: (P, k) float32, C-contiguous. offsets: (N + 1,) int64: event i is values[offsets[i]:offsets[i + 1]]. They
     need not start at 0, and `values` may reach beyond these events: both are views of a whole file. Flat variables
-    have offsets None and P == N.
+    have offsets None and P == N. An event has as many rows as its longest variable; the others end with ABSENT.
     """
 
     values: np.ndarray
@@ -40,6 +42,15 @@ class Packed:
     def own_values(self) -> np.ndarray:
         """The values of these events only: a view."""
         return self.values if self.offsets is None else self.values[self.offsets[0] : self.offsets[-1]]
+
+    def not_finite(self) -> np.ndarray:
+        """(k,): how many values of these events are NaN or infinite."""
+        values = self.own_values()
+        with np.errstate(over="ignore", invalid="ignore"):
+            # The sum tells at once when there are none.
+            if np.isfinite(values.sum(dtype=np.float64)):
+                return np.zeros(values.shape[1], dtype=np.int64)
+        return (~np.isfinite(values) & (values.view(np.uint32) != ABSENT)).sum(axis=0)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

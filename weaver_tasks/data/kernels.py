@@ -13,6 +13,8 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
+from weaver_tasks.data.blocks import ABSENT
+
 _ANY_LENGTH = (1 << 40,)
 _LARGEST = np.finfo(np.float32).max
 _PAGE_FLOATS = 1024
@@ -32,6 +34,7 @@ def _pointer_to(element: Any) -> Any:
 
 
 _floats_at = _pointer_to(types.float32)
+_bits_at = _pointer_to(types.uint32)
 _integers_at = _pointer_to(types.int64)
 
 
@@ -47,14 +50,20 @@ def assemble_jagged(
     """
     zero = np.float32(0)
     step = np.uint64(width)
+    absent = np.uint32(ABSENT)
     for event in range(len(rows)):
         ends = numba.carray(_integers_at(offsets[pieces[event]]), _ANY_LENGTH)
         first = ends[np.uint64(rows[event])]
         particles = ends[np.uint64(rows[event]) + np.uint64(1)] - first
         for variable in range(len(column)):
             length = lengths[variable]
-            count = np.uint64(min(particles, length))
-            source = numba.carray(_floats_at(values[pieces[event]] + 4 * (first * width + column[variable])), _ANY_LENGTH)
+            start = values[pieces[event]] + 4 * (first * width + column[variable])
+            source, bits = numba.carray(_floats_at(start), _ANY_LENGTH), numba.carray(_bits_at(start), _ANY_LENGTH)
+            own = np.uint64(particles)
+            # Where the variable's list is shorter than another's of its column.
+            while own > np.uint64(0) and bits[(own - np.uint64(1)) * step] == absent:
+                own -= np.uint64(1)
+            count = min(own, np.uint64(length))
             out = numba.carray(_floats_at(outputs[variable] + event * strides[variable]), _ANY_LENGTH)
             # Two loops, since only the second, over contiguous values, becomes vector instructions.
             place = np.uint64(0)

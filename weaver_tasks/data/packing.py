@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,13 +11,16 @@ import awkward as ak
 import numpy as np
 
 from weaver_tasks.base.errors import DataConfigError
-from weaver_tasks.data.blocks import Packed, PackedColumn
+from weaver_tasks.data.blocks import ABSENT, Packed, PackedColumn
+
+logger = logging.getLogger(__name__)
 
 
 def pack(column: PackedColumn, table: Mapping[str, Any], events: int, *, where: str) -> Packed:
     """The variables of a packed column side by side, as float32.
 
-    In a jagged column, flat variables count as lists of one, regular ones as lists of their length, as in weaver.
+    In a jagged column, flat variables count as lists of one, regular ones as lists of their length, as in weaver. An event has as many
+    rows as its longest list; the shorter ones are filled up with ABSENT, and padded each by itself when a batch is made.
     where: what messages call the configuration and the file. Raises DataConfigError when a variable's shape does not fit.
     """
     if not column.jagged:
@@ -27,21 +32,22 @@ def pack(column: PackedColumn, table: Mapping[str, Any], events: int, *, where: 
                     f"{where}: inputs.{column.name}: variable '{name}' is of type {array.type.content}, but the group has no length, "
                     "so it must be one number per event. Give the group a length, or reduce the variable."
                 )
-            _assign(values[:, place], ak.to_numpy(array))
+            values[:, place] = _as_float32(ak.to_numpy(array))
         return Packed(values, None)
     lists = [_lists(name, table[name], f"{where}: inputs.{column.name}") for name in column.variables]
     offsets = lists[0][0]
-    for name, (own, _) in zip(column.variables, lists, strict=True):
-        if not np.array_equal(own, offsets):
-            event = int(np.flatnonzero(np.diff(own) != np.diff(offsets))[0])
-            raise DataConfigError(
-                f"{where}: inputs.{column.name}: variables '{column.variables[0]}' and '{name}' have lists of "
-                f"{np.diff(offsets)[event]} and {np.diff(own)[event]} in one event. "
-                f"Variables of a group must come per particle: put '{name}' into another group."
-            )
-    values = np.empty((int(offsets[-1]), len(lists)), dtype=np.float32)
-    for place, (_, content) in enumerate(lists):
-        _assign(values[:, place], content)
+    if all(np.array_equal(own, offsets) for own, _ in lists):
+        values = np.empty((int(offsets[-1]), len(lists)), dtype=np.float32)
+        for place, (_, content) in enumerate(lists):
+            values[:, place] = _as_float32(content)
+        return Packed(values, offsets)
+    _tell_of_different_lengths(column.name, column.variables)
+    counts = np.max([np.diff(own) for own, _ in lists], axis=0)
+    offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(counts)])
+    values = np.full((int(offsets[-1]), len(lists)), np.uint32(ABSENT)).view(np.float32)
+    for place, (own, content) in enumerate(lists):
+        rows = np.arange(own[-1]) + np.repeat(offsets[:-1] - own[:-1], np.diff(own))
+        values[rows, place] = _as_float32(content)
     return Packed(values, offsets)
 
 
@@ -60,10 +66,16 @@ def plain_array(name: str, array: Any, *, where: str) -> np.ndarray | ak.Array:
     return array
 
 
-def _assign(target: np.ndarray, values: np.ndarray) -> None:
+@functools.cache
+def _tell_of_different_lengths(name: str, variables: tuple[str, ...]) -> None:
+    """Once: it may well be a mistake."""
+    logger.warning("inputs.%s: the variables %s have lists of different lengths; each is padded by itself", name, ", ".join(variables))
+
+
+def _as_float32(values: np.ndarray) -> np.ndarray:
     # Numbers beyond float32 become infinite, and are counted as such.
     with np.errstate(over="ignore", invalid="ignore"):
-        target[:] = values
+        return values.astype(np.float32, copy=False)
 
 
 def _lists(name: str, array: Any, where: str) -> tuple[np.ndarray, np.ndarray]:

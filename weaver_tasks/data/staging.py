@@ -59,18 +59,10 @@ class _Facts:
             found = np.bincount(block.plain[LABEL] + 1, minlength=len(transformation.flags) + 1)[1:]
             self.classes = found if self.classes is None else self.classes + found
         for column in transformation.packed:
-            bad = _count_not_finite(block.packed[column.name].own_values())
+            bad = block.packed[column.name].not_finite()
             for name, count in zip(column.variables, bad, strict=True):
                 if count:
                     self.not_finite[name] = self.not_finite.get(name, 0) + int(count)
-
-
-def _count_not_finite(values: np.ndarray) -> np.ndarray:
-    """(P, k) -> (k,): how many are NaN or infinite. The sum tells at once when there are none."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(values.sum(dtype=np.float64)):
-            return np.zeros(values.shape[1], dtype=np.int64)
-    return (~np.isfinite(values)).sum(axis=0)
 
 
 def stage_file(source: str, target: Path | None, staging: Staging, *, group: str) -> dict[str, Any]:

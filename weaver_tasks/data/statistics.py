@@ -13,8 +13,11 @@ from collections.abc import Mapping, Sequence
 import numba
 import numpy as np
 
+from weaver_tasks.data.blocks import ABSENT
+
 PERCENTILES = (16.0, 50.0, 84.0)
 _BINS = 1 << 16
+_ABSENT = np.uint32(ABSENT)
 _MINUS_INFINITY, _PLUS_INFINITY = 0x007F, 0xFF80
 
 
@@ -35,7 +38,7 @@ class ValueCounts:
         self.not_a_number = np.zeros(len(self.variables), dtype=np.int64)
 
     def add(self, values: np.ndarray) -> None:
-        """Count values: (P, k) float32."""
+        """Count values: (P, k) float32. Absent ones are none."""
         _count(np.ascontiguousarray(values).view(np.uint32), self.counts, self.not_a_number)
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -177,6 +180,8 @@ def _count(bits, counts, not_a_number):
     for row in range(bits.shape[0]):
         for variable in range(bits.shape[1]):
             value = bits[row, variable]
+            if value == _ABSENT:
+                continue
             counts[variable, _ordered(value) >> np.uint32(16)] += 1
             if value & np.uint32(0x7FFFFFFF) > np.uint32(0x7F800000):
                 not_a_number[variable] += 1
@@ -186,6 +191,8 @@ def _count(bits, counts, not_a_number):
 def _refine(bits, slot, counts):
     for row in range(bits.shape[0]):
         for variable in range(bits.shape[1]):
+            if bits[row, variable] == _ABSENT:
+                continue
             key = _ordered(bits[row, variable])
             where = slot[variable, key >> np.uint32(16)]
             if where >= 0:
