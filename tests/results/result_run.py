@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from weaver_tasks.base.hashing import file_checksum
 from weaver_tasks.data.configuration import load_data_configuration
 from weaver_tasks.networks.loading import load_network
 
@@ -176,8 +177,8 @@ def manifest(files: int = 2) -> dict:
             "split": "test",
             "group": process,
             "source": str(JETS / f"{process}.root"),
-            "checksum": "",
-            "bytes": 0,
+            "checksum": file_checksum(JETS / f"{process}.root"),
+            "bytes": (JETS / f"{process}.root").stat().st_size,
             "tree": "tree",
             "entries": 100,
             "kept": 100,
