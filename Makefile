@@ -1,5 +1,6 @@
 # make demo: train, test and export a jet tagger on the jets of this repository
 # make test: the fast tests;  make test-all: the slow ones too, but for those of a cluster
+# make docs: the documentation as a web site, site/index.html
 # make test-slurm: the chain and its faults on a Slurm cluster brought up on this machine (as root, on Debian)
 # Both make a virtual environment in .venv on first use and reuse it afterwards.
 
@@ -47,6 +48,9 @@ lint: $(INSTALLED)
 	$(BIN)/snakefmt --check workflow
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 benchmark-loader: $(INSTALLED)
 	$(BIN)/python benchmarks/loader.py

@@ -1,0 +1,234 @@
+"""The reference pages of the documentation, made from the schemas and the code each time that it is built."""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).parent.parent
+PACKAGE = REPOSITORY / "weaver_tasks"
+SCHEMAS = REPOSITORY / "workflow" / "schemas"
+
+CONFIGURATION = """# config.yaml
+
+One file says which files, how to train, and on what. Several `--configfile`s are merged key by key, and
+`--config training='{epochs: 30}'` is laid over them. Unknown keys are refused, with the nearest known one.
+
+"""
+
+DATA_CONFIGURATION = """# Data configuration
+
+The YAML file named by `data.config`, in weaver's format: which events, which variables, which classes. A file written for weaver works
+unchanged; what is special here: `new_variables` may stand in any order, and expressions can call only the functions listed in
+[Your own data](../own_data.md#expressions).
+
+"""
+
+ERRORS = """# Errors
+
+A mistake in a configuration or a file ends a command with one line, `ERROR: …`, and exit code 2; nothing is left half-written. It names
+the file, the key, the value and the remedy. A Python traceback, on the other hand, is a fault of this project (please report it) or of your
+network's own code.
+
+Below are all messages, by kind and by the module that gives them; `<…>` is filled in. Search this page for words of yours.
+
+"""
+
+REMEDIES = {
+    "ConfigError": "Mend the named key of `config.yaml` (or of `--config`). [All keys](configuration.md).",
+    "DataConfigError": "Mend the named key, or name files that have the branches. [All keys](data_configuration.md).",
+    "InputFileError": "Look at the named file. With `staging.on_bad_file: skip` a run goes on without it.",
+    "NetworkError": "Mend the network configuration, its options, or the weights; `python -m weaver_tasks.check` tests them in seconds.",
+    "CheckpointError": "Delete the named file and run the same command again: what is missing is made anew.",
+    "TrainingError": "Read the log of the task, in `results/<run>/logs/`; a smaller `training.lr` helps against a loss that is not finite.",
+    "ResultError": "The numbers did not pass a check, or a result cannot be made from these files; the message says which.",
+    "WeaverTasksError": "Do what the message says.",
+}
+
+COMMANDS = """# Commands
+
+Every stage and every tool is a module: `python -m weaver_tasks.<name> --help` prints its options. Stages are run by Snakemake, which prints
+the command with `--printshellcmds`; tools are yours to call.
+
+"""
+
+
+def pages() -> dict[str, str]:
+    """The text of each generated page, by its path below docs/."""
+    return {
+        "reference/configuration.md": configuration(),
+        "reference/data_configuration.md": data_configuration(),
+        "reference/errors.md": errors(),
+        "reference/commands.md": commands(),
+    }
+
+
+# Keys
+
+
+def configuration() -> str:
+    schema = json.loads((SCHEMAS / "config.schema.json").read_text())
+    return CONFIGURATION + "".join(_sections(schema, schema))
+
+
+def data_configuration() -> str:
+    schema = json.loads((SCHEMAS / "data_config.schema.json").read_text())
+    definitions = [
+        ("inputs.&lt;group>", "One input of the network.", schema["$defs"]["group"]),
+        ("preprocess.params.&lt;variable>", "The parameters of one variable, filled in.", schema["$defs"]["parameters"]),
+    ]
+    extra = "".join(f"## {name}\n\n{text}\n\n{_table(list(_rows(definition, f'{name}.')))}" for name, text, definition in definitions)
+    return DATA_CONFIGURATION + "".join(_sections(schema, schema)) + extra
+
+
+def _sections(schema: dict[str, Any], root: dict[str, Any]) -> Iterator[str]:
+    """A table of the keys at the top, then one per section."""
+    required = set(schema.get("required", ()))
+    top = {key: child for key, child in schema["properties"].items() if "properties" not in child}
+    yield "## At the top\n\n" + _table([_row(key, child, required=key in required) for key, child in top.items()])
+    for key, child in schema["properties"].items():
+        if "properties" in child:
+            optional = "" if "null" not in _type(child) else " May be left out (null)."
+            yield f"## {key}\n\n{child['description']}{optional}\n\n{_table(list(_rows(child, f'{key}.')))}"
+
+
+def _rows(section: dict[str, Any], prefix: str) -> Iterator[str]:
+    required = section.get("required", ())
+    for key, child in section["properties"].items():
+        yield _row(f"{prefix}{key}", child, required=key in required)
+        if "properties" in child:
+            yield from _rows(child, f"{prefix}{key}.")
+
+
+def _table(rows: list[str]) -> str:
+    return "| key | type | default | meaning |\n|---|---|---|---|\n" + "".join(rows) + "\n"
+
+
+def _row(key: str, schema: dict[str, Any], *, required: bool) -> str:
+    if required:
+        default = "*required*"
+    elif "default" in schema and "properties" not in schema:
+        default = f"`{json.dumps(schema['default'])}`"
+    elif "default" in schema and schema["default"] is None:
+        default = "`null`"
+    else:
+        default = ""
+    return f"| `{key}` | {_type(schema)} | {default} | {_meaning(schema)} |\n"
+
+
+def _meaning(schema: dict[str, Any]) -> str:
+    return _cell(schema.get("description", "")) + _limits(schema)
+
+
+def _limits(schema: dict[str, Any]) -> str:
+    words = {"minimum": "at least", "exclusiveMinimum": "more than", "maximum": "at most", "exclusiveMaximum": "less than"}
+    limits = [f"{word} {schema[name]}" for name, word in words.items() if name in schema]
+    return f" ({', '.join(limits)})" if limits else ""
+
+
+def _type(schema: dict[str, Any]) -> str:
+    if schema.get("$ref") == "#/$defs/files":
+        return "path, list of paths, or named groups of them"
+    if "$ref" in schema:
+        return "map"
+    if "enum" in schema:
+        return " \\| ".join(f"`{json.dumps(value)}`" for value in schema["enum"])
+    if "const" in schema:
+        return f"`{json.dumps(schema['const'])}`"
+    for several in ("anyOf", "oneOf"):
+        if several in schema:
+            return " or ".join(dict.fromkeys(_type(choice) for choice in schema[several]))
+    types = schema.get("type", "")
+    names = {"object": "map", "array": "list"}
+    return " or ".join(names.get(name, name) for name in ([types] if isinstance(types, str) else types))
+
+
+def _cell(text: str) -> str:
+    return text.replace("<", "&lt;").replace("|", "\\|")
+
+
+# Errors
+
+
+def errors() -> str:
+    meanings = _error_classes()
+    found: dict[str, dict[str, list[str]]] = {name: {} for name in meanings}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        for name, message in _messages(path, set(meanings)):
+            found[name].setdefault(module, []).append(message)
+    return ERRORS + "".join(_errors_of(name, meaning, found[name]) for name, meaning in meanings.items() if found[name])
+
+
+def _errors_of(name: str, meaning: str, messages: dict[str, list[str]]) -> str:
+    rows = "".join(f"| `{module}` | {_cell(message)} |\n" for module, listed in messages.items() for message in dict.fromkeys(listed))
+    return f"## {name}\n\n{meaning} **Remedy:** {REMEDIES[name]}\n\n| module | message |\n|---|---|\n{rows}\n"
+
+
+def _error_classes() -> dict[str, str]:
+    tree = ast.parse((PACKAGE / "base" / "errors.py").read_text())
+    classes = {node.name: ast.get_docstring(node) or "" for node in tree.body if isinstance(node, ast.ClassDef)}
+    base = classes.pop("WeaverTasksError")
+    return {**classes, "WeaverTasksError": base}
+
+
+def _messages(path: Path, names: set[str]) -> Iterator[tuple[str, str]]:
+    """(class, message) of every error made in a module whose text is written there."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names and node.args:
+            message = " ".join(_template(node.args[0]).split())
+            if any(character.isalpha() for character in message.replace("<…>", "")):
+                yield node.func.id, message
+
+
+def _template(node: ast.expr) -> str:
+    """The text of a string expression, with `<…>` for what is filled in."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return text
+        case ast.JoinedStr(values=parts):
+            return "".join(_template(part) for part in parts)
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            return _template(left) + _template(right)
+        case ast.FormattedValue(value=ast.Name(id=name)):
+            return f"<{name}>"
+        case _:
+            return "<…>"
+
+
+# Commands
+
+
+def commands() -> str:
+    stages = _rule_names()
+    listed = {path.stem: ast.get_docstring(ast.parse(path.read_text())) or "" for path in sorted(PACKAGE.glob("*.py"))}
+    runnable = {name: text for name, text in listed.items() if "run_command(main)" in (PACKAGE / f"{name}.py").read_text()}
+    tools = {name: text for name, text in runnable.items() if name not in stages}
+    return (
+        COMMANDS
+        + "## Tools\n\n"
+        + "".join(f"### {name}\n\n{_documented(text)}\n\n" for name, text in tools.items())
+        + "## Stages\n\n"
+        + "".join(f"### {name}\n\n{_documented(runnable[name])}\n\n" for name in stages if name in runnable)
+    )
+
+
+def _rule_names() -> list[str]:
+    """The rules in the order in which they run."""
+    names = []
+    for chapter in ("data", "train", "results"):
+        lines = (REPOSITORY / "workflow" / "rules" / f"{chapter}.smk").read_text().splitlines()
+        names += [line[5:-1] for line in lines if line.startswith("rule ") and line.endswith(":")]
+    return names
+
+
+def _documented(docstring: str) -> str:
+    """A docstring as Markdown: its indented lines are commands already, its angle brackets are text."""
+    return "\n".join(line if line.startswith("    ") else _text(line) for line in docstring.splitlines())
+
+
+def _text(line: str) -> str:
+    return line.replace("<", "&lt;").replace("*", "\\*")

@@ -1,0 +1,115 @@
+"""The documentation: it builds without a warning, its reference is complete, its tutorial runs."""
+
+import json
+import re
+import runpy
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+
+@pytest.fixture(scope="module")
+def pages(repository) -> dict[str, str]:
+    """The generated pages, by their path."""
+    return runpy.run_path(str(repository / "docs" / "reference_pages.py"))["pages"]()
+
+
+def keys(schema: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, child in schema.get("properties", {}).items():
+        yield f"{prefix}{name}"
+        yield from keys(child, f"{prefix}{name}.")
+
+
+@pytest.mark.parametrize(("schema", "page"), [("config", "configuration"), ("data_config", "data_configuration")])
+def test_every_key_of_the_schemas_is_in_the_reference(repository, pages, schema, page):
+    document = json.loads((repository / "workflow" / "schemas" / f"{schema}.schema.json").read_text())
+    text = pages[f"reference/{page}.md"]
+    rows = set(re.findall(r"^\| `([\w.]+)` \| .+ \| .* \| .{10,} \|$", text, re.MULTILINE))
+    sections = set(re.findall(r"^## (\w+)\n\n.{10,}", text, re.MULTILINE))
+    assert set(keys(document)) - rows - sections == set()
+    for definition in ("group", "parameters"):
+        wanted = document["$defs"].get(definition, {}).get("properties", {})
+        assert all(f".{name}` |" in text for name in wanted)
+
+
+def test_errors_that_the_code_gives_are_listed_with_their_remedy(pages):
+    text = pages["reference/errors.md"]
+    # One of each kind, and one that is put together of several strings.
+    for message in (
+        "no such file '&lt;…>'. Correct the path.",
+        "damaged checkpoint (&lt;reason>). Delete it and run again.",
+        "matches no tensor from the start of its name",
+        "which have to get the same number of jets here",
+    ):
+        assert message in text
+    assert text.count("**Remedy:**") >= 7
+
+
+def test_every_command_is_listed(repository, pages):
+    text = pages["reference/commands.md"]
+    for path in (repository / "weaver_tasks").glob("*.py"):
+        if "run_command(main)" in path.read_text():
+            assert f"\n### {path.stem}\n" in text
+
+
+def test_every_page_can_be_found(repository):
+    listed = yaml.safe_load((repository / "mkdocs.yml").read_text())["nav"]
+    written = {path.relative_to(repository / "docs").as_posix() for path in (repository / "docs").rglob("*.md")}
+    assert written - set(_leaves(listed)) == set(), "add them to the nav of mkdocs.yml"
+
+
+def _leaves(nav: Any) -> Iterator[str]:
+    if isinstance(nav, str):
+        yield nav
+    else:
+        for entry in nav.values() if isinstance(nav, dict) else nav:
+            yield from _leaves(entry)
+
+
+def test_links_to_files_lead_somewhere(repository):
+    for page in [*(repository / "docs").rglob("*.md"), *repository.glob("*.md"), repository / "benchmarks" / "README.md"]:
+        for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text()):
+            generated = (page.parent / target).resolve().relative_to(repository / "docs").as_posix().startswith("reference/")
+            assert generated or (page.parent / target).exists(), f"{page}: {target}"
+
+
+@pytest.mark.slow
+def test_it_builds_without_a_warning_and_loads_nothing_from_the_network(repository, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(tmp_path)], cwd=repository, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for page in tmp_path.rglob("*.html"):
+        loaded = re.findall(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=\"?(https?://[^\s\">]+)", page.read_text())
+        assert loaded == [], page
+
+
+def blocks(text: str) -> Iterator[tuple[str, str]]:
+    """(language, code) of each fenced block."""
+    yield from re.findall(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.slow
+def test_the_tutorial_runs(repository, tmp_path):
+    script = [f"export PYTHONPATH='{repository}' PATH='{Path(sys.executable).parent}':$PATH", "set -euo pipefail"]
+    (tmp_path / "tests").symlink_to(repository / "tests")
+    for language, code in blocks((repository / "docs" / "tutorial.md").read_text()):
+        if language == "sh":
+            script.append(code)
+        elif language == "python":
+            script.append(f"python - <<'END_OF_PYTHON'\n{code}END_OF_PYTHON")
+    assert len(script) > 12
+    done = subprocess.run(["bash", "-c", "\n".join(script)], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    said = done.stdout + done.stderr
+    assert "Nothing to be done" in said
+    assert (tmp_path / "my_analysis" / "results" / "my_analysis" / "export" / "model.onnx").exists()
+    assert {path.name for path in (tmp_path / "my_analysis" / "results" / "applied" / "predictions").iterdir()} == {
+        "higgs.parquet",
+        "other.parquet",
+    }
