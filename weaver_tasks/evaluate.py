@@ -21,9 +21,10 @@ from weaver_tasks.base.record import TaskRecord
 from weaver_tasks.data.configuration import load_data_configuration
 from weaver_tasks.results.evaluation import evaluate_classification, evaluate_regression
 from weaver_tasks.results.markdown import markdown
+from weaver_tasks.results.members import compare_members, members_table
 from weaver_tasks.results.plots import plot_confusion, plot_kinematics, plot_roc, plot_scores
 from weaver_tasks.results.predictions import Predictions, read_predictions
-from weaver_tasks.results.training_plots import history_files, plot_regression, plot_training, read_history
+from weaver_tasks.results.training_plots import history_files, plot_members, plot_regression, plot_training, read_history
 
 logger = logging.getLogger("weaver_tasks")
 
@@ -37,17 +38,27 @@ def main(argv: Sequence[str] | None = None) -> None:
         figures = evaluate(predictions, kind, settings)
         best = read_json(record.read(arguments.best_epoch)) if arguments.best_epoch else None
         folder = arguments.output_dir
-        write_json(folder / "metrics.json", {**figures, "best_epoch": best})
+        members = _compared(arguments, record)
+        write_json(folder / "metrics.json", {**figures, "best_epoch": best, **({"members": members} if members else {})})
         with atomic_path(folder / "metrics.md") as temporary:
-            temporary.write_text(markdown(figures, f"Evaluation of {folder.parent.name or 'the predictions'}"))
+            text = markdown(figures, f"Evaluation of {folder.parent.name or 'the predictions'}")
+            temporary.write_text(text + (f"\n## The members\n\n{members_table(members)}" if members else ""))
         written = [folder / "metrics.json", folder / "metrics.md", *draw(predictions, figures, settings, folder)]
         if arguments.metrics:
             for path in history_files(arguments.metrics):
                 record.read(path)
             written += plot_training(read_history(arguments.metrics), best, folder / "training.png")
+        if arguments.members and arguments.members_metrics:
+            histories = {member: read_history(folder / "metrics") for member, folder in arguments.members}
+            written += plot_members(histories, folder / "training.png")
         for path in written:
             record.wrote(path)
         _tell(figures)
+
+
+def _compared(arguments: argparse.Namespace, record: TaskRecord) -> dict[str, dict[str, Any]]:
+    """The figures of the members beside each other; {} where there are none."""
+    return compare_members({member: read_json(record.read(folder / "evaluation" / "metrics.json")) for member, folder in arguments.members})
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -56,6 +67,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data-config", type=Path, help="names classes and labels of files that do not (weaver-core's Parquet)")
     parser.add_argument("--best-epoch", type=Path, help="best_epoch.json")
     parser.add_argument("--metrics", type=Path, metavar="DIR", help="the folder of the epochs' metrics, for the training curves")
+    parser.add_argument(
+        "--members",
+        nargs="+",
+        default=[],
+        type=_named_file,
+        metavar="MEMBER=DIR",
+        help="the folders of merged folds or seeds",
+    )
+    parser.add_argument("--members-metrics", action="store_true", help="draw the training curves of the members")
     parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="where metrics.json and the plots go")
     return parser
 
@@ -63,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
 def _named_file(text: str) -> tuple[str, Path]:
     group, equals, path = text.partition("=")
     if not (group and equals and path):
-        raise argparse.ArgumentTypeError(f"'{text}' is not GROUP=FILE")
+        raise argparse.ArgumentTypeError(f"'{text}' is not NAME=PATH")
     return group, Path(path)
 
 

@@ -47,22 +47,28 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def trained_members(run: Path) -> list[Path]:
-    """The folders of what was trained: the run's own, or one per fold or seed. Raises ResultError when the run is not finished."""
+    """The folders of what was trained: the run's own, or one per fold or seed; before several of them the run's, which merges them.
+
+    Raises ResultError when the run is not finished.
+    """
     if not run.is_dir():
         there = sorted(path.name for path in run.parent.iterdir() if path.is_dir()) if run.parent.is_dir() else []
         hint = f" There are {', '.join(there)}." if there else ""
         raise ResultError(f"{run}: no such run.{hint} Give the folder of a run, results/<run>.")
-    members = sorted(path for pattern in ("fold-*", "seed-*") for path in run.glob(pattern) if path.is_dir()) or [run]
-    for member in members:
-        for needed in ("evaluation/metrics.json", "export/parity.json"):
-            if not (member / needed).is_file():
-                raise ResultError(f"{member}: not finished, {needed} is missing. Run snakemake with the configuration of this run.")
-    return members
+    found = [path for pattern in ("fold-*", "seed-*") for path in run.glob(pattern) if path.is_dir()]
+    members = sorted(found, key=lambda path: int(path.name.partition("-")[2])) or [run]
+    merged = [run] if len(members) > 1 else []
+    for folder in (*merged, *members):
+        for needed in ("evaluation/metrics.json", *(() if folder in merged else ("export/parity.json",))):
+            if not (folder / needed).is_file():
+                raise ResultError(f"{folder}: not finished, {needed} is missing. Run snakemake with the configuration of this run.")
+    return [*merged, *members]
 
 
 def summary_lines(member: Path) -> Iterator[tuple[str, str, str]]:
     """Name, value and style: the test figures of a training, then where everything of it lies."""
-    for name, value in figures(read_json(member / "evaluation" / "metrics.json"), read_json(member / "export" / "parity.json")):
+    parity = member / "export" / "parity.json"
+    for name, value in figures(read_json(member / "evaluation" / "metrics.json"), read_json(parity) if parity.is_file() else None):
         yield name, value, "green"
     for name, place in _RESULTS.items():
         # A fold or a seed shares some results with the whole run.
@@ -71,7 +77,7 @@ def summary_lines(member: Path) -> Iterator[tuple[str, str, str]]:
             yield name, str(found), ""
 
 
-def figures(metrics: Mapping[str, Any], parity: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def figures(metrics: Mapping[str, Any], parity: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
     """Names and values of what one wants to know first."""
     if metrics["task"] == "classification":
         yield "test accuracy", _number(metrics["accuracy"], metrics["accuracy_error"])
@@ -82,7 +88,11 @@ def figures(metrics: Mapping[str, Any], parity: Mapping[str, Any]) -> Iterator[t
     if metrics.get("best_epoch"):
         best = metrics["best_epoch"]
         yield "best epoch", f"{best['epoch']} (validation {best['metric']} {best['value']:.4f})"
-    yield "ONNX against PyTorch", f"{parity['max_abs_difference']:.1e} at most"
+    for name, row in metrics.get("members", {}).items():
+        if name in ("accuracy", "auc") or name.endswith(": resolution"):
+            yield f"{name} of {len(row['members'])} members", f"{_number(row['mean'], row['std'])}"
+    if parity is not None:
+        yield "ONNX against PyTorch", f"{parity['max_abs_difference']:.1e} at most"
 
 
 def _number(value: float | None, error: float | None = None) -> str:

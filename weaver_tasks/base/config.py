@@ -126,6 +126,17 @@ def _dereference(schema: Schema, root: Schema) -> Schema:
     return root["$defs"][reference.rpartition("/")[2]] if reference else schema
 
 
+def _check_places(config: dict[str, Any], where: str) -> None:
+    """{fold} and {seed} in paths stand for the number of the fold or seed, where there are several."""
+    weights = config["network"]["load_weights"]
+    given = [("prediction.model", config["prediction"]["model"])]
+    given += [("network.load_weights", path) for path in ([weights] if isinstance(weights, str) else weights or [])]
+    for key, path in given:
+        for place, needed in (("{fold}", "cross_validation"), ("{seed}", "seeds")):
+            if path and place in path and not config[needed]:
+                raise ConfigError(f"{where}: {key}: '{path}' has {place}, but there is no {needed}. Set {needed}, or give one path.")
+
+
 def _check_meaning(config: dict[str, Any], where: str) -> None:
     training = config["training"]
     for suffix in ("", "_val"):
@@ -134,6 +145,7 @@ def _check_meaning(config: dict[str, Any], where: str) -> None:
             raise ConfigError(f"{where}: training.{samples} and training.{steps} are both set. Keep one of them.")
     if config["seeds"] and config["cross_validation"]:
         raise ConfigError(f"{where}: seeds and cross_validation are both set. Keep one of them.")
+    _check_places(config, where)
     if training["amp"] == "fp16" and training["device"] == "cpu":
         raise ConfigError(f"{where}: training.amp: fp16 needs a GPU. On training.device: cpu use bf16.")
     if not config["data"]["train"] and not config["prediction"]["model"]:

@@ -115,6 +115,11 @@ class StagingOptions:
             "validation_from_training": self.validation_from_training,
         }
 
+    def expressions(self) -> dict[str, str]:
+        """The expressions of config.yaml that the events need, by where they stand."""
+        texts = {f"data.extra_selection.{split}": text for split, text in self.extra_selection.items()}
+        return texts | ({"cross_validation.variable": self.fold_variable} if self.fold_variable else {})
+
     def selection_columns(self, split: str) -> dict[str, str]:
         """The extra selections that are columns in the files of `split`: column -> expression."""
         if split != "train":
@@ -165,9 +170,9 @@ def plain_columns(configuration: DataConfiguration, split: str, options: Staging
         names += configuration.monitor_variables
         if configuration.bucketing is not None:
             names.append(configuration.bucketing.variable)
-        if options.fold_variable:
-            names.append(options.fold_variable)
         names += options.selection_columns(split)
+    if options.fold_variable:
+        names.append(options.fold_variable)
     return tuple(dict.fromkeys(names))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from weaver_tasks.data.expressions import names_in, normal_form, resolve
@@ -64,8 +65,11 @@ def _reading(configuration: DataConfiguration, wanted: set[str], selection: str 
     }
 
 
-def staging(configuration: DataConfiguration, split: str) -> dict[str, Any]:
-    """What the staged events of a split depend on."""
+def staging(configuration: DataConfiguration, split: str, also: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """What the staged events of a split depend on.
+
+    also: expressions from elsewhere whose variables the events need: where each stands -> its text.
+    """
     selection = selection_of(configuration, split)
     columns: dict[str, Any] = {
         # Raw values are staged, unpadded: only which variables lie together, and whether they are flat.
@@ -80,7 +84,10 @@ def staging(configuration: DataConfiguration, split: str) -> dict[str, Any]:
     else:
         columns["weights"] = _ingredients(configuration)
         columns["bucketing"] = configuration.bucketing.variable if configuration.bucketing else None
-    return {**_reading(configuration, wanted_names(configuration, split), selection), **columns}
+    wanted = wanted_names(configuration, split)
+    for where, text in (also or {}).items():
+        wanted |= names_in(text, functions=configuration.functions, where=where)
+    return {**_reading(configuration, wanted, selection), **columns}
 
 
 def standardization(configuration: DataConfiguration) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -180,9 +181,9 @@ class DataConfiguration:
 
     # What each stage uses, for digests.
 
-    def staging_slice(self, split: str) -> dict[str, Any]:
-        """What the staged events of a split (train, val, test) depend on."""
-        return configuration_slices.staging(self, split)
+    def staging_slice(self, split: str, also: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """What the staged events of a split (train, val, test) depend on. also: expressions of config.yaml, by where they stand."""
+        return configuration_slices.staging(self, split, also)
 
     def standardization_slice(self) -> dict[str, Any]:
         """What the standardization depends on."""

@@ -77,5 +77,7 @@ def _warn_of_copies(good: Sequence[dict[str, Any]]) -> None:
     for record in good:
         if record["checksum"]:
             first = seen.setdefault(record["checksum"], record)
-            if first is not record:
+            # Training files may be predicted by the folds that did not see their events.
+            out_of_fold = record["split"] == "test" and record["options"]["fold_variable"]
+            if first is not record and not out_of_fold:
                 logger.warning("%s (%s) is a copy of %s (%s)", record["source"], record["split"], first["source"], first["split"])

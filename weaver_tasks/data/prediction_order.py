@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from weaver_tasks.base.errors import DataConfigError
 from weaver_tasks.data.assembly import Allocate, InputAssembler
 from weaver_tasks.data.batches import Batch, make_batch
 from weaver_tasks.data.loader import planned_files
@@ -69,6 +70,28 @@ def prediction_batches(
     )
     with contextlib.closing(batches):
         yield from batches
+
+
+def prediction_values(
+    manifest: Mapping[str, Any],
+    configuration: DataConfiguration,
+    settings: Mapping[str, Any],
+    variable: str,
+    *,
+    group: str,
+    custom_functions: Path | None = None,
+) -> Iterator[np.ndarray]:
+    """A variable of the test events of a group, of those that are predicted and in that order, some thousands at a time: (n,) each.
+
+    settings: as of `prediction_batches`, without fold. Raises DataConfigError when the files were staged without the variable.
+    """
+    files = OpenFiles(manifest, configuration, custom_functions=custom_functions)
+    for window in _windows(manifest, split_options(settings, "test"), group=group, rank=0, world_size=1):
+        for file, first, last in zip(window.files.tolist(), window.first.tolist(), window.last.tolist(), strict=True):
+            part = files.read(file, first, last, (variable,))
+            if variable not in part.piece.block.plain:
+                raise DataConfigError(f"{files.records[file]['source']}: was staged without '{variable}'. Delete its record and run again.")
+            yield np.asarray(part.of(part.piece.block.plain[variable]))
 
 
 def prediction_entries(manifest: Mapping[str, Any], settings: Mapping[str, Any], *, group: str, rank: int = 0, world_size: int = 1) -> int:

@@ -42,7 +42,7 @@ class Staging:
     def digest(self) -> str:
         """What staged columns depend on besides the source's bytes."""
         functions = source_digest(self.custom_functions) if self.custom_functions else None
-        return digest(FORMAT, self.configuration.staging_slice(self.split), self.options.as_dict(), functions)
+        return digest(FORMAT, self.configuration.staging_slice(self.split, self.options.expressions()), self.options.as_dict(), functions)
 
 
 @dataclass(kw_only=True)

@@ -34,7 +34,7 @@ class Transformation:
     branches: what is read of the file, or given by its path (file_magic). selecting, defining: definitions needed before
     and after the selection, in the order in which they are computed. random: those that draw random numbers.
     flags: of simple labels, the variable of each class. required: the selections of which an event must pass one for
-    its label to matter; none: it always does.
+    its label to matter; none: it always does. fold_variable: that of cross-validation, which must be whole numbers.
     """
 
     configuration: DataConfiguration
@@ -47,6 +47,7 @@ class Transformation:
     random: frozenset[str]
     flags: dict[str, str]
     required: tuple[str, ...]
+    fold_variable: str | None
     functions: Functions
     custom_functions: Path | None
 
@@ -70,6 +71,8 @@ class Transformation:
         plain = {name: plain_array(name, table[name], where=where) for name in self.plain if name != LABEL}
         for name in plain.keys() & {f"_extra_selection_{split}_" for split in ("train", "val")}:
             plain[name] = _flags(table[name], "data.extra_selection", source)
+        if self.fold_variable in plain:
+            _check_whole_numbers(plain[self.fold_variable], self.fold_variable, source)
         if LABEL in self.plain:
             plain[LABEL] = self._class_index(table, entries, source)
         return Block(
@@ -143,6 +146,7 @@ def plan_transformation(
         random=frozenset(on_the_fly(definitions, names, functions=known)),
         flags=flags,
         required=required,
+        fold_variable=options.fold_variable,
         functions=expression_functions(custom_functions),
         custom_functions=custom_functions,
     )
@@ -199,6 +203,18 @@ def _per_event(value: Any, events: int, where: str) -> Any:
         what = f"{len(value)} values" if hasattr(value, "__len__") else f"a {type(value).__name__}"
         raise DataConfigError(f"{where}: gives {what} for {events} events. An expression must give one value, or one list, per event.")
     return ak.Array(value) if isinstance(value, np.ndarray) else value
+
+
+def _check_whole_numbers(values: Any, name: str, source: str) -> None:
+    what = f"cross_validation.variable '{name}' (read from {source})"
+    remedy = "Name a whole number of each event, such as its event number."
+    if not isinstance(values, np.ndarray) or values.ndim != 1 or values.dtype.kind not in "biuf":
+        kind = f"{values.ndim}-dimensional" if isinstance(values, np.ndarray) and values.ndim != 1 else str(ak.type(values).content)
+        raise DataConfigError(f"{what}: is {kind}. {remedy}")
+    if values.dtype.kind == "f":
+        wrong = values[~(np.isfinite(values) & (values == np.floor(values)))]
+        if len(wrong):
+            raise DataConfigError(f"{what}: {wrong[0]} is not a whole number, nor are {len(wrong) - 1} other values. {remedy}")
 
 
 def _flags(value: Any, what: str, source: str) -> np.ndarray:

@@ -19,7 +19,7 @@ from weaver_tasks.base.errors import DataConfigError
 from weaver_tasks.base.files import read_json, write_json
 from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration
 from weaver_tasks.plan.files import InputFile, expand, patterns_of
-from weaver_tasks.plan.settings import Settings
+from weaver_tasks.plan.settings import Settings, of_member
 
 __all__ = ["InputFile", "Plan", "make_plan"]
 
@@ -124,6 +124,14 @@ class Plan:
         if self.config["cross_validation"]:
             return [f"fold-{fold}/" for fold in range(self.config["cross_validation"]["folds"])]
         return [f"seed-{seed}/" for seed in self.config["seeds"] or []] or [""]
+
+    def merges(self) -> bool:
+        """Whether the predictions of several members are merged into those of the run."""
+        return len(self.members()) > 1
+
+    def model(self, member: str) -> str | None:
+        """The trained model that a member predicts with; None: its best epoch."""
+        return of_member(self.config["prediction"]["model"] or "", member) or None
 
     def epochs(self) -> range:
         return range(self.config["training"]["epochs"])

@@ -34,8 +34,9 @@ class Settings:
             "validate_epoch": lambda: self._validation(member),
             "select_best_epoch": lambda: {"validation": _only(self.config["validation"], "metric", "mode")},
             "predict": lambda: self._prediction(member),
+            "merge_predictions": self._merging,
             "evaluate": lambda: {**self._task(), "evaluation": self.config["evaluation"]},
-            "export_onnx": self._export,
+            "export_onnx": lambda: self._export(member),
         }[stage]
         return maker()
 
@@ -58,14 +59,22 @@ class Settings:
         return self.config["training"]["scheduler"]["horizon"] or self.config["training"]["epochs"]
 
     def _staging(self, split: str) -> dict[str, Any]:
-        data, staging = self.config["data"], self.config["staging"]
+        data, staging, folds = self.config["data"], self.config["staging"], self.config["cross_validation"]
         return {
             "staging": _only(staging, "mode"),
             "data": {"extra_selection": data["extra_selection"]},
-            "cross_validation": self.config["cross_validation"],
+            # How many folds there are changes no staged event.
+            "cross_validation": _only(folds, "variable") if folds else None,
             "validation_from_training": data["val"] is None,
-            "meaning": digest(self.data_configuration(split).staging_slice(split), self._functions_digest),
+            "meaning": digest(self._events(split), self._functions_digest),
         }
+
+    def _events(self, split: str) -> dict[str, Any]:
+        """What the events of a split depend on, of the data configuration."""
+        extra, folds = self.config["data"]["extra_selection"], self.config["cross_validation"]
+        texts = {f"data.extra_selection.{reader}": text for reader, text in extra.items() if text}
+        texts |= {"cross_validation.variable": folds["variable"]} if folds else {}
+        return self.data_configuration(split).staging_slice(split, texts)
 
     @cached_property
     def _functions_digest(self) -> str | None:
@@ -99,8 +108,14 @@ class Settings:
     def _task(self) -> dict[str, Any]:
         return {"training": _only(self.config["training"], "task")}
 
-    def _network(self) -> dict[str, Any]:
-        return _only(self.config["network"], "options", "weaver_imports", "load_weights", "exclude_weights", "freeze_weights")
+    def _network(self, member: str) -> dict[str, Any]:
+        section = _only(self.config["network"], "options", "weaver_imports", "load_weights", "exclude_weights", "freeze_weights")
+        weights = section["load_weights"]
+        if weights:
+            section["load_weights"] = (
+                of_member(weights, member) if isinstance(weights, str) else [of_member(path, member) for path in weights]
+            )
+        return section
 
     @cached_property
     def _network_digest(self) -> str:
@@ -115,13 +130,13 @@ class Settings:
     @cached_property
     def _data_meaning(self) -> str:
         """A digest of all that training takes from the data configurations."""
-        training, validation = self.data_configuration("train"), self.data_configuration("val")
+        training = self.data_configuration("train")
         return digest(
-            training.staging_slice("train"),
+            self._events("train"),
             training.standardization_slice(),
             training.weights_slice(),
             training.input_slice(),
-            validation.staging_slice("val"),
+            self._events("val"),
             self._functions_digest,
         )
 
@@ -129,7 +144,7 @@ class Settings:
         return {
             "seed": self._seed(member),
             **self._fold(member),
-            "network": self._network(),
+            "network": self._network(member),
             "training": _only(self.config["training"], "task", "lr", "optimizer", "amp", "compile", "device", "threads"),
             "meaning": digest(self._data_meaning, self._network_digest),
         }
@@ -142,7 +157,7 @@ class Settings:
             "data": _only(config["data"], "data_fraction", "file_fraction", "train_val_split"),
             "loading": _only(config["loading"], "fetch_by_files", "fetch_step", "split_num", "max_window_events", "in_memory"),
             "sampling": config["sampling"],
-            "network": self._network(),
+            "network": self._network(member),
             "training": _only(
                 config["training"],
                 *("task", "batch_size", "samples_per_epoch", "steps_per_epoch", "lr", "optimizer", "amp", "compile", "compile_optimizer"),
@@ -178,7 +193,7 @@ class Settings:
             "validation_from_training": config["data"]["val"] is None,
             "loading": loading,
             "sampling": config["sampling"] if config["validation"]["reweight"] else {},
-            "network": self._network(),
+            "network": self._network(member),
             "training": _only(
                 config["training"],
                 *("task", "batch_size", "batch_size_val", "samples_per_epoch_val", "steps_per_epoch_val", "samples_per_epoch"),
@@ -193,19 +208,29 @@ class Settings:
         return {
             **self._fold(member),
             "data": _only(config["data"], "data_fraction_test"),
-            "network": self._network(),
+            "network": self._network(member),
             "training": _only(config["training"], "task", "batch_size", "batch_size_test", "amp", "device", "threads"),
-            "prediction": config["prediction"],
-            "meaning": digest(self._data_meaning, self._network_digest, self.data_configuration("test").staging_slice("test")),
+            "prediction": {**config["prediction"], "model": of_member(config["prediction"]["model"] or "", member) or None},
+            "meaning": digest(self._data_meaning, self._network_digest, self._events("test")),
         }
 
-    def _export(self) -> dict[str, Any]:
+    def _merging(self) -> dict[str, Any]:
+        folds = self.config["cross_validation"]
+        return {**self._task(), "data": _only(self.config["data"], "data_fraction_test"), "cross_validation": folds}
+
+    def _export(self, member: str) -> dict[str, Any]:
         return {
-            "network": self._network(),
+            "network": self._network(member),
             **self._task(),
             "export": self.config["export"],
             "meaning": digest(self._data_meaning, self._network_digest),
         }
+
+
+def of_member(path: str, member: str) -> str:
+    """`path` with {fold} or {seed} replaced by the number of the member."""
+    kind, _, number = member.rstrip("/").partition("-")
+    return path.replace(f"{{{kind}}}", number) if kind else path
 
 
 def _only(section: dict[str, Any], *keys: str) -> dict[str, Any]:

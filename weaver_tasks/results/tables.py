@@ -67,7 +67,7 @@ class TableWriter:
         """Write what has been gathered."""
         if self._pending:
             names = self._pending[0]
-            whole = {name: _concatenate([columns[name] for columns in self._pending]) for name in names}
+            whole = {name: concatenate([columns[name] for columns in self._pending]) for name in names}
             for sink in self._sinks:
                 sink.write(whole)
         self._pending, self._pending_entries, self._pending_bytes = [], 0, 0
@@ -168,7 +168,8 @@ def _simplest(column: Column) -> Column:
     return ak.to_packed(column) if isinstance(column, ak.Array) else column
 
 
-def _concatenate(pieces: list[Column]) -> Column:
+def concatenate(pieces: list[Column]) -> Column:
+    """The entries of several pieces of one column, in a row."""
     if len(pieces) == 1:
         return pieces[0]
     return np.concatenate(pieces) if isinstance(pieces[0], np.ndarray) else ak.concatenate(pieces)
@@ -208,6 +209,16 @@ def read_table(path: str | Path, names: list[str], *, step: int = 1 << 17) -> It
             wanted = set(names)
             for chunk in file[TREE].iterate(filter_name=lambda name: name in wanted, step_size=step, library="ak"):
                 yield {name: _simplest(chunk[name]) for name in names}
+
+
+def empty_columns(path: str | Path, names: list[str]) -> Columns:
+    """The named columns of a table with no entries, of the types that they have there."""
+    with _opened(path) as file:
+        if isinstance(file, pq.ParquetFile):
+            empty = ak.from_arrow(file.schema_arrow.empty_table())
+        else:
+            empty = file[TREE].arrays(filter_name=lambda name: name in names, entry_stop=0, library="ak")
+        return {name: _simplest(empty[name]) for name in names}
 
 
 def _names(file: Any) -> list[str]:

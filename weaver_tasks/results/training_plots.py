@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from weaver_tasks.base.files import read_json
 from weaver_tasks.results.predictions import Predictions
-from weaver_tasks.results.style import COLORS, figure, legend_beside, save
+from weaver_tasks.results.style import COLORS, figure, legend_beside, look, save
 
 Array = np.ndarray
 History = dict[str, list[dict[str, Any]]]
@@ -54,6 +54,29 @@ def plot_training(history: History, best: Mapping[str, Any] | None, path: Path) 
         all_axes[-1].minorticks_off()
         if panels:
             legend_beside(all_axes[0])
+        return save(drawn, path)
+
+
+def plot_members(histories: Mapping[str, History], path: Path) -> list[Path]:
+    """Loss and accuracy of several trainings against the epoch: of each member one color, validation drawn through, training dotted."""
+    epochs = [epoch for history in histories.values() for part in history.values() for epoch in part]
+    panels = [name for name in ("loss", "accuracy") if any(isinstance(epoch.get(name), int | float) for epoch in epochs)]
+    with figure(width=11, height=3.2 * max(len(panels), 1) + 1) as drawn:
+        all_axes = drawn.subplots(max(len(panels), 1), 1, sharex=True, squeeze=False)[:, 0]
+        for name, axes in zip(panels, all_axes, strict=False):
+            for number, (member, history) in enumerate(histories.items()):
+                for part, line in (("train", ":"), ("val", "-")):
+                    points = [(epoch["epoch"], epoch[name]) for epoch in history[part] if isinstance(epoch.get(name), int | float)]
+                    if points:
+                        label = member if part == "val" else None
+                        axes.plot(*zip(*points, strict=True), line, color=look(number)["color"], label=label)
+            axes.set_ylabel(name.capitalize())
+            axes.grid(alpha=0.3)
+        all_axes[-1].set_xlabel("Epoch")
+        all_axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+        all_axes[-1].minorticks_off()
+        if panels:
+            legend_beside(all_axes[0], title="validation")
         return save(drawn, path)
 
 

@@ -79,6 +79,10 @@ def settings(stage, **selection):
     return of
 
 
+# Of folds or seeds: what each of them makes. Their results are merged under the run's own name.
+EACH_MEMBER = "|".join(PLAN.members()) if PLAN.merges() else r"|fold-\d+/|seed-\d+/"
+
+
 def member_of(wildcards):
     return wildcards.get("member", "")
 
@@ -117,8 +121,7 @@ def take_profile_settings(name, rule):
 
 def show_summary():
     """Say where everything is, unless only a part of the workflow was asked for."""
-    if (
-        Path(f"{RUN}/evaluation/metrics.json").exists()
-        and Path(f"{RUN}/export/parity.json").exists()
+    if Path(f"{RUN}/evaluation/metrics.json").exists() and all(
+        Path(f"{RUN}/{member}export/parity.json").exists() for member in PLAN.members()
     ):
         subprocess.run([PYTHON, "-m", "weaver_tasks.summary", RUN], check=False)

@@ -28,7 +28,8 @@ rule predict:
     input:
         manifest=f"{RUN}/staged/test.json",
         data_config=ancient(AUTO_CONFIG),
-        model=MODEL or f"{CHECKPOINTS}/net_best_epoch_state.pt",
+        model=lambda w: PLAN.model(w.member)
+        or f"{RUN}/{w.member}checkpoints/net_best_epoch_state.pt",
     output:
         predictions=f"{RUN}/{{member}}predictions/{{group}}.{FORMAT}",
         record=f"{RUN}/provenance/tasks/predict/{{member}}{{group}}.json",
@@ -36,6 +37,8 @@ rule predict:
         f"{RUN}/logs/predict/{{member}}{{group}}.log",
     benchmark:
         f"{RUN}/benchmarks/predict/{{member}}{{group}}.tsv"
+    wildcard_constraints:
+        member=EACH_MEMBER,
     threads: TRAINING["threads"]
     resources:
         **ONE_GPU,
@@ -47,6 +50,36 @@ rule predict:
         " --inputs {input.manifest:q} --group {wildcards.group} --network {NETWORK:q} --model {input.model:q}"
         " --output {output.predictions:q}"
         " --settings {params.settings:q} --settings {UNTRACKED:q} --log {log:q} --record {output.record:q}"
+
+
+if PLAN.merges():
+
+    rule merge_predictions:
+        """One table of what all folds or seeds predict: each event by the fold that did not see it, or the mean over the seeds."""
+        input:
+            manifest=f"{RUN}/staged/test.json",
+            predictions=[
+                f"{RUN}/{member}predictions/{{group}}.{FORMAT}" for member in MEMBERS
+            ],
+        output:
+            predictions=f"{RUN}/predictions/{{group}}.{FORMAT}",
+            record=f"{RUN}/provenance/tasks/merge_predictions/{{group}}.json",
+        log:
+            f"{RUN}/logs/merge_predictions/{{group}}.log",
+        benchmark:
+            f"{RUN}/benchmarks/merge_predictions/{{group}}.tsv"
+        resources:
+            mem_mb=attempt_memory(2),
+        params:
+            predictions=lambda w, input: [
+                f"{member.rstrip('/')}={path}"
+                for member, path in zip(MEMBERS, input.predictions)
+            ],
+            settings=settings("merge_predictions"),
+        shell:
+            "{PYTHON} -m weaver_tasks.merge_predictions --predictions {params.predictions:q} --group {wildcards.group}"
+            " --inputs {input.manifest:q} --data-config {TEST_CONFIG:q} {CUSTOM_FUNCTIONS} --output {output.predictions:q}"
+            " --settings {params.settings:q} --settings {UNTRACKED:q} --log {log:q} --record {output.record:q}"
 
 
 METRICS_OF_EPOCHS = (
@@ -64,13 +97,57 @@ def predictions_of(wildcards):
     return [f"{RUN}/{wildcards.member}predictions/{group}.{FORMAT}" for group in GROUPS]
 
 
+def merged(wildcards):
+    """Whether the results are those of all folds or seeds together."""
+    return PLAN.merges() and not wildcards.member
+
+
+def training_of(wildcards):
+    """The chosen epoch of the member that is evaluated; of none, where all are together or nothing was trained."""
+    return (
+        [] if MODEL or merged(wildcards) else f"{RUN}/{wildcards.member}best_epoch.json"
+    )
+
+
+def epochs_of(wildcards):
+    of = MEMBERS if merged(wildcards) else [wildcards.member]
+    return [
+        path.replace("{member}", member) for member in of for path in METRICS_OF_EPOCHS
+    ]
+
+
+def evaluated_members(wildcards):
+    return (
+        expand(f"{RUN}/{{member}}evaluation/metrics.json", member=MEMBERS)
+        if merged(wildcards)
+        else []
+    )
+
+
+def of_training(wildcards, input):
+    """The options of `evaluate` that say what was trained."""
+    if merged(wildcards):
+        members = [f"{member.rstrip('/')}={RUN}/{member}" for member in MEMBERS]
+        return ["--members", *members, *([] if MODEL else ["--members-metrics"])]
+    if MODEL:
+        return []
+    return ["--best-epoch", input.best, "--metrics", f"{RUN}/{wildcards.member}metrics"]
+
+
+def named_classes(wildcards):
+    """A data configuration that names the classes: that of the first fold or seed, where all are together."""
+    member = MEMBERS[0] if merged(wildcards) else wildcards.member
+    return ancient(AUTO_CONFIG.replace("{member}", member))
+
+
 rule evaluate:
     """Measure and draw: from the prediction files and the metrics alone, without the model."""
     input:
-        data_config=ancient(AUTO_CONFIG),
+        data_config=named_classes,
         predictions=predictions_of,
-        best=[] if MODEL else f"{RUN}/{{member}}best_epoch.json",
-        metrics=lambda w: with_member(METRICS_OF_EPOCHS, w),
+        best=training_of,
+        metrics=epochs_of,
+        members=evaluated_members,
     output:
         metrics=f"{RUN}/{{member}}evaluation/metrics.json",
         table=report(
@@ -97,11 +174,7 @@ rule evaluate:
         predictions=lambda w, input: [
             f"{group}={path}" for group, path in zip(GROUPS, input.predictions)
         ],
-        training=lambda w, input: (
-            []
-            if MODEL
-            else ["--best-epoch", input.best, "--metrics", f"{RUN}/{w.member}metrics"]
-        ),
+        training=of_training,
         settings=settings("evaluate"),
     shell:
         "{PYTHON} -m weaver_tasks.evaluate --data-config {input.data_config:q} --predictions {params.predictions:q}"
@@ -128,7 +201,7 @@ rule export_onnx:
     resources:
         mem_mb=attempt_memory(4),
     params:
-        settings=settings("export_onnx"),
+        settings=settings("export_onnx", member=member_of),
     shell:
         "{PYTHON} -m weaver_tasks.export_onnx --data-config {input.data_config:q} {CUSTOM_FUNCTIONS} --inputs {input.manifest:q}"
         " --network {NETWORK:q} --state {input.state:q} --output-dir {RUN}/{wildcards.member}export"
@@ -143,7 +216,12 @@ rule provenance:
     """Gather what every task did into one RO-Crate of the run."""
     input:
         manifest=f"{RUN}/inputs.json",
-        evaluation=expand(f"{RUN}/{{member}}evaluation/metrics.json", member=MEMBERS),
+        # Of folds or seeds, all together come first: they need each of them.
+        evaluation=(
+            f"{RUN}/evaluation/metrics.json"
+            if PLAN.merges()
+            else expand(f"{RUN}/{{member}}evaluation/metrics.json", member=MEMBERS)
+        ),
         export=(
             []
             if MODEL

@@ -1,0 +1,61 @@
+"""The figures of the members of a run (folds, or trainings that differ by their seed) beside each other."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping
+from typing import Any
+
+Figures = Mapping[str, Any]
+
+
+def compare_members(members: Mapping[str, Figures]) -> dict[str, dict[str, Any]]:
+    """Each figure of merit of each member, their mean and their standard deviation (n - 1).
+
+    members: by the member's name the content of its evaluation/metrics.json. Figures that a member does not have are None, and so
+    are then mean and standard deviation. Returns figure -> {"members": {name: value}, "mean": …, "std": …}.
+    """
+    found = {name: _single_figures(figures) for name, figures in members.items()}
+    compared = {}
+    for figure in dict.fromkeys(figure for figures in found.values() for figure in figures):
+        values = {name: figures.get(figure) for name, figures in found.items()}
+        known = [value for value in values.values() if value is not None]
+        whole = len(known) == len(values)
+        mean = statistics.fmean(known) if whole else None
+        std = statistics.stdev(known) if whole and len(known) > 1 else None
+        compared[figure] = {"members": values, "mean": mean, "std": std}
+    return compared
+
+
+def _single_figures(figures: Figures) -> dict[str, float | None]:
+    """The figures of merit that are single numbers."""
+    if figures["task"] == "classification":
+        named = {name: figures.get(name) for name in ("accuracy", "auc")}
+        for row in figures.get("rejections") or []:
+            named[f"rejection of {row['background']} at {row['signal_efficiency']:g} {row['signal']}"] = row["rejection"]
+        named |= figures.get("metrics") or {}
+    else:
+        named = {}
+        for target, summary in figures["targets"].items():
+            named |= {f"{target}: {name}": summary[name] for name in ("bias", "resolution", "relative_resolution")}
+            named |= {f"{target}: {name}": value for name, value in (summary.get("metrics") or {}).items()}
+    return {name: _finite(value) for name, value in named.items() if value is None or isinstance(value, int | float)}
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def members_table(compared: Mapping[str, Mapping[str, Any]]) -> str:
+    """The result of `compare_members` as a Markdown table."""
+    names = list(next(iter(compared.values()))["members"]) if compared else []
+    lines = ["| figure | mean ± standard deviation | " + " | ".join(names) + " |", "|---|---:|" + "---:|" * len(names)]
+    for figure, row in compared.items():
+        mean = "-" if row["mean"] is None else f"{row['mean']:.4g} ± {row['std']:.2g}"
+        lines.append(f"| {figure} | {mean} | " + " | ".join(_shown(row["members"][name]) for name in names) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
