@@ -95,8 +95,8 @@ def test_seeds_are_averaged_and_their_spread_is_told(tmp_path, suffix):
     merged, metadata = run.merge(made)
     score, spread = ("score_label_Hbb", "spread_label_Hbb") if suffix == ".root" else ("scores", "spread")
     scores = np.stack([ak.to_numpy(columns(path)[score]) for path in made.values()]).astype(np.float64)
-    assert np.abs(merged[score] - scores.mean(axis=0)).max() < 1e-7
-    assert np.abs(merged[spread] - scores.std(axis=0, ddof=1)).max() < 1e-7
+    assert np.abs(ak.to_numpy(merged[score]) - scores.mean(axis=0)).max() < 1e-7
+    assert np.abs(ak.to_numpy(merged[spread]) - scores.std(axis=0, ddof=1)).max() < 1e-7
     assert ak.max(merged[spread]) > 1e-3
     one = columns(made["seed-2"])
     for name in ("jet_pt", "part_energy", "_label_"):
