@@ -188,11 +188,11 @@ def _tool_notes(o: SimpleNamespace) -> Iterator[tuple[str, str]]:
     if o.log_file:
         yield "--log-file", "every job has its log: results/<run>/logs/<stage>/"
     if o.lr_finder:
-        yield "--lr-finder", "there is no such rule: compare rates by short runs, with --config training='{lr: 1e-3, epochs: 1}'"
+        yield "--lr-finder", "ask Snakemake for the target find_lr, with the values of tools.find_lr"
     if o.print:
-        yield "--print", "ask Snakemake for results/<run>/metrics/init_model.json; python -m weaver_tasks.check looks at the data"
+        yield "--print", "ask Snakemake for the target model_summary; python -m weaver_tasks.check looks at the data"
     if o.profile:
-        yield "--profile", "run the command of train_epoch, which snakemake --printshellcmds shows, under a profiler"
+        yield "--profile", "ask Snakemake for the target profile_training"
     if o.io_test:
         yield (
             "--io-test",

@@ -37,6 +37,9 @@ class Settings:
             "merge_predictions": self._merging,
             "evaluate": lambda: {**self._task(), "evaluation": self.config["evaluation"]},
             "export_onnx": lambda: self._export(member),
+            "model_summary": lambda: self._initialization(member),
+            "find_lr": lambda: {**self._training(member, range(0)), "find_lr": self.config["tools"]["find_lr"]},
+            "profile_training": lambda: {**self._training(member, range(0)), "profile_training": self.config["tools"]["profile_training"]},
         }[stage]
         return maker()
 

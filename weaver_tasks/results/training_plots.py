@@ -124,3 +124,21 @@ def _plane(axes: Axes, predicted: Array, target: Array, name: str) -> None:
     axes.set(xlabel=f"True {name}", ylabel=f"Predicted {name}")
     assert axes.figure is not None
     axes.figure.colorbar(image, ax=axes, label="Jets")
+
+
+def plot_rate_sweep(history: Mapping[str, list[float]], path: Path, *, suggested: float | None, configured: float) -> list[Path]:
+    """The loss of each step and its running mean against the learning rate; the suggested rate and the configured one marked."""
+    with figure(width=11, height=7) as drawn:
+        axes = drawn.subplots()
+        axes.plot(history["lr"], history["loss"], color="0.7", linewidth=1, label="each step")
+        axes.plot(history["lr"], history["smoothed"], color=COLORS[1], label="running mean")
+        if suggested is not None:
+            axes.axvline(suggested, color=COLORS[2], linestyle="--", label=f"steepest, {suggested:.1e}")
+        axes.axvline(configured, color="0.5", linestyle=":", label=f"training.lr, {configured:.1e}")
+        lowest, highest = min(history["smoothed"]), max(history["smoothed"][: max(1, len(history["smoothed"]) // 2)])
+        # A loss that diverges would squeeze the rest into a line.
+        margin = max(0.25 * (highest - lowest), 0.02 * abs(highest), 1e-12)
+        axes.set(xlabel="Learning rate", ylabel="Loss", xscale="log", ylim=(lowest - margin, highest + 2 * margin))
+        axes.grid(alpha=0.3)
+        legend_beside(axes)
+        return save(drawn, path)

@@ -1,0 +1,73 @@
+"""Find a learning rate: train some steps at ever higher rates and draw the loss against them.
+
+Starts from the weights of init_model and changes nothing of the run. `tools.find_lr` of config.yaml says from which rate to which.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+from weaver_tasks.base.command_line import run_command, task
+from weaver_tasks.base.errors import TrainingError
+from weaver_tasks.base.files import write_json
+from weaver_tasks.base.lifetime import end_with_workflow
+from weaver_tasks.base.record import TaskRecord
+from weaver_tasks.fresh_training import endless_batches, fresh_trainer, tool_parser
+from weaver_tasks.training.launch import is_first_rank, is_rank, run_ranks
+from weaver_tasks.training.settings import TrainingSettings
+
+logger = logging.getLogger("weaver_tasks")
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = tool_parser("find_lr", __doc__)
+    parser.add_argument("--output", type=Path, required=True, metavar="JSON", help="write rates and losses here")
+    parser.add_argument("--plot", type=Path, required=True, metavar="PNG", help="draw them here")
+    arguments = parser.parse_args(argv)
+    training = TrainingSettings.of(arguments.settings)
+    if not is_rank() and training.ranks * training.nodes > 1:
+        end_with_workflow()
+        given = sys.argv[1:] if argv is None else argv
+        raise SystemExit(run_ranks(["-m", "weaver_tasks.find_lr", *given], ranks=training.ranks, nodes=training.nodes))
+    with task(arguments, first_rank=is_first_rank()) as record:
+        history = _sweep(arguments, training, record)
+        if is_first_rank():
+            _write(arguments, training, history, record)
+
+
+def _sweep(arguments: argparse.Namespace, training: TrainingSettings, record: TaskRecord) -> dict[str, list[float]]:
+    from weaver_tasks.training.device import choose_device, prepare_process
+    from weaver_tasks.training.distributed import joined_ranks
+    from weaver_tasks.training.rate_sweep import sweep_rates
+
+    options: dict[str, Any] = {"start": 1e-6, "end": 1.0, "steps": 200, **(arguments.settings.get("find_lr") or {})}
+    device = choose_device(training.device)
+    prepare_process(training, device, cache=arguments.checkpoints / ".compiled")
+    with joined_ranks(device):
+        trainer = fresh_trainer(arguments, training, device, record)
+        return sweep_rates(trainer.engine, endless_batches(trainer), **options)
+
+
+def _write(arguments: argparse.Namespace, training: TrainingSettings, history: dict[str, list[float]], record: TaskRecord) -> None:
+    from weaver_tasks.results.training_plots import plot_rate_sweep
+    from weaver_tasks.training.rate_sweep import suggested_rate
+
+    if not history["lr"]:
+        raise TrainingError(f"{arguments.network}: the loss of the first batch is not finite. Look at the data.")
+    suggested = suggested_rate(history)
+    write_json(arguments.output, {"suggested": suggested, "training.lr": training.lr, **history})
+    paths = [arguments.output, *plot_rate_sweep(history, arguments.plot, suggested=suggested, configured=training.lr)]
+    for path in paths:
+        record.wrote(path)
+    if suggested is None:
+        logger.info("the loss falls nowhere between %.1e and %.1e: see %s", history["lr"][0], history["lr"][-1], arguments.plot)
+    else:
+        logger.info("the loss falls most steeply at %.1e (training.lr is %.1e): see %s", suggested, training.lr, arguments.plot)
+
+
+if __name__ == "__main__":
+    run_command(main)

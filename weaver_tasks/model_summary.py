@@ -1,0 +1,97 @@
+"""What the network of a run costs: parameters and floating-point operations of the whole and of each layer.
+
+Needs the configurations only, no data. A layer without FLOPs of its own is not called: its weights are used by the layer around it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from weaver_tasks.base.command_line import run_command, stage_parser, task
+from weaver_tasks.base.files import atomic_path, write_json
+from weaver_tasks.base.record import TaskRecord
+from weaver_tasks.data.configuration import load_data_configuration
+from weaver_tasks.init_model import fresh_network
+
+logger = logging.getLogger("weaver_tasks")
+
+_COLUMNS = {
+    "name": "layer",
+    "type": "type",
+    "output": "output",
+    "parameters": "parameters",
+    "trainable_parameters": "trained",
+    "flops": "FLOPs",
+}
+_SHOWN_DEPTH = 2
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = stage_parser("model_summary", __doc__)
+    parser.add_argument("--data-config", type=Path, required=True, help="the data configuration, resolved or not")
+    parser.add_argument("--custom-functions", type=Path, help="functions that the data configuration's expressions use")
+    parser.add_argument("--network", type=Path, required=True, help="the network configuration (Python)")
+    parser.add_argument("--output", type=Path, required=True, metavar="JSON", help="write all layers here")
+    parser.add_argument("--table", type=Path, required=True, metavar="MD", help="write them here as a table")
+    arguments = parser.parse_args(argv)
+    with task(arguments) as record:
+        _summarize(arguments, record)
+
+
+def _summarize(arguments: argparse.Namespace, record: TaskRecord) -> None:
+    from weaver_tasks.networks.costs import network_costs
+
+    configuration = load_data_configuration(arguments.data_config, custom_functions=arguments.custom_functions)
+    record.read_configuration(data=arguments.data_config, functions=arguments.custom_functions)
+    network, _ = fresh_network(arguments.settings, configuration, record.read_code(arguments.network))
+    layers = network_costs(network.model, network.info)
+    totals = {name: layers[0][name] for name in ("parameters", "trainable_parameters", "flops")}
+    write_json(
+        arguments.output,
+        {**totals, "inputs": {name: list(shape) for name, shape in network.info["input_shapes"].items()}, "layers": layers},
+    )
+    with atomic_path(arguments.table) as temporary:
+        temporary.write_text(as_markdown(layers))
+    for path in (arguments.output, arguments.table):
+        record.wrote(path)
+    show(layers)
+    logger.info("%d parameters, %.4g FLOPs a jet; all layers: %s", totals["parameters"], totals["flops"], arguments.table)
+
+
+def as_markdown(layers: Sequence[dict[str, Any]]) -> str:
+    rows = [list(_COLUMNS.values()), ["---"] * 3 + ["---:"] * 3, *map(_cells, layers)]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def show(layers: Sequence[dict[str, Any]]) -> None:
+    """Print the network and its uppermost layers."""
+    table = Table()
+    for name in _COLUMNS.values():
+        table.add_column(name, justify="right" if name in ("parameters", "trained", "FLOPs") else "left", overflow="fold")
+    for number, layer in enumerate(layers):
+        if number == 0 or layer["name"].count(".") < _SHOWN_DEPTH:
+            table.add_row(*_cells(layer))
+    console = Console(stderr=True)
+    (console if console.is_terminal else Console(stderr=True, width=120)).print(table)
+
+
+def _cells(layer: dict[str, Any]) -> list[str]:
+    return [
+        layer["name"],
+        layer["type"],
+        "" if layer["output"] is None else " x ".join(map(str, layer["output"])),
+        f"{layer['parameters']:,}",
+        f"{layer['trainable_parameters']:,}",
+        "" if layer["flops"] is None else f"{layer['flops']:,}",
+    ]
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,58 @@
+"""What a network costs: parameters, and floating-point operations for one jet, of the whole and of every layer."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+
+def network_costs(model: nn.Module, info: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row per module, the whole network first: name, type, parameters, trainable_parameters, flops, output (shape, or None).
+
+    info: weaver's model_info; the jet has ones in all its `input_shapes`, so no particle is masked. A module's figures include those of its
+    parts. flops are those of matrix products, convolutions and attention in one forward pass, as torch counts them: a
+    multiplication and an addition are two. They are None for a module whose weights another one uses without calling it: they count there.
+    """
+    # Without gradients by their flag: torch's counter follows modules by gradient functions, which parameters have inside no_grad too.
+    counted = copy.deepcopy(model).cpu().eval().requires_grad_(False)
+    outputs: dict[str, list[int] | None] = {}
+    for name, module in counted.named_modules():
+        module.register_forward_hook(_note_output(outputs, name))
+    inputs = [torch.ones(tuple(info["input_shapes"][name])) for name in info["input_names"]]
+    counter = FlopCounterMode(display=False, depth=None)
+    with counter:
+        counted(*inputs)
+    root = type(model).__name__
+    counts = {name.removeprefix(f"{root}."): sum(of.values()) for name, of in counter.get_flop_counts().items()}
+    return [
+        {
+            "name": name or root,
+            "type": type(module).__name__,
+            "parameters": sum(parameter.numel() for parameter in module.parameters()),
+            "trainable_parameters": sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad),
+            "flops": _flops(module, name, counts, outputs) if name else counter.get_total_flops(),
+            "output": outputs.get(name),
+        }
+        for name, module in model.named_modules()
+    ]
+
+
+def _flops(module: nn.Module, name: str, counts: Mapping[str, int], called: Mapping[str, Any]) -> int | None:
+    """Those of a module; of a container that is not called itself, those of its parts."""
+    if name in called:
+        return counts.get(name, 0)
+    parts = [_flops(part, f"{name}.{own}", counts, called) for own, part in module.named_children()]
+    known = [flops for flops in parts if flops is not None]
+    return sum(known) if known and len(known) == len(parts) else None
+
+
+def _note_output(outputs: dict[str, list[int] | None], name: str) -> Any:
+    def note(module: nn.Module, inputs: Any, output: Any) -> None:
+        outputs[name] = list(output.shape) if isinstance(output, Tensor) else None
+
+    return note

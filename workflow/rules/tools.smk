@@ -1,0 +1,87 @@
+# Beside the run: targets that look at its training and change nothing of it.
+#
+#   snakemake --configfile … model_summary       # or find_lr, profile_training
+#
+# required: init_model's network and staged events (model_summary: the configurations only).
+# produced: model_summary.md, find_lr.png, profile_training.json.gz … in the run's folder. Of several folds or seeds, the first is meant.
+
+TOOL_MEMBER = PLAN.members()[0]
+FRESH_TRAINING = {
+    "manifest": f"{RUN}/staged/fitting.json",
+    "data_config": ancient(f"{RUN}/{TOOL_MEMBER}data_config.auto.yaml"),
+    "state": f"{RUN}/{TOOL_MEMBER}checkpoints/init_state.pt",
+    "metrics": f"{RUN}/{TOOL_MEMBER}metrics/init_model.json",
+}
+OF_FRESH_TRAINING = (
+    " --data-config {input.data_config:q} {CUSTOM_FUNCTIONS} --inputs {input.manifest:q} --network {NETWORK:q}"
+    " --checkpoints {RUN}/{TOOL_MEMBER}checkpoints --metrics {RUN}/{TOOL_MEMBER}metrics"
+    " --settings {params.settings:q} --settings {UNTRACKED:q} --log {log:q} --record {output.record:q}"
+)
+
+
+def tool_settings(tool):
+    return json.dumps(PLAN.settings(tool, member=TOOL_MEMBER), sort_keys=True)
+
+
+localrules:
+    model_summary,
+
+
+rule model_summary:
+    """Count parameters and floating-point operations of the network, layer by layer."""
+    input:
+        DATA_CONFIG,
+    output:
+        layers=f"{RUN}/model_summary.json",
+        table=f"{RUN}/model_summary.md",
+        record=f"{RUN}/provenance/tasks/model_summary/model_summary.json",
+    log:
+        f"{RUN}/logs/model_summary/model_summary.log",
+    params:
+        settings=tool_settings("model_summary"),
+    shell:
+        "{PYTHON} -m weaver_tasks.model_summary --data-config {input:q} {CUSTOM_FUNCTIONS} --network {NETWORK:q}"
+        " --output {output.layers:q} --table {output.table:q}"
+        " --settings {params.settings:q} --settings {UNTRACKED:q} --log {log:q} --record {output.record:q}"
+
+
+rule find_lr:
+    """Train some steps at ever higher learning rates and draw the loss against them."""
+    input:
+        **FRESH_TRAINING,
+    output:
+        history=f"{RUN}/find_lr.json",
+        plot=f"{RUN}/find_lr.png",
+        record=f"{RUN}/provenance/tasks/find_lr/find_lr.json",
+    log:
+        f"{RUN}/logs/find_lr/find_lr.log",
+    threads: TRAINING_THREADS
+    resources:
+        **FOR_RANKS,
+        mem_mb=attempt_memory(8),
+    params:
+        settings=tool_settings("find_lr"),
+    shell:
+        "{ON_EACH_NODE}{PYTHON} -m weaver_tasks.find_lr --output {output.history:q} --plot {output.plot:q}"
+        + OF_FRESH_TRAINING
+
+
+rule profile_training:
+    """Record what some training steps spend their time and memory on."""
+    input:
+        **FRESH_TRAINING,
+    output:
+        trace=f"{RUN}/profile_training.json.gz",
+        table=f"{RUN}/profile_training.txt",
+        record=f"{RUN}/provenance/tasks/profile_training/profile_training.json",
+    log:
+        f"{RUN}/logs/profile_training/profile_training.log",
+    threads: TRAINING["threads"]
+    resources:
+        **ONE_GPU,
+        mem_mb=attempt_memory(8),
+    params:
+        settings=tool_settings("profile_training"),
+    shell:
+        "{PYTHON} -m weaver_tasks.profile_training --trace {output.trace:q} --table {output.table:q}"
+        + OF_FRESH_TRAINING
