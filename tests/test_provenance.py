@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,9 @@ result_run = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(result_run)
 
 
+SETTINGS = {"run": "demo", "seed": 1, "training": {"lr": 0.02, "scheduler": {"name": "none"}}}
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     run = result_run.ResultRun(tmp_path_factory.mktemp("provenance") / "demo")
@@ -27,8 +31,13 @@ def run(tmp_path_factory):
 
 def gather(run):
     output = run.folder / "provenance" / "ro-crate-metadata.json"
-    provenance.main(["--run-dir", str(run.folder), "--output", str(output), "--settings", json.dumps({"run": "demo", "seed": 1})])
+    provenance.main([*options(run.folder), "--settings", json.dumps(SETTINGS)])
     return output
+
+
+def options(folder):
+    output = folder / "provenance" / "ro-crate-metadata.json"
+    return ["--run-dir", str(folder), "--workflow", str(result_run.REPOSITORY / "workflow"), "--output", str(output)]
 
 
 def test_crate_tells_what_made_each_file(run):
@@ -42,15 +51,25 @@ def test_crate_tells_what_made_each_file(run):
     assert crate.get("net_best_epoch_state.pt") in task["object"]
     assert task["startTime"] < task["endTime"]
     assert "export_onnx" in task["name"]
-    facts = {fact["name"]: fact["value"] for fact in task["additionalProperty"]}
-    assert facts["python"].startswith("3.")
-    assert any(program["name"] == "torch" for program in task["environment"])
+    environment = {fact["name"]: fact["value"] for fact in task["environment"]}
+    assert environment["python"].startswith("3.")
+    assert environment["device"] == "cpu"
+    assert environment.keys() >= {"torch", "host", "processor", "code", "modules"}
+    settings = {fact["name"]: fact["value"] for fact in task["object"] if fact.type == "PropertyValue"}
+    assert settings["export.opset"] == "15"
 
 
 def test_crate_declares_its_profiles_and_its_workflow(run):
     crate = ROCrate(run.folder)
-    assert [profile.id for profile in crate.root_dataset["conformsTo"]][-1] == "https://w3id.org/ro/wfrun/provenance/0.5"
-    assert "ComputationalWorkflow" in crate.mainEntity.type
+    assert "https://w3id.org/ro/wfrun/provenance/0.5" in [profile.id for profile in crate.root_dataset["conformsTo"]]
+    assert crate.mainEntity.id == "provenance/workflow/Snakefile"
+    assert (run.folder / crate.mainEntity.id).read_text() == (result_run.REPOSITORY / "workflow" / "Snakefile").read_text()
+    assert crate.mainEntity["programmingLanguage"]["name"] == "Snakemake"
+    parameters = {parameter["name"]: parameter for parameter in crate.mainEntity["input"]}
+    assert parameters["training.scheduler.name"]["workExample"]["value"] == "none"
+    assert parameters["training.lr"]["workExample"]["value"] == "0.02"
+    assert parameters["network.py"]["workExample"].id == "network.py"
+    assert crate.get("network.py")["exampleOfWork"]
     assert {step["name"] for step in crate.mainEntity["step"]} == {"predict", "export_onnx"}
     whole = crate.get("#run")
     assert crate.get("predictions/TTBar.root") in whole["result"]
@@ -75,7 +94,7 @@ def test_every_reference_has_its_entity(run):
                 yield from references(part)
 
     dangling = {name for entity in document["@graph"] for name in references(entity)} - known
-    assert dangling <= {"https://w3id.org/ro/crate/1.1", "http://schema.org/CompletedActionStatus"}
+    assert all(name.startswith(("https://w3id.org/", "https://bioschemas.org/profiles/")) for name in dangling)
     files = [entity for entity in document["@graph"] if entity["@type"] == "File"]
     assert all(entity["@id"].startswith("file:") or (run.folder / entity["@id"]).exists() for entity in files)
 
@@ -83,6 +102,27 @@ def test_every_reference_has_its_entity(run):
 def test_same_records_give_the_same_crate(run):
     before = (run.folder / "ro-crate-metadata.json").read_bytes()
     assert gather(run).read_bytes() == before
+
+
+def test_environments_are_told_once_with_the_stages_that_ran_in_them(run):
+    document = json.loads((run.folder / "provenance" / "environments.json").read_text())
+    assert len(document["code_versions"]) == 1
+    assert [environment["tasks"] for environment in document["environments"]] == [{"export_onnx": 1, "predict": 1}]
+    assert document["environments"][0]["packages"]["torch"] != "not installed"
+
+
+def test_what_was_removed_is_told_and_no_part_of_the_crate(run, tmp_path):
+    folder = tmp_path / "demo"
+    shutil.copytree(run.folder, folder)
+    for path in (folder / "provenance" / "tasks").iterdir():
+        path.write_text(path.read_text().replace(str(run.folder), str(folder)))
+    (folder / "predictions" / "TTBar.root").unlink()
+    provenance.main([*options(folder), "--settings", json.dumps(SETTINGS)])
+    crate = ROCrate(folder)
+    gone = crate.get("#removed/predictions/TTBar.root")
+    assert "removed since" in gone["description"]
+    assert gone not in crate.root_dataset["hasPart"]
+    assert gone in crate.get("#run")["result"]
 
 
 def test_mixture_of_versions_is_told(tmp_path, run, caplog):
@@ -94,9 +134,9 @@ def test_mixture_of_versions_is_told(tmp_path, run, caplog):
         record["code"]["package"] = f"digest{number}"
         (folder / path.name).write_text(json.dumps(record))
     log = tmp_path / "log"
-    output = tmp_path / "run" / "provenance" / "ro-crate-metadata.json"
-    provenance.main(["--run-dir", str(tmp_path / "run"), "--output", str(output), "--log", str(log)])
+    provenance.main([*options(tmp_path / "run"), "--settings", json.dumps(SETTINGS), "--log", str(log)])
     assert f"made by {len(records)} versions of the code" in log.read_text()
+    assert f"made by {len(records)} versions" in ROCrate(tmp_path / "run").description
 
 
 def test_missing_and_damaged_records_are_told(tmp_path):
@@ -119,5 +159,6 @@ def test_summary_wants_a_finished_run(run, capsys):
     )
     summary.main([str(run.folder)])
     shown = capsys.readouterr().out
+    assert "versions of the code" not in shown
     for expected in ("0.5678 ± 0.0100", "0.9100", "7 (validation accuracy 0.6000)", "export/model.onnx", "ONNX against PyTorch"):
         assert expected in shown.replace("\n", "")

@@ -1,17 +1,28 @@
 """The whole chain through Snakemake, on real jets: what it makes, what reruns, what survives a kill."""
 
+import contextlib
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import rocrate
 import torch
 import uproot
 import yaml
+from rocrate.rocrate import ROCrate
+
+from weaver_tasks import lineage, reproduce
+from weaver_tasks.base.hashing import file_checksum
+from weaver_tasks.results.records import Run as RecordedRun
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -182,6 +193,125 @@ def test_exactly_what_would_give_another_result_reruns(finished, change, reruns,
     if not reruns:
         # The record of the run holds the whole configuration.
         assert planned.keys() <= ({"provenance"} if change == "performance" else set())
+
+
+# Of Snakemake, of watching, and what the record of the run itself is made of.
+NOT_RESULTS = re.compile(r"logs/|benchmarks/|provenance/|\.workflow|files\.json$|ro-crate-metadata\.json$|checkpoints/\.(journal/|lock)")
+
+
+def test_every_file_of_a_run_is_the_output_of_one_task(finished):
+    run = RecordedRun(finished.results)
+    made = Counter(path for task in run.tasks for path in task.outputs)
+    there = {str(path) for path in finished.results.rglob("*") if path.is_file()}
+    results = {path for path in there if not NOT_RESULTS.match(str(Path(path).relative_to(finished.results)))}
+    assert results == made.keys()
+    assert set(made.values()) == {1}
+    for task in run.tasks:
+        for path, checksum in task.inputs.items():
+            assert path in made or not Path(path).is_relative_to(finished.results), (task.name, path)
+            assert checksum == file_checksum(path), (task.name, path)
+    assert {"seed", "device", "host", "processor", "user"} <= run.tasks[0].content.keys()
+    trained = {task.name: task for task in run.tasks}["train_epoch/epoch-1"]
+    names = {os.path.basename(path) for path in trained.inputs}
+    assert names == {
+        "net_epoch-0_state.pt",
+        "net_epoch-0_optimizer.pt",
+        "train_epoch-0.json",
+        "fitting.json",
+        "data_config.auto.yaml",
+        "pfn.py",
+    }
+
+
+@contextlib.contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """Another file in the place of one, which comes back with its time and its links."""
+    kept = path.with_name(f"{path.name}.kept")
+    path.rename(kept)
+    try:
+        yield path
+    finally:
+        kept.replace(path)
+
+
+@pytest.mark.parametrize("name", ["staged/test/all/HToBB.arrow", "checkpoints/net_epoch-1_state.pt", "predictions/all.root"])
+def test_a_changed_byte_of_a_run_is_found_and_named(finished, capsys, name):
+    content = (finished.results / name).read_bytes()
+    with replaced(finished.results / name) as path:
+        path.write_bytes(content[:1000] + bytes([content[1000] ^ 1]) + content[1001:])
+        with pytest.raises(SystemExit) as ended:
+            lineage.main([str(finished.results / "export" / "model.onnx" if "epoch" in name else finished.results), "--verify"])
+    assert ended.value.code == 2
+    assert [line.endswith(name) for line in capsys.readouterr().out.splitlines() if line.startswith("DIFFERS")] == [True]
+
+
+def test_an_epoch_is_reproduced_and_a_difference_is_named(finished, capsys):
+    with pytest.raises(SystemExit) as ended:
+        reproduce.main([str(finished.results), "--epoch", "1"])
+    assert ended.value.code == 0
+    assert "equal    train_epoch/epoch-1" in capsys.readouterr().out
+    weights = finished.state("net_epoch-1")
+    name, values = next((name, values) for name, values in weights.items() if values.is_floating_point() and values.numel() > 1)
+    values.reshape(-1)[0] += 0.25
+    with replaced(finished.results / "checkpoints" / "net_epoch-1_state.pt") as path:
+        torch.save(weights, path)
+        with pytest.raises(SystemExit) as ended:
+            reproduce.main([str(finished.results), "--epoch", "1"])
+    assert ended.value.code == 1
+    assert f"'{name}': by 0.25 at most, in 1 of" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_every_task_of_a_run_is_reproduced(finished, capsys):
+    with pytest.raises(SystemExit) as ended:
+        reproduce.main([str(finished.results), "--all", "--json"])
+    assert ended.value.code == 0
+    reruns = json.loads(capsys.readouterr().out)
+    assert {rerun["name"].partition("/")[0] for rerun in reruns} == {task.stage for task in RecordedRun(finished.results).tasks}
+    assert [rerun["environment"] for rerun in reruns if rerun["environment"]] == []
+
+
+def test_the_crate_names_every_input_output_rule_and_parameter(finished):
+    crate = ROCrate(finished.results)
+    tasks = RecordedRun(finished.results).tasks
+    files = {path for task in tasks for path in (*task.inputs, *task.outputs)}
+    inside = {str(Path(path).relative_to(finished.results)) for path in files if Path(path).is_relative_to(finished.results)}
+    outside = {Path(path).as_uri() for path in files if not Path(path).is_relative_to(finished.results)}
+    assert {*inside, *outside} <= {part.id for part in crate.root_dataset["hasPart"]}
+    assert {step["name"] for step in crate.mainEntity["step"]} == {task.stage for task in tasks}
+    parameters = {parameter["name"] for parameter in crate.mainEntity["input"]}
+    assert parameters >= {"run", "seed", "training.epochs", "training.optimizer.name", "network.options.Phi_sizes", "data.train.QCD"}
+    assert parameters >= {"sources", "network", "data-config"}
+    assert {"export/model.onnx", "predictions/<group>.root", "checkpoints/net_epoch-<n>_state.pt"} <= {
+        parameter["name"] for parameter in crate.mainEntity["output"]
+    }
+
+
+@pytest.mark.slow
+def test_the_crate_passes_the_validator(finished, tmp_path, repository):
+    python = repository / ".venv-crate" / "bin" / "python"
+    if not python.exists():
+        pytest.skip("`make .venv-crate` installs roc-validator")
+    context = Path(rocrate.__file__).parent / "data" / "ro-crate.jsonld"
+
+    def validated(run: Path) -> subprocess.CompletedProcess:
+        return subprocess.run([python, repository / ".ci" / "validate_crate.py", run, context], capture_output=True, text=True)
+
+    done = validated(finished.results)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert int(re.search(r"of (\d+) checks", done.stdout)[1]) > 80
+    broken = tmp_path / "broken"
+    shutil.copytree(finished.results, broken)
+    document = json.loads((broken / "ro-crate-metadata.json").read_text())
+    for entity in document["@graph"]:
+        if entity["@type"] == "ControlAction":
+            del entity["instrument"]
+    # It is a link of the one in provenance/.
+    (broken / "ro-crate-metadata.json").unlink()
+    (broken / "ro-crate-metadata.json").write_text(json.dumps(document))
+    done = validated(broken)
+    assert done.returncode == 1
+    assert "A ControlAction must reference a HowToStep" in done.stdout
 
 
 @pytest.mark.slow

@@ -83,7 +83,7 @@ def _stage(arguments: argparse.Namespace, record: TaskRecord) -> None:
             file = stage_file(source, target, staging, group=arguments.group)
             write_json(output, file)
             if file["checksum"] and not file["bad"]:
-                keep_checksum(output, source, file["checksum"])
+                record.wrote(keep_checksum(output, source, file["checksum"]))
             progress.advance(file["entries"])
             _report(file)
             record.read(source, checksum=file["checksum"] or "not known: remote, or not readable")

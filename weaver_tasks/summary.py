@@ -15,6 +15,7 @@ from rich.console import Console
 from weaver_tasks.base.command_line import run_command
 from weaver_tasks.base.errors import ResultError
 from weaver_tasks.base.files import read_json
+from weaver_tasks.results.records import told_mixture
 
 _RESULTS = {
     "model": "export/model.onnx",
@@ -41,9 +42,17 @@ def main(argv: list[str] | None = None) -> None:
         for name, value, style in summary_lines(member):
             # Never wrapped: paths are there to be copied.
             console.print(f"  {name:<22}{value}", style=style, highlight=False, markup=False, soft_wrap=True)
+    mixture = _mixture(arguments.run)
+    if mixture:
+        console.print(f"  WARNING: {mixture}", style="yellow", highlight=False, markup=False, soft_wrap=True)
     report = arguments.run / "report.html"
     where = str(report) if report.is_file() else f"made by: snakemake --configfile … --report {report}"
     console.print(f"  {'report':<22}{where}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _mixture(run: Path) -> str | None:
+    environments = run / "provenance" / "environments.json"
+    return told_mixture(read_json(environments)["code_versions"]) if environments.is_file() else None
 
 
 def trained_members(run: Path) -> list[Path]:

@@ -6,6 +6,7 @@ Records lie in <run>/provenance/tasks/, one a task. Paths in them are those of t
 from __future__ import annotations
 
 import functools
+import getpass
 import importlib.metadata
 import os
 import platform
@@ -97,8 +98,8 @@ class TaskRecord:
                 "outputs": self.outputs,
                 **environment(),
                 "device": "cpu",
-                "start": self._start.isoformat(),
-                "end": end.isoformat(),
+                "start": self._start.isoformat(timespec="milliseconds"),
+                "end": end.isoformat(timespec="milliseconds"),
                 "seconds": round((end - self._start).total_seconds(), 3),
                 **self.notes,
             },
@@ -112,8 +113,17 @@ def environment() -> dict[str, Any]:
         "packages": package_versions(),
         "python": platform.python_version(),
         "host": platform.node(),
+        "user": _user(),
         "processor": processor(),
     }
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        # No entry in the machine's list of users, as in some containers.
+        return str(os.getuid())
 
 
 @functools.cache

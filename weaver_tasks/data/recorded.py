@@ -40,10 +40,12 @@ def recorded(record: Path, source: str) -> Recorded | None:
     return Recorded(checksum, f"delete {path} and run again") if name == source else None
 
 
-def keep_checksum(record: Path, source: str, checksum: str) -> None:
-    """Record the checksum of a source that could be staged."""
-    with atomic_path(_beside(record)) as temporary:
+def keep_checksum(record: Path, source: str, checksum: str) -> Path:
+    """Record the checksum of a source that could be staged. Returns the file that holds it."""
+    path = _beside(record)
+    with atomic_path(path) as temporary:
         temporary.write_text(f"{checksum}  {source}\n")
+    return path
 
 
 def _beside(record: Path) -> Path:

@@ -18,10 +18,11 @@ from weaver_tasks.base.config import resolve_config
 from weaver_tasks.base.errors import DataConfigError
 from weaver_tasks.base.files import read_json, write_json
 from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration
+from weaver_tasks.plan.clean_code import check_clean_code
 from weaver_tasks.plan.files import InputFile, expand, patterns_of
 from weaver_tasks.plan.settings import Settings, of_member
 
-__all__ = ["InputFile", "Plan", "make_plan"]
+__all__ = ["InputFile", "Plan", "check_clean_code", "make_plan"]
 
 FITTING = ("train", "val")
 

@@ -29,6 +29,8 @@ def checked_plan():
     try:
         plan = planning.make_plan(config, where=", ".join(map(str, files)))
         plan.files
+        if workflow.is_main_process:
+            planning.check_clean_code(plan, Path(workflow.basedir))
         return plan
     except WeaverTasksError as error:
         print(f"ERROR: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
@@ -44,6 +46,7 @@ CUSTOM_FUNCTIONS = f"--custom-functions {FUNCTIONS}" if FUNCTIONS else ""
 TRAINING = PLAN.config["training"]
 TRAINING_THREADS = TRAINING["threads"] * TRAINING["ranks"]
 PYTHON = sys.executable
+WORKFLOW_FOLDER = workflow.basedir
 UNTRACKED = json.dumps(PLAN.untracked())
 
 # A task must not outlive this process, even if it is killed: see weaver_tasks/base/lifetime.py.

@@ -234,5 +234,5 @@ rule provenance:
     params:
         config=json.dumps(PLAN.config, sort_keys=True),
     shell:
-        "{PYTHON} -m weaver_tasks.provenance --run-dir {RUN} --output {output.crate:q}"
+        "{PYTHON} -m weaver_tasks.provenance --run-dir {RUN} --workflow {WORKFLOW_FOLDER:q} --output {output.crate:q}"
         " --settings {params.config:q} --log {log:q}"
