@@ -235,8 +235,16 @@ def test_own_functions_that_cannot_be_imported(tmp_path, source):
         ("'a' * 1000000000", "arithmetic on text and lists"),
         ("[1] * 1000000000", "arithmetic on text and lists"),
         ("'%9999999999s' % jet_pt", "arithmetic on text and lists"),
-        ("9 ** 9 ** 9", "to the power"),
-        ("1 << 100000000", "to the power"),
+        ("[1] * np.int64(1000000000)", "arithmetic on text and lists"),
+        ("9 ** 9 ** 9", "a whole number of .* bits"),
+        ("1 << 100000000", "a whole number of .* bits"),
+        ("((10 ** 300) ** 300) ** 300", "a whole number of .* bits"),
+        ("10 ** 300 * 10 ** 300", "a whole number of .* bits"),
+        ("math.factorial(10 ** 7)", "a whole number above 1000"),
+        ("math.comb(10 ** 7, 5 * 10 ** 6)", "a whole number above 1000"),
+        ("np.ones(10 ** 13)", "MemoryError"),
+        ("ak.Array(jet_pt, backend='cuda')", "ModuleNotFoundError"),
+        ("jet_pt ** 10 ** 300", "RuntimeError|cannot be computed"),
     ],
 )
 def test_what_cannot_be_computed_is_told(text, reason, jets_table, functions):

@@ -40,7 +40,15 @@ _OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
 }
 
 # What arithmetic on arrays, their methods and a user's own functions raise on values that do not fit.
-_FAILURES = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, AssertionError, NotImplementedError, MemoryError, OSError)
+_FAILURES = (
+    *(TypeError, ValueError, LookupError, ArithmeticError, AttributeError, AssertionError, RuntimeError),
+    *(MemoryError, OSError, ImportError),
+)
+
+# Whole numbers beyond floats are of no use, and take for ever.
+_MOST_BITS = 1024
+_GROW_FAST = ("math.factorial", "math.comb")
+_LARGEST_FOR_THESE = 1000
 
 
 def evaluate(
@@ -85,7 +93,9 @@ def _value(node: ast.AST, columns: dict[str, Any], functions: Mapping[str, Calla
             function = _callee(node.func, value, functions)
             if isinstance(function, np.ufunc) and len(arguments) > function.nin:
                 raise TypeError(f"{function.__name__} takes {function.nin} arguments, not {len(arguments)}")
-            return function(*arguments, **keywords)
+            if dotted_name(node.func) in _GROW_FAST and any(argument > _LARGEST_FOR_THESE for argument in arguments):
+                raise ValueError(f"a whole number above {_LARGEST_FOR_THESE}")
+            return _bounded(function(*arguments, **keywords))
         case ast.Attribute():
             name = dotted_name(node)
             return functions[name] if name else _attribute(value(node.value), node.attr)
@@ -106,14 +116,22 @@ def _binary(kind: ast.operator, left: Any, right: Any) -> Any:
     """An operation, less those that can grow without bound: repeated text and lists, towers of powers of whole numbers."""
     if isinstance(left, (str, bytes)) or isinstance(right, (str, bytes)) or _is_list(left, right) or _is_list(right, left):
         raise TypeError("arithmetic on text and lists; write np.array([…])")
-    if isinstance(kind, (ast.Pow, ast.LShift)) and isinstance(left, int) and isinstance(right, int) and abs(right) > 1024:
-        raise ValueError(f"a whole number to the power {right}")
-    return _OPERATORS[type(kind)](left, right)
+    if isinstance(left, int) and isinstance(right, int):
+        bits = {ast.Pow: left.bit_length() * abs(right), ast.LShift: left.bit_length() + abs(right)}.get(type(kind), 0)
+        if bits > 2 * _MOST_BITS:
+            raise ValueError(f"a whole number of {bits} bits")
+    return _bounded(_OPERATORS[type(kind)](left, right))
+
+
+def _bounded(value: Any) -> Any:
+    if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+        raise ValueError(f"a whole number of {value.bit_length()} bits")
+    return value
 
 
 def _is_list(value: Any, other: Any) -> bool:
     """Whether Python would repeat or join lists here."""
-    return isinstance(value, (list, tuple)) and isinstance(other, (list, tuple, int))
+    return isinstance(value, (list, tuple)) and isinstance(other, (list, tuple, int, np.integer))
 
 
 def _callee(node: ast.expr, value: Callable[[ast.AST], Any], functions: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
