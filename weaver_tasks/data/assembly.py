@@ -61,21 +61,20 @@ def _addresses(packed: Packed) -> tuple[int, int]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Layout:
-    """The groups that one packed column fills, and for each place in them what is done: arrays of length S."""
+    """The groups that one packed column fills. They share variables, hence length (None: flat) and padding.
+
+    how: (k, 5) center, scale, low, high and padding of its variables. group, slot, column: (S,) of each place in the groups,
+    where it is, and which of the k variables it holds.
+    """
 
     name: str
-    jagged: bool
     groups: tuple[InputGroup, ...]
+    length: int | None
+    wrap: bool
+    how: np.ndarray
     group: np.ndarray
     slot: np.ndarray
     column: np.ndarray
-    transforms: np.ndarray
-    center: np.ndarray
-    scale: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    wrap: np.ndarray
-    pad: np.ndarray
 
 
 class InputAssembler:
@@ -113,7 +112,7 @@ class InputAssembler:
         return inputs
 
     def _longest(self, layout: _Layout, segments: Sequence[Segment]) -> int | None:
-        if not (self._trim and layout.jagged):
+        if not self._trim or layout.length is None:
             return None
         return max(1, *(longest_event(pieces, rows, columns[layout.name].offsets) for columns, pieces, rows in segments))
 
@@ -132,48 +131,44 @@ def _layout(name: str, jagged: bool, variables: Sequence[str], groups: Sequence[
         if (group.length is not None) == jagged and all(variable.name in variables for variable in group.variables)
     )
     places = [(which, slot, variable) for which, group in enumerate(members) for slot, variable in enumerate(group.variables)]
-    centers = [_center(variable) for _, _, variable in places]
-
-    def floats(values: Sequence[float | None]) -> np.ndarray:
-        return np.array([0.0 if value is None else value for value in values], dtype=np.float32)
-
+    column = [variables.index(variable.name) for _, _, variable in places]
+    distinct = [places[column.index(which)][2] for which in range(len(variables))]
     return _Layout(
         name=name,
-        jagged=jagged,
         groups=members,
+        length=members[0].length,
+        wrap=members[0].pad_mode == "wrap",
+        how=np.array([_how(variable, wrap=members[0].pad_mode == "wrap") for variable in distinct], dtype=np.float32),
         group=np.array([which for which, _, _ in places], dtype=np.int64),
         slot=np.array([slot for _, slot, _ in places], dtype=np.int64),
-        column=np.array([variables.index(variable.name) for _, _, variable in places], dtype=np.int64),
-        transforms=np.array([center is not None for center in centers]),
-        center=floats(centers),
-        scale=floats([variable.scale for _, _, variable in places]),
-        low=floats([variable.low for _, _, variable in places]),
-        high=floats([variable.high for _, _, variable in places]),
-        wrap=np.array([members[which].pad_mode == "wrap" for which, _, _ in places]),
-        pad=floats([variable.pad_value for _, _, variable in places]),
+        column=np.array(column, dtype=np.int64),
     )
 
 
-def _center(variable: Variable) -> float | None:
+def _how(variable: Variable, *, wrap: bool) -> tuple[float, ...]:
+    """center, scale, low, high, padding. Without a center these change nothing; an event without particles cannot wrap."""
     if isinstance(variable.center, str):
         raise DataConfigError(
             f"variable '{variable.name}': its standardization is not known yet. Use data_config.auto.yaml, which the rule reweight makes."
         )
-    return variable.center
+    padding = 0.0 if wrap else variable.pad_value
+    if variable.center is None:
+        return 0.0, 1.0, -np.inf, np.inf, padding
+    return variable.center, variable.scale, variable.low, variable.high, padding
 
 
 def _fill(layout: _Layout, segments: Sequence[Segment], arrays: Sequence[np.ndarray]) -> None:
     """Write the events of the segments, in turn, to the arrays of the groups."""
-    lengths = np.array([array.shape[2] if array.ndim == 3 else 1 for array in arrays], dtype=np.int64)[layout.group]
     strides = np.array([array.strides[0] for array in arrays], dtype=np.int64)[layout.group]
     starts = np.array([array.ctypes.data for array in arrays], dtype=np.int64)[layout.group]
-    outputs = starts + 4 * layout.slot * lengths
-    how = (layout.column, layout.transforms, layout.center, layout.scale, layout.low, layout.high)
+    length = arrays[0].shape[2] if layout.length is not None else 1
+    targets = starts + 4 * layout.slot * length
     for columns, pieces, rows in segments:
         packed = columns[layout.name]
-        if layout.jagged:
-            padding = (layout.wrap, layout.pad, lengths)
-            assemble_jagged(pieces, rows, packed.values, packed.offsets, packed.width, *how, *padding, outputs, strides)
+        assert packed.width == len(layout.how)
+        if layout.length is None:
+            assemble_flat(pieces, rows, packed.values, layout.how, layout.column, targets, strides)
         else:
-            assemble_flat(pieces, rows, packed.values, packed.width, *how, outputs, strides)
-        outputs = outputs + strides * len(rows)
+            shape = (layout.how, layout.wrap, length)
+            assemble_jagged(pieces, rows, packed.values, packed.offsets, *shape, layout.column, targets, strides)
+        targets = targets + strides * len(rows)

@@ -6,108 +6,179 @@ in the memory map itself: nothing is copied before the batch is made. The caller
 
 from __future__ import annotations
 
-from typing import Any
-
 import numba
 import numpy as np
 from numba import types
-from numba.extending import intrinsic
 
 from weaver_tasks.data.blocks import ABSENT
+from weaver_tasks.data.vectors import LANES, copy, fill, finish_streams, pointer_to, prefetch, standardized_columns, stream
 
 _ANY_LENGTH = (1 << 40,)
 _LARGEST = np.finfo(np.float32).max
 _PAGE_FLOATS = 1024
+_CACHE_LINE = 64
+_EVENTS_AHEAD = 4
 
-
-def _pointer_to(element: Any) -> Any:
-    @intrinsic
-    def pointer(_typing_context: Any, address: Any) -> Any:
-        signature = types.CPointer(element)(address)
-
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
-
-        return signature, generate
-
-    return pointer
-
-
-_floats_at = _pointer_to(types.float32)
-_bits_at = _pointer_to(types.uint32)
-_integers_at = _pointer_to(types.int64)
+_floats_at = pointer_to(types.float32)
+_bits_at = pointer_to(types.uint32)
+_integers_at = pointer_to(types.int64)
+_four, _one = standardized_columns(4), standardized_columns(1)
 
 
 @numba.njit(nogil=True, cache=True)
-def assemble_jagged(
-    pieces, rows, values, offsets, width, column, transforms, center, scale, low, high, wrap, pad, lengths, outputs, strides
-):  # fmt: skip
+def assemble_jagged(pieces, rows, values, offsets, how, wrap, length, column, targets, strides):
     """Gather, standardize, clip, pad or wrap, NaN to 0, for the variables of one packed column.
 
-    pieces, rows: (B,) where each event is. values, offsets: (P,) addresses of each piece's values (particles x width
-    float32) and offsets (int64). Per variable (S,): its column in the values; whether it is transformed, and how; whether it
-    wraps; its padding; its length; the address of its place in the first event's output, and bytes from there to the next event's.
+    pieces, rows: (B,) where each event is. values, offsets: (P,) addresses of each piece's values (particles x k float32) and
+    offsets (int64). how: (k, 5) center, scale, low, high, padding. length: of the outputs. column, targets, strides: (S,) of each
+    place in the outputs, which of the k variables it holds, its address in the first event's, and bytes from there to the next's.
     """
-    zero = np.float32(0)
-    step = np.uint64(width)
-    absent = np.uint32(ABSENT)
+    width = len(how)
+    # An event is made in a corner of the nearest cache, and copied to the batch line after line, as memory likes it.
+    step = 4 * (length + 2 * LANES)
+    corner = np.empty(width * step // 4, dtype=np.float32)
+    lines = corner.ctypes.data
     for event in range(len(rows)):
+        _prefetch_next(event, pieces, rows, values, offsets, width)
         ends = numba.carray(_integers_at(offsets[pieces[event]]), _ANY_LENGTH)
         first = ends[np.uint64(rows[event])]
         particles = ends[np.uint64(rows[event]) + np.uint64(1)] - first
-        for variable in range(len(column)):
-            length = lengths[variable]
-            start = values[pieces[event]] + 4 * (first * width + column[variable])
-            source, bits = numba.carray(_floats_at(start), _ANY_LENGTH), numba.carray(_bits_at(start), _ANY_LENGTH)
-            own = np.uint64(particles)
-            # Where the variable's list is shorter than another's of its column.
-            while own > np.uint64(0) and bits[(own - np.uint64(1)) * step] == absent:
-                own -= np.uint64(1)
-            count = min(own, np.uint64(length))
-            out = numba.carray(_floats_at(outputs[variable] + event * strides[variable]), _ANY_LENGTH)
-            # Two loops, since only the second, over contiguous values, becomes vector instructions.
-            place = np.uint64(0)
-            for particle in range(count):
-                out[particle] = source[place]
-                place += step
-            if transforms[variable]:
-                shift, factor, least, most = center[variable], scale[variable], low[variable], high[variable]
-                for particle in range(count):
-                    x = (out[particle] - shift) * factor
-                    x = least if x < least else x
-                    x = most if x > most else x
-                    out[particle] = zero if x != x else x
+        source = values[pieces[event]] + 4 * first * width
+        if particles < LANES or _some_absent(source + 4 * width * (particles - 1), width):
+            _one_by_one(lines, step, source, how, particles, wrap, length)
+        else:
+            filled = min(length, particles)
+            _many_particles(lines, step, source, how, filled)
+            if wrap:
+                _repeat(lines, step, width, filled, length)
             else:
-                for particle in range(count):
-                    x = out[particle]
-                    out[particle] = zero if x != x else x
-            filled = count
-            if wrap[variable] and count > np.uint64(0):
-                while filled < np.uint64(length):
-                    more = min(count, np.uint64(length) - filled)
-                    for particle in range(more):
-                        out[filled + particle] = out[particle]
-                    filled += more
-            padding = zero if wrap[variable] else pad[variable]
-            for particle in range(filled, np.uint64(length)):
-                out[particle] = padding
+                _pad(lines, step, how, filled, length)
+        for place in range(len(column)):
+            _copy_line(targets[place] + event * strides[place], lines + step * column[place], length)
+    finish_streams()
 
 
 @numba.njit(nogil=True, cache=True)
-def assemble_flat(pieces, rows, values, width, column, transforms, center, scale, low, high, outputs, strides):
-    """The same for variables with one value an event: values are (events x width) float32. Infinities become the largest float."""
-    zero, largest = np.float32(0), np.float32(_LARGEST)
+def _prefetch_next(event, pieces, rows, values, offsets, width):
+    """Begin to fetch the next event, and where a later one is: they are anywhere in memory, hundreds of cycles away."""
+    later = event + _EVENTS_AHEAD
+    if later < len(rows):
+        prefetch(offsets[pieces[later]] + 8 * rows[later])
+    following = event + 1
+    if following < len(rows):
+        ends = numba.carray(_integers_at(offsets[pieces[following]]), _ANY_LENGTH)
+        begin, end = ends[np.uint64(rows[following])], ends[np.uint64(rows[following]) + np.uint64(1)]
+        address = values[pieces[following]]
+        for place in range(address + 4 * width * begin, address + 4 * width * end, _CACHE_LINE):
+            prefetch(place)
+
+
+@numba.njit(nogil=True, cache=True)
+def _many_particles(lines, step, source, how, particles):
+    """The first particles of an event that has at least LANES, in vectors. The last overlaps the one before: none reads beyond."""
+    width = len(how)
+    begin = 0
+    while begin < particles:
+        begin = max(0, min(begin, particles - LANES))
+        variable = 0
+        while variable < width:
+            here, parameters = source + 4 * (begin * width + variable), how.ctypes.data + 20 * variable
+            target = lines + step * variable + 4 * begin
+            if width - variable >= 4:
+                _four(target, step, here, 4 * width, parameters)
+                variable += 4
+            else:
+                _one(target, step, here, 4 * width, parameters)
+                variable += 1
+        begin += LANES
+
+
+@numba.njit(nogil=True, cache=True)
+def _some_absent(last, width):
+    """Whether the last particle lacks a variable, whose list is then shorter than another's of the column."""
+    bits = numba.carray(_bits_at(last), _ANY_LENGTH)
+    for variable in range(width):
+        if bits[variable] == np.uint32(ABSENT):
+            return True
+    return False
+
+
+@numba.njit(nogil=True, cache=True)
+def _one_by_one(lines, step, source, how, particles, wrap, length):
+    """The lines of an event that has fewer particles than a vector, or not the same number for each variable."""
+    zero, width = np.float32(0), len(how)
+    values, bits = numba.carray(_floats_at(source), _ANY_LENGTH), numba.carray(_bits_at(source), _ANY_LENGTH)
+    for variable in range(width):
+        line = numba.carray(_floats_at(lines + step * variable), _ANY_LENGTH)
+        center, scale, low, high, padding = how[variable, 0], how[variable, 1], how[variable, 2], how[variable, 3], how[variable, 4]
+        own = particles
+        while own > 0 and bits[(own - 1) * width + variable] == np.uint32(ABSENT):
+            own -= 1
+        for place in range(min(own, length)):
+            x = (values[place * width + variable] - center) * scale
+            x = low if x < low else x
+            x = high if x > high else x
+            line[place] = zero if x != x else x
+        for place in range(min(own, length), length):
+            line[place] = line[place - own] if wrap and own > 0 else padding
+
+
+@numba.njit(nogil=True, cache=True)
+def _repeat(lines, step, width, filled, length):
+    """The places from `filled` on, and perhaps some beyond `length`, get what is `filled` places before."""
+    begin = filled
+    while begin < length:
+        for variable in range(width):
+            line = lines + step * variable
+            copy(line + 4 * begin, line + 4 * (begin - filled))
+        begin += LANES
+
+
+@numba.njit(nogil=True, cache=True)
+def _pad(lines, step, how, filled, length):
+    """The places from `filled` on, and perhaps some beyond `length`, get the padding."""
+    begin = filled
+    while begin < length:
+        for variable in range(len(how)):
+            fill(lines + step * variable + 4 * begin, how[variable, 4])
+        begin += LANES
+
+
+@numba.njit(nogil=True, cache=True)
+def _copy_line(target, source, length):
+    if length % LANES == 0 and target % (4 * LANES) == 0:
+        for begin in range(0, length, LANES):
+            stream(target + 4 * begin, source + 4 * begin)
+        return
+    if length >= LANES:
+        begin = 0
+        while begin < length:
+            begin = min(begin, length - LANES)
+            copy(target + 4 * begin, source + 4 * begin)
+            begin += LANES
+        return
+    here, there = numba.carray(_floats_at(source), _ANY_LENGTH), numba.carray(_floats_at(target), _ANY_LENGTH)
+    for place in range(length):
+        there[place] = here[place]
+
+
+@numba.njit(nogil=True, cache=True)
+def assemble_flat(pieces, rows, values, how, column, targets, strides):
+    """The same for variables with one value an event: values are (events x k) float32. Infinities become the largest float.
+
+    column, targets, strides: (S,) of each place in the outputs, which variable it holds and where it is.
+    """
+    zero, largest, width = np.float32(0), np.float32(_LARGEST), len(how)
     for event in range(len(rows)):
         source = numba.carray(_floats_at(values[pieces[event]] + 4 * rows[event] * width), _ANY_LENGTH)
-        for variable in range(len(column)):
-            x = source[column[variable]]
-            if transforms[variable]:
-                x = (x - center[variable]) * scale[variable]
-                x = low[variable] if x < low[variable] else x
-                x = high[variable] if x > high[variable] else x
+        for place in range(len(column)):
+            center, scale, low, high, _ = how[column[place]]
+            x = (source[column[place]] - center) * scale
+            x = low if x < low else x
+            x = high if x > high else x
             x = largest if x > largest else x
             x = -largest if x < -largest else x
-            numba.carray(_floats_at(outputs[variable] + event * strides[variable]), _ANY_LENGTH)[0] = zero if x != x else x
+            numba.carray(_floats_at(targets[place] + event * strides[place]), _ANY_LENGTH)[0] = zero if x != x else x
 
 
 @numba.njit(nogil=True, cache=True)
