@@ -97,10 +97,10 @@ def _many_particles(lines, step, source, how, particles):
 def _some_absent(last, width):
     """Whether the last particle lacks a variable, whose list is then shorter than another's of the column."""
     bits = numba.carray(_bits_at(last), _ANY_LENGTH)
+    absent = False
     for variable in range(width):
-        if bits[variable] == np.uint32(ABSENT):
-            return True
-    return False
+        absent |= bits[variable] == np.uint32(ABSENT)
+    return absent
 
 
 @numba.njit(nogil=True, cache=True)
