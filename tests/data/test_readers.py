@@ -20,8 +20,12 @@ import uproot
 from numpy.testing import assert_array_equal
 
 from weaver_tasks.base.errors import InputFileError
+from weaver_tasks.base.hashing import file_checksum
+from weaver_tasks.data.configuration import load_data_configuration
 from weaver_tasks.data.readers import open_reader, read_arrays
 from weaver_tasks.data.reading_steps import Steps
+from weaver_tasks.data.sources import open_source
+from weaver_tasks.data.staging import Staging, stage_file
 from weaver_tasks.data.streams import open_stream
 
 BRANCHES = ("part_px", "part_isPhoton", "jet_pt", "label_Hbb", "label_Zqq")
@@ -326,6 +330,31 @@ def web(tmp_path):
     thread.join()
 
 
+def assert_stages_as(url, local, folder, repository):
+    """A remote file gives in every mode the events of the local one; its checksum is known where it is copied."""
+    configuration = load_data_configuration(repository / "config" / "data" / "demo.yaml")
+
+    def staged(source, mode):
+        target = {"columnar": folder / f"{mode}.arrow", "copy": folder / f"{mode}.root", "none": None}[mode]
+        record = stage_file(source, target, Staging(configuration=configuration, split="train", mode=mode), group="g")
+        assert record["bad"] is None
+        return record, open_source(record, configuration).read(20, 90)
+
+    _, reference = staged(str(local), "none")
+    for mode in ("columnar", "copy", "none"):
+        record, block = staged(url, mode)
+        assert record["checksum"] == (file_checksum(local) if mode == "copy" else None)
+        assert_array_equal(block.entries, reference.entries)
+        for name, packed in reference.packed.items():
+            assert_array_equal(block.packed[name].own_values(), packed.own_values())
+
+
+def test_root_files_are_staged_over_http(web, jet_file, repository, tmp_path_factory):
+    address, folder = web
+    shutil.copy(jet_file, folder / "jets.root")
+    assert_stages_as(f"{address}/jets.root", jet_file, tmp_path_factory.mktemp("staged"), repository)
+
+
 def test_files_over_http(web, written, expected):
     address, folder = web
     shutil.copy(written, folder / f"jets{written.suffix}")
@@ -387,9 +416,10 @@ def xrootd(tmp_path):
     server.wait()
 
 
-def test_files_over_xrootd(xrootd, jet_file, expected):
+def test_files_over_xrootd(xrootd, jet_file, expected, repository, tmp_path_factory):
     address, folder = xrootd
     shutil.copy(jet_file, folder / "jets.root")
     assert_same(read(f"{address}/jets.root", first=10, last=60), expected[10:60])
+    assert_stages_as(f"{address}/jets.root", jet_file, tmp_path_factory.mktemp("staged"), repository)
     with pytest.raises(InputFileError, match=r"none\.root"):
         read(f"{address}/none.root")

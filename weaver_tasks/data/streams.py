@@ -11,6 +11,11 @@ import fsspec
 
 from weaver_tasks.base.errors import InputFileError
 
+# XRootD's client would try for ten minutes to reach a server that is not there, without a word. It reads these when it is imported.
+_PATIENCE = {"XRD_CONNECTIONWINDOW": "30", "XRD_CONNECTIONRETRY": "2"}
+for _name, _value in _PATIENCE.items():
+    os.environ.setdefault(_name, _value)
+
 
 def is_remote(source: str | os.PathLike[str]) -> bool:
     """Whether `source` is a URL: root://, https:// …"""
