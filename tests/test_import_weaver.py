@@ -331,6 +331,11 @@ def test_prediction_takes_the_file_that_weaver_resolved(tmp_path, monkeypatch):
     assert imported("weaver --predict -t x.root -c d.yaml -n n.py -m net.pt")["data"]["config"] == resolved
 
 
+def test_a_training_that_weaver_began_is_continued():
+    training = imported(SHORT + "--load-epoch 9 -m p/net --num-epochs 30")["training"]
+    assert (training["continue_from"], training["epochs"]) == ({"prefix": "p/net", "epoch": 9}, 30)
+
+
 def test_what_has_no_key_is_told():
     told = notes(
         SHORT + "-t x.root --run-mode train,val --log l.log --lr-finder '1e-6, 1, 100' --print --profile --io-test --copy-inputs --demo"
@@ -348,7 +353,8 @@ def test_what_has_no_key_is_told():
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        (SHORT + "--load-epoch 3 -m p/net", "--load-model-weights p/net_epoch-3_state.pt"),
+        (SHORT + "--load-epoch 3 -m 'p/{auto}/net'", "{auto} cannot be filled in.*Give the folder"),
+        (SHORT + "--load-epoch 19 -m p/net", "19 of training.continue_from.*give more"),
         (SHORT + "--no-aux-epoch 6", "no option '--no-aux-epoch'.*Take it out"),
         (SHORT + "--bach-size 6", "Did you mean: --batch-size"),
         (SHORT + "--data-f 1", "ambiguous option"),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weaver_tasks.base.command_line import run_command, stage_parser, task
+from weaver_tasks.base.errors import ConfigError
 from weaver_tasks.base.files import write_json
 from weaver_tasks.base.hashing import digest, file_checksum
 from weaver_tasks.base.record import TaskRecord
@@ -50,12 +51,14 @@ def initialize(arguments: argparse.Namespace, record: TaskRecord) -> None:
     configuration = load_data_configuration(arguments.data_config, custom_functions=arguments.custom_functions)
     record.read_configuration(data=arguments.data_config, functions=arguments.custom_functions)
     network, optimizer = fresh_network(arguments.settings, configuration, record.read_code(arguments.network))
+    continued = continue_training(arguments.settings, network, optimizer)
     checkpoint.save_state(arguments.state, network.model)
     start = digest(
         checkpoint.tensors_digest(network.model.state_dict()),
         arguments.settings.get("seed", 1),
         [file_checksum(record.read(path)) for path in _loaded_files(network_settings.get("load_weights"))],
         [network_settings.get(key) for key in ("options", "exclude_weights", "freeze_weights")],
+        *(file_checksum(record.read(path)) for path in continued),
     )
     checkpoint.save_companion(arguments.optimizer, first_companion(optimizer, network.model, start), state=arguments.state)
     parameters = sum(parameter.numel() for parameter in network.model.parameters())
@@ -100,6 +103,29 @@ def fresh_network(
         return network, None
     name, options = training.optimizer.get("name", "ranger"), training.optimizer.get("options") or {}
     return network, build_optimizer(network.model, name, options, lr=training.lr).optimizer
+
+
+def continue_training(settings: Mapping[str, Any], network: Network, optimizer: torch.optim.Optimizer | None) -> list[Path]:
+    """Put `network` and `optimizer` into the state that `training.continue_from` names. Returns the files that were read.
+
+    Raises CheckpointError when they are of another network or optimizer, ConfigError when the network makes its own optimizer.
+    """
+    from weaver_tasks.training.checkpoint import load_state
+    from weaver_tasks.training.weaver_checkpoint import load_optimizer
+
+    start = (settings.get("training") or {}).get("continue_from")
+    if not start:
+        return []
+    state, companion = (Path(f"{start['prefix']}_epoch-{start['epoch']}_{kind}.pt") for kind in ("state", "optimizer"))
+    if optimizer is None:
+        raise ConfigError(
+            "training.continue_from: the network configuration makes its own optimizer (init_opt), whose state cannot be carried over. "
+            f"Start from the weights alone: network.load_weights: {state}."
+        )
+    load_state(network.model, state)
+    load_optimizer(optimizer, companion, network.model)
+    logger.info("continues after epoch %d of %s", start["epoch"], start["prefix"])
+    return [state, companion]
 
 
 def _loaded_files(weights: Any) -> list[Path]:

@@ -76,7 +76,7 @@ class Work:
 
     def __init__(self, arguments: argparse.Namespace, training: TrainingSettings) -> None:
         self.arguments, self.training = arguments, training
-        self.journal = Journal(arguments.checkpoints, arguments.metrics)
+        self.journal = Journal(arguments.checkpoints, arguments.metrics, first=training.first_epoch)
         self.configuration = load_data_configuration(arguments.data_config, custom_functions=arguments.custom_functions)
         self.manifest = read_json(arguments.inputs)
         self.validations = [read_json(path) for path in arguments.validation]

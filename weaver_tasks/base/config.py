@@ -137,6 +137,22 @@ def _check_places(config: dict[str, Any], where: str) -> None:
                 raise ConfigError(f"{where}: {key}: '{path}' has {place}, but there is no {needed}. Set {needed}, or give one path.")
 
 
+def _check_continuation(config: dict[str, Any], where: str) -> None:
+    start = config["training"]["continue_from"]
+    if not start:
+        return
+    for key, value in (("seeds", config["seeds"]), ("cross_validation", config["cross_validation"])):
+        if value:
+            raise ConfigError(f"{where}: training.continue_from and {key} are both set: one training is continued. Take out one of them.")
+    if config["network"]["load_weights"]:
+        raise ConfigError(f"{where}: training.continue_from and network.load_weights are both set. Keep one of them.")
+    if start["epoch"] + 1 >= config["training"]["epochs"]:
+        raise ConfigError(
+            f"{where}: training.epochs: {config['training']['epochs']} leaves nothing to train after epoch {start['epoch']} of "
+            "training.continue_from. Epochs count from weaver's first, 0: give more."
+        )
+
+
 def _check_meaning(config: dict[str, Any], where: str) -> None:
     training = config["training"]
     for suffix in ("", "_val"):
@@ -146,6 +162,7 @@ def _check_meaning(config: dict[str, Any], where: str) -> None:
     if config["seeds"] and config["cross_validation"]:
         raise ConfigError(f"{where}: seeds and cross_validation are both set. Keep one of them.")
     _check_places(config, where)
+    _check_continuation(config, where)
     if training["amp"] == "fp16" and training["device"] == "cpu":
         raise ConfigError(f"{where}: training.amp: fp16 needs a GPU. On training.device: cpu use bf16.")
     if not config["data"]["train"] and not config["prediction"]["model"]:

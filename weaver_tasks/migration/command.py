@@ -40,10 +40,9 @@ def read_command(words: list[str]) -> Command:
             f"the weaver command: --run-mode {','.join(options.run_mode)} has no counterpart. "
             "Use train,val,test (each epoch is validated by a job of its own), or test with --model-prefix FILE.pt."
         )
-    if options.load_epoch is not None:
+    if options.load_epoch is not None and "{auto}" in options.model_prefix:
         raise ConfigError(
-            f"the weaver command: --load-epoch {options.load_epoch}: a run here continues by itself, but begins with its own epoch 0. "
-            "Take it out; to start from weaver's weights add "
-            f"--load-model-weights {options.model_prefix}_epoch-{options.load_epoch}_state.pt."
+            f"the weaver command: --load-epoch {options.load_epoch}: --model-prefix {options.model_prefix}: {{auto}} cannot be filled in. "
+            "Give the folder that weaver wrote its checkpoints to."
         )
     return command

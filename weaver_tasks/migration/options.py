@@ -99,7 +99,7 @@ OPTIONS = (
     _option("-p --optimizer-option", "pairs", "`training.optimizer.options`", ()),
     _option("--lr-scheduler", "text", "`training.scheduler.name`", "flat+decay", SCHEDULES),
     _option("--warmup-steps", "number", "`training.scheduler.warmup`, in epochs: converted", 0.25),
-    _option("--load-epoch", "integer", "refused: a run here continues by itself; `network.load_weights` starts from weaver's weights"),
+    _option("--load-epoch", "integer", "`training.continue_from`: weaver's epochs go on here. A run begun here continues by itself"),
     _option("--start-lr", "number", "`training.lr`", 5e-3),
     _option(
         "--batch-size", "integer", "`training.batch_size`, per rank: with DataParallel (`--gpus 0,1` without `--backend`) a share", 128

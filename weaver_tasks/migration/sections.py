@@ -101,6 +101,8 @@ def training(command: Command, made: Conversion) -> None:
         made.set("training.batch_size", o.batch_size_test or o.batch_size)
     else:
         made.set("training.epochs", o.num_epochs)
+        if o.load_epoch is not None:
+            made.set("training.continue_from", {"prefix": o.model_prefix, "epoch": o.load_epoch})
         for key, value, comment in amounts(o, processes):
             made.set(key, value, comment)
         made.set("training.lr", o.start_lr)

@@ -135,13 +135,14 @@ class Plan:
         return of_member(self.config["prediction"]["model"] or "", member) or None
 
     def epochs(self) -> range:
-        return range(self.config["training"]["epochs"])
+        training = self.config["training"]
+        return range(training["continue_from"]["epoch"] + 1 if training["continue_from"] else 0, training["epochs"])
 
     def blocks(self) -> list[range]:
         """The epochs of each training job."""
         size = self.config["training"]["epochs_per_job"]
-        total = len(self.epochs())
-        return [range(first, min(first + size, total)) for first in range(0, total, size)]
+        epochs = self.epochs()
+        return [epochs[first : first + size] for first in range(0, len(epochs), size)]
 
     # What each job depends on
 

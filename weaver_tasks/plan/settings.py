@@ -52,7 +52,7 @@ class Settings:
         return {
             "loading": _only(self.config["loading"], "num_workers", "prefetch"),
             "training": {
-                **_only(training, "epochs", "epochs_per_job", "snapshot_minutes", "tensorboard", "keep_checkpoints"),
+                **_only(training, "epochs", "epochs_per_job", "snapshot_minutes", "tensorboard", "keep_checkpoints", "continue_from"),
                 "scheduler": {**training["scheduler"], "horizon": self._horizon()},
             },
             "network": {"source_digest": self._network_digest},
@@ -148,7 +148,7 @@ class Settings:
             "seed": self._seed(member),
             **self._fold(member),
             "network": self._network(member),
-            "training": _only(self.config["training"], "task", "lr", "optimizer", "amp", "compile", "device", "threads"),
+            "training": _only(self.config["training"], "task", "lr", "optimizer", "amp", "compile", "device", "threads", "continue_from"),
             "meaning": digest(self._data_meaning, self._network_digest),
         }
 

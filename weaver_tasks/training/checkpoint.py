@@ -60,7 +60,7 @@ def load_tensors(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such checkpoint. Run the rule that makes it.") from None
+        raise CheckpointError(f"{path}: no such checkpoint. Run the rule that makes it, or correct the path.") from None
     except _DAMAGED as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path}: damaged checkpoint ({reason}). Delete it and run again.") from error

@@ -58,22 +58,24 @@ class Journal:
     """The journal beside the published checkpoints of one training.
 
     checkpoints, metrics: the folders in which net_epoch-<n>_*.pt and train_epoch-<n>.json are published.
+    first: the first epoch that is trained here; it starts from the state that init_model wrote.
     """
 
-    def __init__(self, checkpoints: Path, metrics: Path) -> None:
+    def __init__(self, checkpoints: Path, metrics: Path, *, first: int = 0) -> None:
         self.checkpoints = checkpoints
         self.metrics = metrics
+        self.first = first
         self.folder = checkpoints / ".journal"
 
     def state(self, epoch: int) -> Path:
-        """The published weights after `epoch`; those of init_model for epoch -1."""
-        return self.checkpoints / ("init_state.pt" if epoch < 0 else f"net_epoch-{epoch}_state.pt")
+        """The published weights after `epoch`; those of init_model for the epoch before the first."""
+        return self.checkpoints / ("init_state.pt" if epoch < self.first else f"net_epoch-{epoch}_state.pt")
 
     def companion(self, epoch: int) -> Path:
-        return self.checkpoints / ("init_optimizer.pt" if epoch < 0 else f"net_epoch-{epoch}_optimizer.pt")
+        return self.checkpoints / ("init_optimizer.pt" if epoch < self.first else f"net_epoch-{epoch}_optimizer.pt")
 
     def metrics_file(self, epoch: int) -> Path:
-        return self.metrics / ("init_model.json" if epoch < 0 else f"train_epoch-{epoch}.json")
+        return self.metrics / ("init_model.json" if epoch < self.first else f"train_epoch-{epoch}.json")
 
     def entry(self, epoch_digest: str) -> Path:
         return self.folder / epoch_digest
@@ -138,7 +140,7 @@ class Journal:
     def prune(self, keep: set[int], *, below: int) -> list[int]:
         """Delete the checkpoints of the epochs below `below` that are not in `keep`, published and kept here. Returns those epochs."""
         gone = []
-        for epoch in range(below):
+        for epoch in range(self.first, below):
             if epoch in keep or not self.state(epoch).exists():
                 continue
             self.state(epoch).unlink()

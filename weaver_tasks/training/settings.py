@@ -37,6 +37,7 @@ class TrainingSettings:
     keep_checkpoints: str = "all"
     snapshot_minutes: float | None = None
     tensorboard: bool | str = False
+    continue_from: Mapping[str, Any] | None = None
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> TrainingSettings:
@@ -47,6 +48,11 @@ class TrainingSettings:
             if key not in known:
                 raise ConfigError(f"training.{key}: no such key.{nearest(key, known)}")
         return cls(**section)
+
+    @property
+    def first_epoch(self) -> int:
+        """The first epoch that is trained here: 0, or the one after that which weaver's checkpoint is of."""
+        return self.continue_from["epoch"] + 1 if self.continue_from else 0
 
     def validation_batch_size(self) -> int:
         return self.batch_size_val or self.batch_size

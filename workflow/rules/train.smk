@@ -17,7 +17,7 @@ EARLY_STOPPING = bool(TRAINING["early_stopping"])
 
 def state_before(epoch):
     """The complete state that an epoch starts from."""
-    if epoch == 0:
+    if epoch == PLAN.epochs().start:
         return [
             f"{CHECKPOINTS}/init_state.pt",
             f"{CHECKPOINTS}/init_optimizer.pt",
@@ -33,7 +33,7 @@ def state_before(epoch):
 def seen_by_early_stopping(epoch):
     """Validations up to two epochs back, so that validating one epoch runs beside the training of the next."""
     return (
-        [f"{METRICS}/val_epoch-{past}.json" for past in range(max(0, epoch - 1))]
+        [f"{METRICS}/val_epoch-{past}.json" for past in PLAN.epochs() if past < epoch - 1]
         if EARLY_STOPPING
         else []
     )
