@@ -135,8 +135,8 @@ class Plan:
         return of_member(self.config["prediction"]["model"] or "", member) or None
 
     def epochs(self) -> range:
-        training = self.config["training"]
-        return range(training["continue_from"]["epoch"] + 1 if training["continue_from"] else 0, training["epochs"])
+        start = self.config["training"].get("continue_from")
+        return range(start["epoch"] + 1 if start else 0, self.config["training"]["epochs"])
 
     def blocks(self) -> list[range]:
         """The epochs of each training job."""
