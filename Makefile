@@ -1,5 +1,6 @@
 # make demo: train, test and export a jet tagger on the jets of this repository
 # make test: the fast tests;  make test-all: the slow ones too, but for those of a cluster
+# make validate-crate: the demo's RO-Crate by roc-validator, in an environment of its own (.venv-crate)
 # make docs: the documentation as a web site, site/index.html
 # make test-slurm: the chain and its faults on a Slurm cluster brought up on this machine (as root, on Debian)
 # Both make a virtual environment in .venv on first use and reuse it afterwards.
@@ -9,10 +10,12 @@ CORES ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# roc-validator wants another version of rich than the rest.
+CRATE := .venv-crate
 # One process a core, each of one thread; the tests of a file stay together, since they share what is costly to make.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
-.PHONY: demo test test-slow test-all test-slurm lint docs benchmark-loader clean help
+.PHONY: demo test test-slow test-all test-slurm lint docs validate-crate benchmark-loader clean help
 
 help:
 	@sed -n 's/^# \(make.*\)/\1/p' Makefile
@@ -51,6 +54,14 @@ lint: $(INSTALLED)
 
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+$(CRATE)/.installed: .ci/crate-requirements.lock
+	$(PYTHON) -m venv $(CRATE)
+	$(CRATE)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+validate-crate: $(INSTALLED) $(CRATE)/.installed
+	$(CRATE)/bin/python .ci/validate_crate.py results/demo $$($(BIN)/python -c 'import rocrate; print(rocrate.__path__[0])')/data/ro-crate.jsonld
 
 benchmark-loader: $(INSTALLED)
 	$(BIN)/python benchmarks/loader.py

@@ -1,6 +1,7 @@
 """The plan of a run: which files, which jobs, and what each job's result depends on."""
 
 import json
+import subprocess
 
 import pytest
 import yaml
@@ -9,7 +10,8 @@ from hypothesis import strategies as st
 
 from weaver_tasks.base.errors import ConfigError, DataConfigError
 from weaver_tasks.base.maps import merge
-from weaver_tasks.plan import make_plan
+from weaver_tasks.base.record import changed_files
+from weaver_tasks.plan import check_clean_code, clean_code, make_plan
 from weaver_tasks.plan.files import unique_names
 
 
@@ -191,3 +193,27 @@ def test_folds_and_seeds_are_members(folder):
     seeds = plan(seeds=[4, 7])
     assert seeds.members() == ["seed-4/", "seed-7/"]
     assert seeds.settings("init_model", member="seed-7/")["seed"] == 7
+
+
+def test_code_that_is_not_committed_is_refused_and_listed(folder, monkeypatch, repository):
+    for command in (["init", "--quiet"], ["add", "."], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", "all"]):
+        subprocess.run(["git", *command], check=True)
+    # The code of this checkout may be in any state.
+    own = clean_code.changed_files
+    monkeypatch.setattr(clean_code, "changed_files", lambda path: [] if path.is_relative_to(repository) else own(path.absolute()))
+    checked = plan(require_clean_code=True)
+    check_clean_code(checked, repository / "workflow")
+    (folder / "net.py").write_text("def get_model(data_config, **options):\n    return 1, {}\n")
+    (folder / "notes.txt").write_text("not code")
+    with pytest.raises(ConfigError, match=r"c\.yaml: require_clean_code: 1 files differ from what is committed: net\.py\. Commit"):
+        check_clean_code(checked, repository / "workflow")
+    check_clean_code(plan(), repository / "workflow")
+
+
+def test_changed_files_of_a_checkout(folder, tmp_path_factory):
+    assert changed_files(folder) is None
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    (folder / "part").mkdir()
+    (folder / "part" / "new.py").write_text("")
+    assert changed_files(folder / "part") == ["part/new.py"]
+    assert changed_files(folder / "net.py") == ["net.py"]

@@ -291,7 +291,7 @@ def test_the_crate_names_every_input_output_rule_and_parameter(finished):
 def test_the_crate_passes_the_validator(finished, tmp_path, repository):
     python = repository / ".venv-crate" / "bin" / "python"
     if not python.exists():
-        pytest.skip("`make .venv-crate` installs roc-validator")
+        pytest.skip("`make validate-crate` installs roc-validator")
     context = Path(rocrate.__file__).parent / "data" / "ro-crate.jsonld"
 
     def validated(run: Path) -> subprocess.CompletedProcess:

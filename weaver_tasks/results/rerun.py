@@ -50,9 +50,9 @@ class Again:
 
     def __init__(self, task: Task, folder: Path, *, epoch: int | None = None) -> None:
         self.task, self.epoch = task, epoch
-        # The name is kept: it is in titles.
-        self.run = folder / task.run.name
         self.run_then = task.content["record"].rpartition("/provenance/tasks/")[0]
+        # The name is kept: it is in titles, and prediction files and models carry it.
+        self.run = folder / Path(self.run_then).name
         self.cwd = Path(task.content["folder"]) if Path(task.content["folder"]).is_dir() else Path.cwd()
         self.outputs = [
             path for path in task.content["outputs"] if epoch is None or f"epoch-{epoch}_" in path or path.endswith(f"epoch-{epoch}.json")
