@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -276,3 +278,9 @@ def test_every_number_of_particles_and_variables(tmp_path: Path, length: int, wi
                 padding = 0 if mode == "wrap" or not parameters else parameters[3]
                 filled = np.resize(x, length) if mode == "wrap" and len(x) else np.append(x, np.full(length, padding))[:length]
                 np.testing.assert_array_equal(line, np.where(np.isnan(filled), 0, filled), err_msg=f"{name} {variable} {event}")
+
+
+def test_loading_the_inner_loops_imports_no_package_that_extends_numba() -> None:
+    """They cost half a second, before each first batch."""
+    program = "import sys; from weaver_tasks.data.kernels import *; load(assemble_jagged); sys.exit('vector' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

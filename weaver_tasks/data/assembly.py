@@ -15,7 +15,7 @@ import numpy as np
 from weaver_tasks.base.errors import DataConfigError
 from weaver_tasks.data.blocks import Block, Packed, packed_columns
 from weaver_tasks.data.buffers import BufferPool
-from weaver_tasks.data.kernels import assemble_flat, assemble_jagged, longest_event, touch
+from weaver_tasks.data.kernels import assemble_flat, assemble_jagged, load, longest_event, touch
 
 if TYPE_CHECKING:
     from weaver_tasks.data.configuration import DataConfiguration, InputGroup, Variable
@@ -88,6 +88,9 @@ class InputAssembler:
         self._layouts = [
             _layout(column.name, column.jagged, column.variables, configuration.inputs) for column in packed_columns(configuration)
         ]
+        jagged = (assemble_jagged, touch, *((longest_event,) if trim else ()))
+        for kernel in {kernel for layout in self._layouts for kernel in (jagged if layout.length is not None else (assemble_flat,))}:
+            load(kernel)
         self._trim = trim
         self._pool = BufferPool(allocate)
         self._batch_size = batch_size

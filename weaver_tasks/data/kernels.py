@@ -6,9 +6,13 @@ in the memory map itself: nothing is copied before the batch is made. The caller
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import numba
 import numpy as np
 from numba import types
+from numba.core import entrypoints
 
 from weaver_tasks.data.blocks import ABSENT
 from weaver_tasks.data.vectors import LANES, copy, fill, finish_streams, pointer_to, prefetch, standardized_columns, stream
@@ -201,3 +205,28 @@ def touch(pieces, rows, values, offsets, width):
         for place in range(ends[rows[event]] * width, ends[rows[event] + 1] * width, _PAGE_FLOATS):
             total += source[place]
     return total
+
+
+_INTEGERS, _PARAMETERS = types.int64[::1], types.float32[:, ::1]
+_EVENTS = (_INTEGERS, _INTEGERS)
+_SIGNATURES = {
+    assemble_jagged: (*_EVENTS, _INTEGERS, _INTEGERS, _PARAMETERS, types.boolean, types.int64, _INTEGERS, _INTEGERS, _INTEGERS),
+    assemble_flat: (*_EVENTS, _INTEGERS, _PARAMETERS, _INTEGERS, _INTEGERS, _INTEGERS),
+    longest_event: (*_EVENTS, _INTEGERS),
+    touch: (*_EVENTS, _INTEGERS, _INTEGERS, types.int64),
+}
+
+
+@functools.cache
+def load(kernel: Any) -> None:
+    """Have a kernel ready: compiled, or from disk.
+
+    Before numba compiles anything it imports whatever is installed that extends it: vector with sympy, half a second. These
+    loops need none of it, so it waits for a function that may.
+    """
+    waiting = entrypoints._already_initialized
+    entrypoints._already_initialized = True
+    try:
+        kernel.compile(_SIGNATURES[kernel])
+    finally:
+        entrypoints._already_initialized = waiting
