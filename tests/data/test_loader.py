@@ -24,6 +24,8 @@ from weaver_tasks.data.blocks import StagingOptions
 from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration
 from weaver_tasks.data.loader import EpochLoader
 from weaver_tasks.data.manifest import make_manifest
+from weaver_tasks.data.parts import OpenFiles
+from weaver_tasks.data.readers import open_reader
 from weaver_tasks.data.sources import join, transformed_blocks
 from weaver_tasks.data.staging import Staging, stage_file
 from weaver_tasks.data.transform import plan_transformation
@@ -483,3 +485,20 @@ def test_random_expressions_are_drawn_anew_in_each_epoch_and_counted_right(make_
     assert set(events(first)) != set(events(load(sample, given, mode="none", epoch=1)))
     loader = EpochLoader(sample.manifest("none"), sample.configuration, given, split="train", seed=1, epoch=0, threads=0)
     assert loader.steps == len(first)
+
+
+def test_files_read_on_the_fly_stay_open_and_can_be_closed(plain: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+
+    def counting(path: str, **options: Any) -> Any:
+        opened.append(path)
+        return open_reader(path, **options)
+
+    monkeypatch.setattr("weaver_tasks.data.sources.open_reader", counting)
+    files = OpenFiles(plain.manifest("none"), plain.configuration)
+    first, second = (load(plain, settings(), mode="none", files=files) for _ in range(2))
+    assert len(opened) == len(set(opened)) == len(CLASSES)
+    assert_same(first, second)
+    files.close()
+    assert_same(first, load(plain, settings(), mode="none", files=files))
+    assert len(opened) == 2 * len(CLASSES)

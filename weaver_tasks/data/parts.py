@@ -12,12 +12,12 @@ import numpy as np
 
 from weaver_tasks.data.assembly import Piece
 from weaver_tasks.data.blocks import StagingOptions
-from weaver_tasks.data.sources import Source, StagedSource, open_source
+from weaver_tasks.data.sources import OriginalSource, Source, StagedSource, open_source
 
 if TYPE_CHECKING:
     from weaver_tasks.data.configuration import DataConfiguration
 
-_MOST_ORIGINALS = 32
+_MOST_ORIGINALS = 64
 
 
 class Part(NamedTuple):
@@ -65,6 +65,12 @@ class OpenFiles:
             self._staged[file] = Piece(source.read(0, source.entries))
         return Part(self._staged[file], *source.rows(first, last))
 
+    def close(self) -> None:
+        """Close the files that are read on the fly, until they are wanted again."""
+        for source in list(self._sources.values()):
+            if isinstance(source, OriginalSource):
+                source.close()
+
     def _source(self, file: int) -> Source:
         if (source := self._sources.get(file)) is None:
             source = open_source(self.records[file], self._configuration, self._options, custom_functions=self._custom_functions)
@@ -74,10 +80,12 @@ class OpenFiles:
         return source
 
     def _keep_few(self, newest: int) -> None:
-        """Forget the oldest of the original files: each takes about 100 kB, and is soon opened again."""
+        """Forget the oldest of the original files: each takes about half a megabyte."""
         self._originals.append(newest)
         while len(self._originals) > _MOST_ORIGINALS:
-            self._sources.pop(self._originals.popleft(), None)
+            oldest = self._sources.pop(self._originals.popleft(), None)
+            if isinstance(oldest, OriginalSource):
+                oldest.close()
 
 
 class Table:

@@ -5,6 +5,8 @@ Statistics, loading and prediction see only sources, so `staging.mode` changes n
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -97,7 +99,7 @@ class StagedSource:
 
 
 class OriginalSource:
-    """An original file, or its raw copy, transformed as it is read."""
+    """An original file, or its raw copy, transformed as it is read. `read` leaves it open, since to open it takes as long as to read it."""
 
     def __init__(
         self, record: Mapping[str, Any], configuration: DataConfiguration, options: StagingOptions, custom_functions: Path | None
@@ -111,35 +113,34 @@ class OriginalSource:
         self._options = options
         self._custom_functions = custom_functions
         self._transformations: dict[frozenset[str] | None, Transformation] = {}
+        self._reading = threading.Lock()
+        self._open = contextlib.ExitStack()
+        self._reader: Reader | None = None
         self.entries: int = record["entries"]
 
     def read(
         self, first_entry: int, last_entry: int, columns: Collection[str] | None = None, *, training: bool = False, seed: Sequence[int] = ()
     ) -> Block:
-        blocks = list(self.blocks(first_entry, last_entry, columns, training=training, seed=seed))
-        if not blocks:
-            # An empty range has columns too.
-            blocks = list(self._blocks(first_entry, first_entry, columns, training, seed))
-        return join(blocks)
+        with self._reading:
+            if self._reader is None:
+                self._reader = self._open.enter_context(open_reader(self._path, tree=self._configuration.treename))
+            transformation = self._transformation(columns)
+            options: dict[str, Any] = {"training": training, "seed": (*seed, first_entry)}
+            return join(list(blocks_of(self._reader, transformation, first_entry, last_entry, name=self._source, **options)))
+
+    def close(self) -> None:
+        """Close the file until it is read again."""
+        with self._reading:
+            self._reader = None
+            self._open.close()
 
     def blocks(
         self, first_entry: int, last_entry: int, columns: Collection[str] | None = None, *, training: bool = False, seed: Sequence[int] = ()
     ) -> Iterator[Block]:
         if first_entry < last_entry:
-            yield from self._blocks(first_entry, last_entry, columns, training, seed)
-
-    def _blocks(
-        self, first_entry: int, last_entry: int, columns: Collection[str] | None, training: bool, seed: Sequence[int]
-    ) -> Iterator[Block]:
-        yield from transformed_blocks(
-            self._path,
-            self._transformation(columns),
-            first_entry,
-            last_entry,
-            name=self._source,
-            training=training,
-            seed=(*seed, first_entry),
-        )
+            transformation = self._transformation(columns)
+            options: dict[str, Any] = {"training": training, "seed": (*seed, first_entry)}
+            yield from transformed_blocks(self._path, transformation, first_entry, last_entry, name=self._source, **options)
 
     def _transformation(self, columns: Collection[str] | None) -> Transformation:
         key = None if columns is None else frozenset(columns)
