@@ -1,5 +1,7 @@
 """The preflight: what it finds in real files, and what it refuses."""
 
+import re
+
 import pytest
 import yaml
 
@@ -57,9 +59,15 @@ def test_non_finite_values_are_counted(prepared, capsys):
 
 
 def test_a_missing_branch_is_named_with_the_nearest(prepared, capsys):
-    with pytest.raises(WeaverTasksError, match=r"ZJetsToNuNu\.root: tree 'tree' has no branch 'jet_ptt'.*jet_pt"):
+    told = r"ZJetsToNuNu\.root: tree 'tree' has no branch 'jet_ptt'.*jet_pt.* data\.yaml: selection .*\(And so of 2 more\.\)$"
+    with pytest.raises(WeaverTasksError, match=told):
         check.main(prepared(data={"selection": "jet_ptt > 500"}))
-    assert "HToBB.root" in capsys.readouterr().out.replace("\n", "")
+    assert "HToBB.root" in re.sub(r"[\s│]", "", capsys.readouterr().out)
+
+
+def test_a_selection_that_nothing_passes_is_told(prepared):
+    with pytest.raises(WeaverTasksError, match=r"data\.yaml: selection: none of \d+ entries of the first training files passes"):
+        check.main(prepared(data={"selection": "jet_pt > 50000"}))
 
 
 def test_a_class_without_events_is_named(prepared):

@@ -8,6 +8,7 @@ Exit code 0 when the run can work; 2, with the reasons, when it could not.
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ from weaver_tasks.data.blocks import LABEL, Block, PackedColumn, StagingOptions
 from weaver_tasks.data.configuration import DataConfiguration
 from weaver_tasks.data.readers import branch_names, open_reader, read_arrays
 from weaver_tasks.data.transform import plan_transformation
+from weaver_tasks.data.uses import describe_use
 from weaver_tasks.init_model import fresh_network
 from weaver_tasks.plan import InputFile, Plan, make_plan
 from weaver_tasks.training.selection import METRICS
@@ -69,7 +71,7 @@ def main(argv: list[str] | None = None) -> None:
     findings = list(look(plan))
     console = Console(width=None if Console().is_terminal else 140)
     show(plan, findings, console)
-    problems = [finding.problem for finding in findings if finding.problem]
+    problems = list(_file_problems(findings))
     problems += [*_missing_classes(plan, findings), *_training_problems(plan, console)]
     if problems:
         raise WeaverTasksError("; ".join(dict.fromkeys(problems)))
@@ -96,7 +98,7 @@ def _look_at(plan: Plan, split: str, group: str, files: list[InputFile]) -> Find
     source = files[0].source
     magic: dict[str, Any] = {"branch_magic": configuration.branch_magic, "file_magic": configuration.file_magic}
     with open_reader(source, tree=configuration.treename) as reader:
-        names = branch_names(reader, source, transform.branches, **magic)
+        names = branch_names(reader, source, transform.branches, **magic, describe_use=functools.partial(describe_use, configuration))
         last = min(reader.entries, _MOST_ENTRIES)
         arrays = read_arrays(reader, source, transform.branches, 0, last, **magic)
         entries = reader.entries
@@ -136,10 +138,24 @@ def _bytes(block: Block) -> int:
     return packed + sum(ak.Array(array).nbytes if not isinstance(array, np.ndarray) else array.nbytes for array in block.plain.values())
 
 
+def _file_problems(findings: list[Finding]) -> Iterator[str]:
+    """What is wrong with the files; of several with the same fault the first."""
+    alike: dict[str, list[Finding]] = {}
+    for finding in findings:
+        if finding.problem:
+            alike.setdefault(finding.problem.replace(finding.source, ""), []).append(finding)
+    for first, *others in alike.values():
+        yield f"{first.problem} (And so of {len(others)} more.)" if others else str(first.problem)
+
+
 def _missing_classes(plan: Plan, findings: list[Finding]) -> Iterator[str]:
     labels = plan.data_configuration("train").labels
     fitting = [finding for finding in findings if finding.split == "train"]
     if labels is None or labels.kind != "simple" or any(finding.problem for finding in fitting):
+        return
+    if fitting and not any(finding.kept for finding in fitting):
+        read = sum(finding.read for finding in fitting)
+        yield f"{plan.data_config_file('train')}: selection: none of {read} entries of the first training files passes. Correct it."
         return
     for name in labels.classes:
         if fitting and not any(finding.classes.get(name) for finding in fitting):

@@ -12,6 +12,7 @@ from weaver_tasks.data.blocks import ABSENT, PackedColumn, StagingOptions, packe
 from weaver_tasks.data.configuration import load_data_configuration
 from weaver_tasks.data.sources import join, transformed_blocks
 from weaver_tasks.data.transform import changes_each_epoch, plan_transformation
+from weaver_tasks.data.uses import describe_use
 
 
 @pytest.fixture
@@ -178,6 +179,16 @@ def test_flat_and_regular_variables_in_padded_groups(configure, hbb, tree):
     assert_array_equal(block.packed["jets"].offsets, np.arange(251))
     assert_array_equal(block.packed["jets"].values[:, 1], tree["jet_eta"])
     assert_array_equal(np.diff(block.packed["leading"].offsets), np.full(250, 2))
+
+
+def test_who_uses_a_missing_branch_is_told(configure):
+    groups = {"x": {"length": 9, "vars": ["part_pt", "part_ptlog"]}}
+    new = {"part_pt": "np.hypot(part_px, part_pyy)", "part_pt_log": "np.log(part_pt)"}
+    weights = {"use_precomputed_weights": True, "weight_branches": ["jet_weight + 1"]}
+    configuration = configure(inputs=groups, new_variables=new, weights=weights, selection="jet_weight > 0  # all")
+    assert describe_use(configuration, "part_pyy").endswith("data.yaml: new_variables.part_pt uses it.")
+    assert describe_use(configuration, "part_ptlog").endswith("inputs.x uses it. Did you mean: part_pt_log, of new_variables?")
+    assert describe_use(configuration, "jet_weight").endswith("data.yaml: selection, weights.weight_branches use it.")
 
 
 def test_lists_of_different_lengths_in_one_group(configure, hbb, tree):

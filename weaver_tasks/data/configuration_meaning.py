@@ -98,7 +98,9 @@ def _check_weights(weights: dict[str, Any], where: str) -> None:
         return
     classes, class_weights = weights["reweight_classes"], weights.get("class_weights")
     if class_weights is not None and len(class_weights) != len(classes):
-        raise DataConfigError(f"{where}: weights.class_weights: {len(class_weights)} numbers for {len(classes)} reweight_classes.")
+        raise DataConfigError(
+            f"{where}: weights.class_weights: {len(class_weights)} numbers for {len(classes)} reweight_classes. Give one for each."
+        )
     _check_finite(class_weights or [], f"{where}: weights.class_weights")
     for name, edges in weights["reweight_vars"].items():
         _check_finite(edges, f"{where}: weights.reweight_vars.{name}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, Protocol
 
@@ -99,15 +99,20 @@ def branch_names(
     *,
     branch_magic: Mapping[str, str],
     file_magic: Mapping[str, Mapping[str, Any]],
+    describe_use: Callable[[str], str] = lambda _: "",
 ) -> dict[str, str]:
-    """Name -> the branch in the file. Raises InputFileError naming those that the file does not have."""
+    """Name -> the branch in the file. Raises InputFileError naming those that the file does not have.
+
+    describe_use: name -> what to say of the use of a missing one.
+    """
     names = {name: _magic(name, branch_magic) if reader.tree else name for name in branches if name not in file_magic}
     known = reader.known()
     missing = [branch for branch in names.values() if branch not in known]
     if missing:
+        use = describe_use(next(name for name, branch in names.items() if branch == missing[0]))
         where = f"tree '{reader.tree}' has" if reader.tree else "there is"
         more = f" (and {len(missing) - 1} more: {', '.join(missing[1:6])}{' …' if len(missing) > 6 else ''})" if len(missing) > 1 else ""
-        raise InputFileError(f"{source}: {where} no branch '{missing[0]}'{more}.{nearest(missing[0], known)}")
+        raise InputFileError(f"{source}: {where} no branch '{missing[0]}'{more}.{nearest(missing[0], known)}{use}")
     return names
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import shutil
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ from weaver_tasks.data.sources import blocks_of
 from weaver_tasks.data.staged import FORMAT, StagedWriter
 from weaver_tasks.data.streams import is_remote, open_stream
 from weaver_tasks.data.transform import Transformation, changes_each_epoch, plan_transformation
+from weaver_tasks.data.uses import describe_use
 
 if TYPE_CHECKING:
     from weaver_tasks.data.configuration_types import DataConfiguration
@@ -152,7 +154,8 @@ def _look_inside(record: dict[str, Any], reader: Reader, transformation: Transfo
     if reader.entries == 0:
         raise InputFileError(f"{record['source']}: has no entries. Leave it out.")
     magic: dict[str, Any] = {"branch_magic": configuration.branch_magic, "file_magic": configuration.file_magic}
-    branch_names(reader, record["source"], transformation.branches, **magic)
+    describe = functools.partial(describe_use, configuration)
+    branch_names(reader, record["source"], transformation.branches, **magic, describe_use=describe)
 
 
 def _write_columns(record: dict[str, Any], reader: Reader, transformation: Transformation, target: Path, facts: _Facts) -> None:

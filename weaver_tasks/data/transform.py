@@ -62,7 +62,7 @@ class Transformation:
         table[ON_THE_FLY_VARIABLE] = ak.Array(np.full(len(entries), training))
         self._define(table, self.selecting, len(entries), source, seed)
         if _SELECTION in table:
-            passed = _flags(table.pop(_SELECTION), "selection", source)
+            passed = _flags(table.pop(_SELECTION), f"{self.configuration.path}: selection", source)
             if not passed.all():
                 entries = entries[passed]
                 table = {name: array[passed] for name, array in table.items()}
@@ -219,5 +219,7 @@ def _check_whole_numbers(values: Any, name: str, source: str) -> None:
 
 def _flags(value: Any, what: str, source: str) -> np.ndarray:
     if value.ndim != 1 or value.fields:
-        raise DataConfigError(f"{what} gives {value.type} for {source}: a selection must give one truth value per event. Use ak.any, say.")
+        raise DataConfigError(
+            f"{what} gives {value.type.content} for {source}: a selection must give one truth value per event. Use ak.any, say."
+        )
     return np.asarray(ak.to_numpy(ak.values_astype(value, bool)))

@@ -69,6 +69,8 @@ def _matches(pattern: str, where: str) -> list[str]:
     if "://" in pattern:
         return [pattern]
     if not glob.has_magic(pattern):
+        if Path(pattern).is_dir():
+            raise ConfigError(f"{where}: '{pattern}' is a folder. Say which of its files: {pattern.rstrip('/')}/*.root, for instance.")
         if not Path(pattern).is_file():
             raise ConfigError(f"{where}: no such file '{pattern}'. Correct the path.")
         return [pattern]

@@ -1,0 +1,58 @@
+"""Which keys of a data configuration name a variable: for messages about one that is nowhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from weaver_tasks.base.errors import nearest
+from weaver_tasks.data.expressions import names_in
+
+if TYPE_CHECKING:
+    from weaver_tasks.data.configuration_types import DataConfiguration
+
+
+def describe_use(configuration: DataConfiguration, name: str) -> str:
+    """' data.yaml: inputs.particles uses it. Did you mean part_pt, of new_variables?' as far as there is something to say."""
+    keys = list(dict.fromkeys(_keys(configuration, name)))
+    used = f" {configuration.path}: {', '.join(keys[:3])}{' …' if len(keys) > 3 else ''} {'uses' if len(keys) == 1 else 'use'} it."
+    hint = nearest(name, configuration.definitions, count=1).replace("?", ", of new_variables?")
+    return (used if keys else "") + hint
+
+
+def _keys(configuration: DataConfiguration, name: str) -> Iterator[str]:
+    for group in configuration.inputs:
+        if any(variable.name == name for variable in group.variables):
+            yield f"inputs.{group.name}"
+    for key, text in _expressions(configuration):
+        if name in names_in(text, functions=configuration.functions):
+            yield key
+    weights, bucketing = configuration.weights, configuration.bucketing
+    if weights is not None:
+        for key, names in (("reweight_vars", weights.variables), ("reweight_classes", weights.classes)):
+            if name in names:
+                yield f"weights.{key}"
+    for key in ("observers", "monitor_variables"):
+        if name in getattr(configuration, key):
+            yield key
+    if bucketing is not None and bucketing.variable == name:
+        yield "bucketing.var"
+
+
+def _expressions(configuration: DataConfiguration) -> Iterator[tuple[str, str]]:
+    """Key and text of every expression."""
+    labels, weights = configuration.labels, configuration.weights
+    for key in ("selection", "test_time_selection"):
+        if text := getattr(configuration, key):
+            yield key, text
+    custom = labels.expressions if labels is not None else {}
+    for name, text in configuration.definitions.items():
+        yield ("labels.value" if name in custom else f"new_variables.{name}"), text
+    if labels is not None and labels.kind == "simple":
+        for text in labels.classes:
+            yield "labels.value", text
+    if weights is not None:
+        for text in weights.branches:
+            yield "weights.weight_branches", text
+        if weights.base_weight:
+            yield "weights.reweight_basewgt", weights.base_weight
