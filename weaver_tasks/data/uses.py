@@ -42,9 +42,11 @@ def _keys(configuration: DataConfiguration, name: str) -> Iterator[str]:
 def _expressions(configuration: DataConfiguration) -> Iterator[tuple[str, str]]:
     """Key and text of every expression."""
     labels, weights = configuration.labels, configuration.weights
-    for key in ("selection", "test_time_selection"):
-        if text := getattr(configuration, key):
-            yield key, text
+    if configuration.selection:
+        yield "selection", configuration.selection
+    # It falls back to the other one.
+    if configuration.test_time_selection and configuration.test_time_selection != configuration.selection:
+        yield "test_time_selection", configuration.test_time_selection
     custom = labels.expressions if labels is not None else {}
     for name, text in configuration.definitions.items():
         yield ("labels.value" if name in custom else f"new_variables.{name}"), text
