@@ -131,6 +131,21 @@ def test_modes_give_the_same_events(stage, gather, data_config, hbb, top, mode, 
         assert records[0]["staged"] is None
 
 
+@pytest.mark.parametrize(("mode", "suffix"), [("columnar", ".arrow"), ("copy", ".root"), ("none", None)])
+def test_only_the_leading_entries_are_used(stage, gather, tmp_path, data_config, hbb, top, mode, suffix):
+    (short,) = stage(hbb, mode=mode, suffix=suffix, staging={"mode": mode, "max_entries": 40})
+    (more,) = stage(hbb, mode=mode, suffix=suffix, staging={"mode": mode, "max_entries": 10**6})
+    with uproot.open(hbb) as file:
+        pt = file["tree"]["jet_pt"].array(library="np")
+    assert (short["entries"], short["kept"]) == (40, np.count_nonzero(pt[:40] > 600))
+    assert (more["entries"], more["kept"]) == (len(pt), np.count_nonzero(pt > 600))
+    assert short["staging_digest"] != more["staging_digest"]
+    manifest = gather(*stage(hbb, top, mode=mode, suffix=suffix, staging={"mode": mode, "max_entries": 40}))
+    configuration = load_data_configuration(data_config)
+    source = open_source(manifest["files"][0], configuration, options=StagingOptions.from_manifest(manifest))
+    assert source.read(0, source.entries).entries.tolist() == np.flatnonzero(pt[:40] > 600).tolist()
+
+
 def test_a_bad_file_is_told_in_its_record(stage, tmp_path, hbb):
     cut = tmp_path / "cut.root"
     cut.write_bytes(hbb.read_bytes()[:200_000])

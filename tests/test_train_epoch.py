@@ -15,6 +15,20 @@ stage_run = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(stage_run)
 
 
+# A trimmer that draws lengths at random and counts its calls in a buffer that state_dict leaves out.
+TRIMMING = stage_run.NETWORK.replace(
+    "        self.norm =",
+    '        self.register_buffer("calls", torch.zeros(1, dtype=torch.int64), persistent=False)\n        self.norm =',
+).replace(
+    "        return self.jet(",
+    """        if self.training:
+            self.calls += 1
+            length = 20 + int(self.calls) % 5 + int(torch.randint(15, (1,)))
+            features, mask = features[..., :length], mask[..., :length]
+        return self.jet(""",
+)
+
+
 @pytest.fixture(scope="session")
 def staged(tmp_path_factory):
     return tmp_path_factory.mktemp("staged")
@@ -59,19 +73,29 @@ def assert_same(one, other) -> None:
         assert torch.equal(value, other[name]) if isinstance(value, torch.Tensor) else value == other[name], name
 
 
+BLOCKS = {
+    "jobs": [[epoch] for epoch in range(6)],
+    "pairs": [[0, 1], [2, 3], [4, 5]],
+    "four": [[0, 1, 2, 3], [4, 5]],
+}
+
+
 def test_blocks_of_any_length_give_the_same_bits(run):
-    whole = run("whole")
-    whole.call("train_epoch", epochs=[0, 1, 2, 3])
-    single = run("single")
-    for epoch in range(4):
-        single.call("train_epoch", epochs=[epoch])
-    pairs = run("pairs")
-    pairs.call("train_epoch", epochs=[0, 1])
-    pairs.call("train_epoch", epochs=[2, 3])
-    assert_same(tensors(single), tensors(whole))
-    assert_same(tensors(pairs), tensors(whole))
+    """Six epochs in one process, as six jobs, as pairs and as four and two; with dropout, batch norm and a random trimmer."""
+    whole = run("whole", network=TRIMMING, training={"epochs": 6})
+    whole.call("train_epoch", epochs=list(range(6)))
+    expected = tensors(whole, range(6))
+    assert any(name.endswith("buffers.calls") for name in expected)
+    for name, blocks in BLOCKS.items():
+        jobs = run(name, network=TRIMMING, training={"epochs": 6})
+        for block in blocks:
+            jobs.call("train_epoch", epochs=block)
+        assert_same(tensors(jobs, range(6)), expected)
+    for block in BLOCKS["four"]:
+        whole.call("train_epoch", epochs=block)
+        assert whole.record("train_epoch")["trained_epochs"] == []
     metrics = whole.read("train_epoch-3.json")
-    assert metrics["samples"] == 600 - 600 % 100 or metrics["samples"] % 100 == 0
+    assert metrics["samples"] == 600
     assert {"epoch", "loss", "accuracy", "samples", "samples_per_second", "lr", "seconds", "digest"} <= metrics.keys()
     assert metrics["loss"] < whole.read("train_epoch-0.json")["loss"]
 
@@ -174,27 +198,38 @@ def journal(run) -> set:
     return {(path, path.stat().st_mtime_ns) for path in (run.checkpoints / ".journal").rglob("*.*") if path.exists()}
 
 
+def finished_epochs(run) -> set:
+    """The epochs that the journal says are finished, each with the time at which it was."""
+    return {entry for entry in journal(run) if entry[0].name == "metrics.json"}
+
+
 @pytest.mark.slow
-def test_killed_at_any_moment_it_ends_at_the_same_bits(run):
-    """SIGKILL of the task, again and again, also within epochs: no finished epoch is trained twice."""
-    training = {"batch_size": 10, "snapshot_minutes": 1e-9}
-    whole = run("whole", training=training)
-    whole.call("train_epoch", epochs=[0, 1, 2, 3])
-    killed = run("killed", training=training)
-    dice = random.Random(1)
-    for _ in range(6):
+@pytest.mark.parametrize(("ranks", "kills"), [(1, 10), (2, 10)])
+def test_killed_at_any_moment_it_ends_at_the_same_bits(run, ranks, kills):
+    """SIGKILL of the task, or of the launcher of its ranks, at ten random moments of six epochs: no finished epoch is trained twice."""
+    training = {"epochs": 6, "batch_size": 10 // ranks, "snapshot_minutes": 1e-9, "ranks": ranks}
+    epochs = list(range(6))
+    whole = run("whole", network=TRIMMING, training=training)
+    assert whole.run("train_epoch", epochs=epochs).returncode == 0
+    killed = run("killed", network=TRIMMING, training=training)
+    dice, seen = random.Random(1), set()
+    for _ in range(kills):
         before = journal(killed)
-        process = subprocess.Popen(
-            killed.command("train_epoch", epochs=[0, 1, 2, 3]), env=stage_run.environment(), stderr=subprocess.DEVNULL
-        )
+        process = subprocess.Popen(killed.command("train_epoch", epochs=epochs), env=stage_run.environment(), stderr=subprocess.DEVNULL)
         while process.poll() is None and journal(killed) == before:
             time.sleep(0.01)
-        time.sleep(dice.uniform(0, 0.2))
+        # Each life gets on, and some reach the next epoch.
+        time.sleep(dice.uniform(0, 0.3))
         process.send_signal(signal.SIGKILL)
         process.wait()
-    killed.call("train_epoch", epochs=[0, 1, 2, 3])
-    assert_same(tensors(killed), tensors(whole))
-    assert set(killed.record("train_epoch")["trained_epochs"]) < {0, 1, 2, 3}
+        assert seen <= finished_epochs(killed)
+        seen = finished_epochs(killed)
+    last = killed.run("train_epoch", epochs=epochs)
+    assert last.returncode == 0, last.stderr
+    assert seen <= finished_epochs(killed)
+    assert len(finished_epochs(killed)) == 6
+    assert_same(tensors(killed, epochs), tensors(whole, epochs))
+    assert len(killed.record("train_epoch")["trained_epochs"]) == 6 - len(seen)
 
 
 @pytest.mark.slow
@@ -215,6 +250,34 @@ def test_two_ranks(run):
     whole.call("validate_epoch", epoch=1)
     one = whole.read("val_epoch-1.json")
     assert [one[name] for name in ("loss", "accuracy", "auc", "samples")] == [two[name] for name in ("loss", "accuracy", "auc", "samples")]
+
+
+@pytest.mark.slow
+def test_the_ranks_of_torchrun_train_as_our_own(run):
+    ranks = {"ranks": 2, "batch_size": 50}
+    ours, theirs = run("ours", training=ranks), run("theirs", training=ranks)
+    assert ours.run("train_epoch", epochs=[0, 1]).returncode == 0
+    python, *command = theirs.command("train_epoch", epochs=[0, 1])
+    torchrun = [python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *command]
+    done = subprocess.run(torchrun, capture_output=True, text=True, env=stage_run.environment())
+    assert done.returncode == 0, done.stderr
+    assert_same(tensors(theirs, range(2)), tensors(ours, range(2)))
+    assert theirs.read("train_epoch-1.json")["ranks"] == 2
+
+
+@pytest.mark.slow
+def test_a_failing_rank_ends_the_job_with_its_own_line(run):
+    """One of two ranks meets a loss that is not a number."""
+    broken = stage_run.NETWORK.replace(
+        "return self.jet(", 'import os\n        return float("nan" if os.environ["RANK"] == "1" else 1) * self.jet('
+    )
+    done = run(network=broken, training={"ranks": 2, "batch_size": 50}).run("train_epoch", epochs=[0])
+    assert done.returncode == 2
+    errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
+    assert len(errors) == 1
+    assert "the loss is nan" in errors[0]
+    assert ".root entries" in errors[0]
+    assert "Traceback" not in done.stderr
 
 
 def test_a_foreign_checkpoint_is_refused_in_one_line(run):

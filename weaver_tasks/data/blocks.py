@@ -87,20 +87,23 @@ class StagingOptions:
     `_extra_selection_train_` and, if validation is taken from the training files, `_extra_selection_val_`: whoever
     reads a split keeps the events where `extra_selection_column(split)`, if there is such a column, is true.
     fold_variable: the integer variable of cross-validation.
+    max_entries: of each file, the leading ones that are used; None: all.
     """
 
     extra_selection: Mapping[str, str] = field(default_factory=dict)
     fold_variable: str | None = None
     validation_from_training: bool = False
+    max_entries: int | None = None
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> StagingOptions:
-        """From the sections of config.yaml: data.extra_selection, cross_validation, and validation_from_training."""
+        """From the sections of config.yaml: data.extra_selection, cross_validation, staging, and validation_from_training."""
         extra = settings.get("data", {}).get("extra_selection") or {}
         return cls(
             extra_selection={split: text for split, text in extra.items() if text},
             fold_variable=(settings.get("cross_validation") or {}).get("variable"),
             validation_from_training=settings.get("validation_from_training", False),
+            max_entries=settings.get("staging", {}).get("max_entries"),
         )
 
     @classmethod
@@ -113,6 +116,7 @@ class StagingOptions:
             "extra_selection": dict(self.extra_selection),
             "fold_variable": self.fold_variable,
             "validation_from_training": self.validation_from_training,
+            "max_entries": self.max_entries,
         }
 
     def expressions(self) -> dict[str, str]:

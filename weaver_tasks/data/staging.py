@@ -131,7 +131,7 @@ def _stage(record: dict[str, Any], target: Path | None, staging: Staging) -> Non
     )  # fmt: skip
     facts = _Facts()
     with open_reader(record["staged"] or source, tree=staging.configuration.treename) as reader:
-        _look_inside(record, reader, transformation)
+        _look_inside(record, reader, transformation, staging.options.max_entries)
         if staging.mode == "columnar" and not record["on_the_fly"]:
             assert target is not None
             _write_columns(record, reader, transformation, target, facts)
@@ -140,7 +140,7 @@ def _stage(record: dict[str, Any], target: Path | None, staging: Staging) -> Non
             labels = plan_transformation(
                 staging.configuration, staging.split, staging.options, columns=[LABEL], custom_functions=staging.custom_functions
             )  # fmt: skip
-            for block in blocks_of(reader, labels, 0, reader.entries, name=source):
+            for block in blocks_of(reader, labels, 0, record["entries"], name=source):
                 facts.count(block, labels)
     record["kept"] = facts.kept
     record["not_finite"] = facts.not_finite
@@ -148,9 +148,9 @@ def _stage(record: dict[str, Any], target: Path | None, staging: Staging) -> Non
         record["classes"] = {name: int(count) for name, count in zip(transformation.flags, facts.classes, strict=True)}
 
 
-def _look_inside(record: dict[str, Any], reader: Reader, transformation: Transformation) -> None:
+def _look_inside(record: dict[str, Any], reader: Reader, transformation: Transformation, most: int | None) -> None:
     configuration = transformation.configuration
-    record["tree"], record["entries"] = reader.tree, reader.entries
+    record["tree"], record["entries"] = reader.tree, min(reader.entries, most or reader.entries)
     if reader.entries == 0:
         raise InputFileError(f"{record['source']}: has no entries. Leave it out.")
     magic: dict[str, Any] = {"branch_magic": configuration.branch_magic, "file_magic": configuration.file_magic}
@@ -162,7 +162,7 @@ def _write_columns(record: dict[str, Any], reader: Reader, transformation: Trans
     variables = {column.name: column.variables for column in transformation.packed}
     metadata = {key: record[key] for key in ("source", "checksum", "entries", "staging_digest")}
     with StagedWriter(target, variables=variables, metadata=metadata) as writer:
-        for block in blocks_of(reader, transformation, 0, reader.entries, name=record["source"]):
+        for block in blocks_of(reader, transformation, 0, record["entries"], name=record["source"]):
             facts.count(block, transformation)
             writer.append(block)
             # Let it go before the next one is made.

@@ -74,7 +74,12 @@ OPTIONS = (
     _option("--in-memory-val", "switch", "not needed: validation reads the staged files through memory maps"),
     _option("--train-val-split", "number", "`data.train_val_split`", 0.8),
     _option("--no-remake-weights", "flag", "`sampling.remake_weights: false`", False),
-    _option("--demo", "switch", "`data.data_fraction: 0.1` and `loading.fetch_step: 0.002`; the 20 files at most are yours to name", False),
+    _option(
+        "--demo",
+        "switch",
+        "`data.data_fraction: 0.1`, `loading.fetch_step: 0.002`; or the target `quick_check`: all stages on a few entries",
+        False,
+    ),
     _option("--lr-finder", "text", "the target `find_lr`, with `tools.find_lr`: a plot, and the rate where the loss falls most steeply"),
     _option("--tensorboard", "text", "`training.tensorboard: true`; the files lie in the run's folder, so its comment is not needed"),
     _option("--tensorboard-custom-fn", "text", "`training.tensorboard: file.py`"),

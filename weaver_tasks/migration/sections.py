@@ -60,7 +60,7 @@ def loading(command: Command, made: Conversion) -> None:
     if o.prefetch_factor is not None:
         made.set("loading.prefetch", max(1, o.prefetch_factor * max(1, o.num_workers)))
     if o.demo:
-        made.note("--demo", "it also takes at most 20 files: name fewer in data.train where that matters")
+        made.note("--demo", "it also takes at most 20 files: name fewer in data.train, or ask Snakemake for the target quick_check instead")
     if o.data_split_val is not None and o.data_split_val != o.data_split_num:
         made.note("--data-split-val", "not needed: loading.max_window_events bounds the memory of validation")
     if o.in_memory_val is not None and o.in_memory_val != o.in_memory:

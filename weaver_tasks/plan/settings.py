@@ -64,7 +64,7 @@ class Settings:
     def _staging(self, split: str) -> dict[str, Any]:
         data, staging, folds = self.config["data"], self.config["staging"], self.config["cross_validation"]
         return {
-            "staging": _only(staging, "mode"),
+            "staging": _only(staging, "mode", "max_entries"),
             "data": {"extra_selection": data["extra_selection"]},
             # How many folds there are changes no staged event.
             "cross_validation": _only(folds, "variable") if folds else None,

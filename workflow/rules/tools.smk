@@ -1,9 +1,10 @@
 # Beside the run: targets that look at its training and change nothing of it.
 #
-#   snakemake --configfile … model_summary       # or find_lr, profile_training
+#   snakemake quick_check --configfile …         # or model_summary, find_lr, profile_training
 #
-# required: init_model's network and staged events (model_summary: the configurations only).
+# required: init_model's network and staged events (model_summary: the configurations only; quick_check: those and the input files).
 # produced: model_summary.md, find_lr.png, profile_training.json.gz … in the run's folder. Of several folds or seeds, the first is meant.
+#           quick_check has a run of its own, results/<run>-quick_check/.
 
 TOOL_MEMBER = PLAN.members()[0]
 FRESH_TRAINING = {
@@ -85,3 +86,16 @@ rule profile_training:
     shell:
         "{PYTHON} -m weaver_tasks.profile_training --trace {output.trace:q} --table {output.table:q}"
         + OF_FRESH_TRAINING
+
+
+rule quick_check:
+    """Try the whole configuration on a few entries, in a run of its own."""
+    threads: max(TRAINING_THREADS, 4)
+    resources:
+        **FOR_RANKS,
+        mem_mb=attempt_memory(8),
+    params:
+        workflow=str(Path(str(workflow.current_basedir)).parent / "Snakefile"),
+        config=json.dumps(PLAN.config, sort_keys=True),
+    shell:
+        "{PYTHON} -m weaver_tasks.quick_check --workflow {params.workflow:q} --cores {threads} --settings {params.config:q}"
