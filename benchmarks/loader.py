@@ -1,6 +1,6 @@
 """This project's loader beside weaver-core's, from the same ROOT files with the same data configuration.
 
-    python benchmarks/loader.py [--files '/data/*/*.root'] [--rounds 3] [--json FILE]
+    python benchmarks/loader.py [--files '/data/*/*.root'] [--rounds 3 | --quick] [--json FILE]
 
 Every measurement is a process of its own, that goes through an epoch to warm up and is then timed; the contestants
 take turns, round after round, and the table shows the median with the lowest and the highest. weaver-core (PyPI) is its own
@@ -15,6 +15,7 @@ import glob
 import json
 import logging
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -23,6 +24,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+import torch
 
 REPOSITORY = Path(__file__).parent.parent
 FETCH_STEPS = (0.05, 0.2, 1.0)
@@ -33,15 +36,19 @@ LEAST_SECONDS = 1.0
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--files", help="glob of ROOT files named <class>_<anything>.root (default: the jets of this repository)")
-    parser.add_argument("--copies", type=int, help="read each file under so many names (default: 8 for this repository's jets, else 1)")
+    parser.add_argument(
+        "--files",
+        help="glob of ROOT files named <class>_<anything>.root (default: 20 files of 1,000 jets, those of this repository repeated)",
+    )
     parser.add_argument("--data-config", type=Path, default=REPOSITORY / "config" / "data" / "jetclass_full.yaml")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="one round, and of weaver-core only what is usually best: a first impression")
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
+        # Either side has loaded torch, for its network, long before it asks for data.
         print(json.dumps(CONTESTANTS[arguments.measure](arguments.folder)))
         return
     with tempfile.TemporaryDirectory(prefix="benchmark-loader-") as folder:
@@ -55,9 +62,10 @@ def run(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Prepare the files, let the contestants take turns, and compare."""
     prepare(arguments, folder)
     staging, conversion = stage(folder), convert(folder)
-    results: dict[str, list[dict[str, float]]] = {name: [] for name in CONTESTANTS}
-    for number in range(arguments.rounds):
-        for name in CONTESTANTS:
+    names = [name for name in CONTESTANTS if not (arguments.quick and SLOW.search(name))]
+    results: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    for number in range(1 if arguments.quick else arguments.rounds):
+        for name in names:
             command = [sys.executable, __file__, "--measure", name, "--folder", str(folder)]
             done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
             if done.returncode:
@@ -68,15 +76,30 @@ def run(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def prepare(arguments: argparse.Namespace, folder: Path) -> None:
-    """Lay out the files: raw/<class>_<number>.root, links to the originals, and a copy of the data configuration."""
-    pattern = arguments.files or str(REPOSITORY / "tests" / "data" / "jets" / "train" / "*.root")
-    copies = arguments.copies or (1 if arguments.files else 8)
+    """Lay out the files: raw/<class>_<number>.root, and a copy of the data configuration."""
     (folder / "raw").mkdir()
-    for number, path in enumerate(sorted(glob.glob(pattern))):
-        for copy in range(copies):
-            name = f"{Path(path).stem.split('_')[0]}_{number}_{copy}.root"
-            (folder / "raw" / name).symlink_to(Path(path).resolve())
     (folder / "data.yaml").write_text(arguments.data_config.read_text())
+    if arguments.files:
+        for number, path in enumerate(sorted(glob.glob(arguments.files))):
+            (folder / "raw" / f"{Path(path).stem.split('_')[0]}_{number}.root").symlink_to(Path(path).resolve())
+        return
+    for path in sorted((REPOSITORY / "tests" / "data" / "jets" / "train").glob("*.root")):
+        for number in range(2):
+            repeat(path, folder / "raw" / f"{path.stem}_{number}.root", times=4)
+
+
+def repeat(source: Path, target: Path, *, times: int) -> None:
+    """Write the jets of a file several times to one file, in as many baskets."""
+    import awkward as ak
+    import uproot
+
+    with uproot.open(source) as file:
+        arrays = file["tree"].arrays()
+    columns = {name: ak.to_packed(arrays[name]) for name in arrays.fields if not name.startswith("npart")}
+    with uproot.recreate(target, compression=uproot.LZ4(1)) as file:
+        tree = file.mktree("tree", {name: ak.type(array).content for name, array in columns.items()})
+        for _ in range(times):
+            tree.extend(columns)
 
 
 def stage(folder: Path) -> dict[str, float]:
@@ -159,8 +182,6 @@ def ours_prediction(folder: Path) -> dict[str, float]:
 
 
 def _as_tensors(batches: Iterable[Any]) -> Iterator[tuple[int, int]]:
-    import torch
-
     for batch in batches:
         inputs = [torch.from_numpy(array) for array in batch.inputs.values()]
         yield len(batch), sum(tensor.nbytes for tensor in inputs)
@@ -228,6 +249,9 @@ CONTESTANTS: dict[str, Callable[[Path], dict[str, float]]] = {
     **{f"weaver-core, prediction, {workers} workers": weaver("raw", workers=workers, fetch_step=1, training=False) for workers in WORKERS},
     "copy limit": copy_limit,
 }
+
+
+SLOW = re.compile("1 workers|Parquet.* 0\\.05|ROOT.* 0\\.05")
 
 
 def compare(results: dict[str, list[dict[str, float]]]) -> dict[str, Any]:

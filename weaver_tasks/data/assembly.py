@@ -15,7 +15,7 @@ import numpy as np
 from weaver_tasks.base.errors import DataConfigError
 from weaver_tasks.data.blocks import Block, Packed, packed_columns
 from weaver_tasks.data.buffers import BufferPool
-from weaver_tasks.data.kernels import assemble_flat, assemble_jagged, load, longest_event, touch
+from weaver_tasks.data.kernels import assemble_flat, assemble_jagged, corner, load, longest_event, touch
 
 if TYPE_CHECKING:
     from weaver_tasks.data.configuration import DataConfiguration, InputGroup, Variable
@@ -172,6 +172,6 @@ def _fill(layout: _Layout, segments: Sequence[Segment], arrays: Sequence[np.ndar
         if layout.length is None:
             assemble_flat(pieces, rows, packed.values, layout.how, layout.column, targets, strides)
         else:
-            shape = (layout.how, layout.wrap, length)
+            shape = (layout.how, layout.wrap, length, corner(len(layout.how), length))
             assemble_jagged(pieces, rows, packed.values, packed.offsets, *shape, layout.column, targets, strides)
         targets = targets + strides * len(rows)

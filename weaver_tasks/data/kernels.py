@@ -29,19 +29,23 @@ _integers_at = pointer_to(types.int64)
 _four, _one = standardized_columns(4), standardized_columns(1)
 
 
+def corner(width: int, length: int) -> np.ndarray:
+    """Room for an event while it is made: lines that may be overrun, and do not begin at the same place of a cache."""
+    return np.empty((width, length + 2 * LANES), dtype=np.float32)
+
+
 @numba.njit(nogil=True, cache=True)
-def assemble_jagged(pieces, rows, values, offsets, how, wrap, length, column, targets, strides):
+def assemble_jagged(pieces, rows, values, offsets, how, wrap, length, corner, column, targets, strides):
     """Gather, standardize, clip, pad or wrap, NaN to 0, for the variables of one packed column.
 
     pieces, rows: (B,) where each event is. values, offsets: (P,) addresses of each piece's values (particles x k float32) and
-    offsets (int64). how: (k, 5) center, scale, low, high, padding. length: of the outputs. column, targets, strides: (S,) of each
+    offsets (int64). how: (k, 5) center, scale, low, high, padding. length: of the outputs. corner: `corner(k, length)`. column, targets, strides: (S,) of each
     place in the outputs, which of the k variables it holds, its address in the first event's, and bytes from there to the next's.
     """
     width = len(how)
-    # An event is made in a corner of the nearest cache, and copied to the batch line after line, as memory likes it.
-    step = 4 * (length + 2 * LANES)
-    corner = np.empty(width * step // 4, dtype=np.float32)
-    lines = corner.ctypes.data
+    # An event is made in a corner of the nearest cache, and copied to the batch line after line, as memory likes it. The corner is the
+    # caller's: one made here would be freed as soon as only its address is used.
+    lines, step = corner.ctypes.data, 4 * corner.shape[1]
     for event in range(len(rows)):
         _prefetch_next(event, pieces, rows, values, offsets, width)
         ends = numba.carray(_integers_at(offsets[pieces[event]]), _ANY_LENGTH)
@@ -210,7 +214,7 @@ def touch(pieces, rows, values, offsets, width):
 _INTEGERS, _PARAMETERS = types.int64[::1], types.float32[:, ::1]
 _EVENTS = (_INTEGERS, _INTEGERS)
 _SIGNATURES = {
-    assemble_jagged: (*_EVENTS, _INTEGERS, _INTEGERS, _PARAMETERS, types.boolean, types.int64, _INTEGERS, _INTEGERS, _INTEGERS),
+    assemble_jagged: (*_EVENTS, _INTEGERS, _INTEGERS, _PARAMETERS, types.boolean, types.int64, _PARAMETERS, *3 * (_INTEGERS,)),
     assemble_flat: (*_EVENTS, _INTEGERS, _PARAMETERS, _INTEGERS, _INTEGERS, _INTEGERS),
     longest_event: (*_EVENTS, _INTEGERS),
     touch: (*_EVENTS, _INTEGERS, _INTEGERS, types.int64),
