@@ -39,8 +39,9 @@ def assemble_jagged(pieces, rows, values, offsets, how, wrap, length, corner, co
     """Gather, standardize, clip, pad or wrap, NaN to 0, for the variables of one packed column.
 
     pieces, rows: (B,) where each event is. values, offsets: (P,) addresses of each piece's values (particles x k float32) and
-    offsets (int64). how: (k, 5) center, scale, low, high, padding. length: of the outputs. corner: `corner(k, length)`. column, targets, strides: (S,) of each
-    place in the outputs, which of the k variables it holds, its address in the first event's, and bytes from there to the next's.
+    offsets (int64). how: (k, 5) center, scale, low, high, padding. length: of the outputs. corner: what `corner(k, length)` gives.
+    column, targets, strides: (S,) of each place in the outputs, which of the k variables it holds, its address in the first event's,
+    and bytes from there to the next's.
     """
     width = len(how)
     # An event is made in a corner of the nearest cache, and copied to the batch line after line, as memory likes it. The corner is the
