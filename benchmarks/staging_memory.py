@@ -3,8 +3,8 @@
     python benchmarks/staging_memory.py [--json FILE] [--small 4] [--large 64]
 
 Only anonymous memory counts (RssAnon in /proc): pages of mapped files can be dropped by the system at any time. The
-events are the jets of tests/data, repeated in one ROOT file. With memory that does not depend on the data, both
-columns are equal; time grows with the events.
+events are the jets of tests/data, repeated in one ROOT file. With memory that does not depend on the data its ratio is 1; CPU
+time that grows linearly stays the same per event beyond the start of the program, which is measured with a quarter of the smaller sample.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -33,16 +34,34 @@ def main() -> None:
     parser.add_argument("--large", type=int, default=64)
     arguments = parser.parse_args()
     figures = {}
-    for factor in (arguments.small, arguments.large):
+    factors = (max(1, arguments.small // 4), arguments.small, arguments.large)
+    for factor in factors:
         with tempfile.TemporaryDirectory() as folder:
             figures[f"{factor}x"] = measure(Path(folder), factor)
     print(f"{'stage':<16}" + "".join(f"{size:>24}" for size in figures))
     for stage in ("stage_inputs", "standardize", "reweight"):
         row = [figures[size][stage] for size in figures]
-        print(f"{stage:<16}" + "".join(f"{f['peak_anonymous_mb']:>14.0f} MB {f['seconds']:>5.1f} s" for f in row))
+        print(f"{stage:<16}" + "".join(f"{f['peak_anonymous_mb']:>14.0f} MB {f['cpu_seconds']:>5.1f} s" for f in row))
     print("events".ljust(16) + "".join(f"{figures[size]['events']:>24,}" for size in figures))
+    figures["summary"] = summary(*figures.values())
+    for name, value in figures["summary"].items():
+        print(f"{name:<40}{value:>8.3f}")
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def summary(start: dict, small: dict, large: dict) -> dict[str, float]:
+    """Memory: large to small. CPU time of a further event: between small and large, and its ratio to that between start and small."""
+    found = {}
+    for stage in ("stage_inputs", "standardize", "reweight"):
+        found[f"{stage}_memory_ratio"] = large[stage]["peak_anonymous_mb"] / small[stage]["peak_anonymous_mb"]
+        per_event = [
+            (after[stage]["cpu_seconds"] - before[stage]["cpu_seconds"]) / (after["events"] - before["events"])
+            for before, after in ((start, small), (small, large))
+        ]
+        found[f"{stage}_microseconds_per_event"] = per_event[1] * 1e6
+        found[f"{stage}_time_ratio"] = per_event[1] / per_event[0]
+    return found
 
 
 def measure(folder: Path, factor: int) -> dict:
@@ -82,8 +101,10 @@ def repeat(target: Path, factor: int) -> int:
 def run(stage: str, *options: object) -> dict[str, float]:
     """Run a stage and watch its anonymous memory. Raises CalledProcessError when it fails."""
     command = [sys.executable, "-m", f"weaver_tasks.{stage}", *map(str, options)]
-    start = time.perf_counter()
-    process = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    process = subprocess.Popen(
+        command, cwd=REPOSITORY, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    )
     peak = 0
     while process.poll() is None:
         peak = max(peak, anonymous_kilobytes(process.pid))
@@ -91,7 +112,9 @@ def run(stage: str, *options: object) -> dict[str, float]:
     if process.returncode:
         print(process.stderr.read().decode(), file=sys.stderr)
         raise subprocess.CalledProcessError(process.returncode, command)
-    return {"peak_anonymous_mb": peak / 1024, "seconds": time.perf_counter() - start}
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"peak_anonymous_mb": peak / 1024, "seconds": time.perf_counter() - start, "cpu_seconds": cpu}
 
 
 def anonymous_kilobytes(pid: int) -> int:

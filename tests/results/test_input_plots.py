@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from weaver_tasks.results.input_plots import _transformed, plot_no_reweighting, plot_reweighting, plot_standardization
+from weaver_tasks.results.input_plots import _scale, _transformed, plot_no_reweighting, plot_reweighting, plot_standardization
 
 EDGES = np.linspace(0, 10, 101)
 CONTENTS = np.linspace(1, 3, 100)
@@ -34,6 +34,23 @@ def test_a_variable_without_transformation_or_beyond_the_limits():
     edges, contents = _transformed((EDGES, CONTENTS), facts(100.0, 1.0))
     assert edges.mean() == -5
     assert contents.sum() == pytest.approx(CONTENTS.sum())
+
+
+@pytest.mark.parametrize(
+    ("contents", "scale"),
+    [
+        (CONTENTS, "linear"),
+        (1000 * np.exp(-(np.linspace(-3, 3, 60) ** 2) / 2), "linear"),
+        (1000 * np.exp(-np.linspace(0, 9, 60)), "log"),
+        ([997, 0, 0, 3], "log"),
+        ([600, 0, 400], "linear"),
+        ([0, 0], "linear"),
+        ([5], "linear"),
+    ],
+    ids=["flat", "bell", "falling", "rare flag", "flag", "nothing", "one bin"],
+)
+def test_peaked_variables_get_a_logarithmic_axis(contents, scale):
+    assert _scale(np.asarray(contents, dtype=float)) == scale
 
 
 def test_files_are_written_and_the_same_again(tmp_path):

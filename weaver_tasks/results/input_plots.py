@@ -16,6 +16,8 @@ Histogram = tuple[np.ndarray, np.ndarray]
 
 _VARIABLES_PER_ROW = 3
 _SMALL = 9
+_PEAKED = 20
+_FEW = 5
 
 
 def plot_standardization(variables: Mapping[str, Mapping[str, Any]], histograms: Mapping[str, Histogram], path: Path) -> list[Path]:
@@ -29,8 +31,8 @@ def plot_standardization(variables: Mapping[str, Mapping[str, Any]], histograms:
         drawn.suptitle("Input variables over the training events: as they are (gray), and as the network sees them (blue)", fontsize=16)
         grid = drawn.subplots(rows, 2 * _VARIABLES_PER_ROW, squeeze=False).reshape(-1, 2)
         for (before, after), (name, facts) in zip(grid, variables.items(), strict=False):
-            _variable(before, histograms[name], "#7F7F7F")
-            before.set_title(name, fontsize=_SMALL + 2, loc="left")
+            scale = _variable(before, histograms[name], "#7F7F7F")
+            before.set_title(f"{name} (log)" if scale == "log" else name, fontsize=_SMALL + 2, loc="left")
             for value in (facts["percentiles"] or {}).values():
                 before.axvline(value, color="black", linewidth=0.8, linestyle=":")
             _variable(after, _transformed(histograms[name], facts), COLORS[1])
@@ -43,13 +45,27 @@ def plot_standardization(variables: Mapping[str, Mapping[str, Any]], histograms:
         return save(drawn, path)
 
 
-def _variable(axes: Axes, histogram: Histogram, color: str) -> None:
+def _variable(axes: Axes, histogram: Histogram, color: str) -> str:
+    """Draw the shares of the values. Returns the scale of the second axis."""
     edges, contents = histogram
-    axes.stairs(contents / max(contents.sum(), 1), edges, fill=True, color=color)
-    axes.set_ylim(bottom=0)
+    shares = contents / max(contents.sum(), 1)
+    scale = _scale(shares)
+    # Filled down to the axis; zero has no place on a logarithmic one.
+    lowest = 0.5 * shares[shares > 0].min() if scale == "log" else 0
+    axes.stairs(np.maximum(shares, lowest), edges, baseline=lowest, fill=True, color=color)
+    axes.set_yscale(scale)
+    axes.set_ylim(bottom=lowest)
     axes.tick_params(labelsize=_SMALL, labelleft=False)
     axes.locator_params(axis="x", nbins=5)
     axes.xaxis.get_offset_text().set_fontsize(_SMALL)
+    return scale
+
+
+def _scale(contents: np.ndarray) -> str:
+    """'log' where, on a linear axis, the smaller half of the filled bins (of a few: the smallest) could not be seen beside the largest."""
+    filled = np.sort(contents[contents > 0])
+    small = filled[0 if len(filled) <= _FEW else len(filled) // 2] if len(filled) else 1
+    return "log" if len(filled) and filled[-1] > _PEAKED * small else "linear"
 
 
 def _transformed(histogram: Histogram, facts: Mapping[str, Any]) -> Histogram:
@@ -81,11 +97,16 @@ def plot_reweighting(
         for axis, (variable, bounds) in enumerate(edges.items()):
             others = tuple(other for other in range(len(edges)) if other != axis)
             for axes, contents, title in zip(grid[axis], (before, after), ("before", "after"), strict=True):
-                for index, (name, content) in enumerate(contents.items()):
+                projected = {name: np.asarray(content).sum(axis=others) for name, content in contents.items()}
+                for index, (name, content) in enumerate(projected.items()):
                     # Beyond the second axis, many classes lie on top of each other after the weights: dashes tell them apart.
-                    axes.stairs(np.asarray(content).sum(axis=others), bounds, label=class_name(name), linewidth=2, **look(index))
+                    axes.stairs(content, bounds, label=class_name(name), linewidth=2, **look(index))
                 axes.set_title(f"{title} reweighting", fontsize=18, loc="left")
-                axes.set(xlabel=variable, ylabel="Events" if contents is before else "Sum of weights", ylim=(0, None))
+                axes.set(xlabel=variable, ylabel="Events" if contents is before else "Sum of weights")
+                scale = _scale(np.concatenate(list(projected.values())))
+                axes.set_yscale(scale)
+                if scale == "linear":
+                    axes.set_ylim(bottom=0)
                 axes.margins(x=0)
             legend_beside(grid[axis, 1], size=14)
         return save(drawn, path)
