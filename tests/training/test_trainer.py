@@ -3,6 +3,7 @@
 import itertools
 
 import pytest
+import torch
 
 from weaver_tasks.base.errors import CheckpointError, TrainingError
 from weaver_tasks.training.schedules import NAMES
@@ -166,3 +167,44 @@ def test_bf16_trains_on_the_cpu(chain):
     metrics = training.train(training.trainer(), 0)
     assert metrics["loss"] < 3
     assert training.tensors(0)["state"]["jet.0.weight"].dtype.is_floating_point
+
+
+@pytest.fixture
+def scaler(monkeypatch):
+    """Gradient scaling, which fp16 needs, on the CPU, where torch has it too: the scale doubles every third step."""
+
+    def make(settings, device):
+        return torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_interval=3)
+
+    monkeypatch.setattr("weaver_tasks.training.loop.gradient_scaler", make)
+
+
+@pytest.mark.parametrize("clip", [None, 0.1])
+def test_scaled_gradients_train_to_the_same_bits_in_jobs_too(chain, same_bits, request, clip):
+    """Scales are powers of two: dividing by them loses nothing, also before gradients are clipped."""
+    settings = {"optimizer": {"name": "adamW", "options": {"clip_grad_norm": clip}}, "epochs": 2}
+    plain = one_loop(chain("plain", **settings))
+    request.getfixturevalue("scaler")
+    jobs = chain("scaled", **settings)
+    for epoch in range(2):
+        jobs.train(jobs.trainer(), epoch)
+    for epoch, expected in enumerate(plain):
+        same_bits(jobs.tensors(epoch)["state"], expected["state"], f"epoch {epoch}")
+    # Fourteen steps: the scale has grown four times, over the end of a job.
+    assert jobs.tensors(1)["companion"]["scaler"]["scale"] == 2.0**14
+    assert jobs.tensors(1)["companion"]["scaler"]["_growth_tracker"] == 2
+
+
+def test_a_step_whose_gradients_overflow_is_left_out(chain, scaler):
+    training = chain("overflow", epochs=1, optimizer={"name": "adamW"})
+    engine = training.trainer().engine
+    batch = next(iter(training.open_batches(0, None)))
+    before = {name: value.clone() for name, value in engine.model.named_parameters()}
+    weight = engine.model.jet[0].weight
+    hook = weight.register_hook(lambda gradient: gradient * float("inf"))
+    engine.step(batch)
+    assert all(torch.equal(before[name], value) for name, value in engine.model.named_parameters())
+    assert engine.scaler.get_scale() == 2.0**9
+    hook.remove()
+    engine.step(batch)
+    assert not torch.equal(before["jet.0.weight"], weight)
