@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -314,20 +315,30 @@ def test_the_crate_passes_the_validator(finished, tmp_path, repository):
     assert "A ControlAction must reference a HowToStep" in done.stdout
 
 
+def finished_epochs(run: Run) -> set[tuple[Path, int]]:
+    """The epochs that the journal says are finished, each with the time at which it was."""
+    return {(path, path.stat().st_mtime_ns) for path in run.results.glob("checkpoints/.journal/*/metrics.json")}
+
+
 @pytest.mark.slow
 def test_a_killed_run_continues_to_the_same_bits(finished, tmp_path, repository, jets):
+    """SIGKILL of Snakemake at random moments, once and again: no finished epoch is trained twice."""
     run = Run(tmp_path, repository, jets)
-    process = subprocess.Popen(run.command(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path, start_new_session=True)
-    # In the middle of the second epoch's job.
-    while not (run.results / "checkpoints/net_epoch-0_state.pt").exists():
-        assert process.poll() is None
-        time.sleep(0.1)
-    time.sleep(2)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    first = json.loads((run.results / "metrics/train_epoch-0.json").read_text())
+    dice, seen = random.Random(1), set()
+    for _ in range(3):
+        process = subprocess.Popen(
+            run.command(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path, start_new_session=True
+        )
+        while finished_epochs(run) == seen and process.poll() is None:
+            time.sleep(0.05)
+        time.sleep(dice.uniform(0, 3))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert seen <= finished_epochs(run)
+        seen = finished_epochs(run)
     run.snakemake()
-    assert json.loads((run.results / "metrics/train_epoch-0.json").read_text()) == first
+    assert seen <= finished_epochs(run)
+    assert len(finished_epochs(run)) == 3
     for epoch in range(3):
         assert same(run.state(f"net_epoch-{epoch}"), finished.state(f"net_epoch-{epoch}"))
     assert (run.results / "best_epoch.json").read_text() == (finished.results / "best_epoch.json").read_text()
