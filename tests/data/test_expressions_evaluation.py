@@ -2,6 +2,7 @@
 
 import os
 import random
+from typing import Any
 
 import awkward as ak
 import numpy as np
@@ -13,6 +14,7 @@ from weaver_tasks.base.errors import DataConfigError
 from weaver_tasks.data.configuration import dump_auto, load_data_configuration
 from weaver_tasks.data.expressions import parse_expression, resolve
 from weaver_tasks.data.expressions_evaluation import evaluate
+from weaver_tasks.data.expressions_flat import flat_columns
 from weaver_tasks.data.expressions_grammar import HELPERS, METHODS, PROPERTIES, RANDOM_HELPERS
 from weaver_tasks.data.helpers import expression_functions
 
@@ -350,3 +352,30 @@ def test_evaluation_reads_and_writes_no_file(tmp_path, monkeypatch, jets_table, 
 def test_a_parsed_expression_is_computed_without_parsing_again(jets_table, functions):
     expression = parse_expression("jet_pt * 2")
     assert_same(evaluate(expression, columns(jets_table), functions), jets_table.jet_pt * 2)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["f * 0.5", "i / 2", "i // 2", "u * 3", "f + e", "f * d", "i + e", "b & (f > 2)", "~b", "b * 1", "-f", "i ** 2", "np.hypot(f, e)",
+     "np.arctan2(f, 3)", "ak.ones_like(i)", "ak.ones_like(b)", "abs(i)", "np.log(i - 2)", "f > e", "np.pi * f", "1 / (f - 2)"],
+)  # fmt: skip
+def test_values_at_once_are_what_awkward_computes(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the last bit and with the same type."""
+    lists = ak.Array([[1.0, 2.0], [], [3.0, np.nan, 7.0]])
+    table = {"f": ak.values_astype(lists, np.float32), "b": lists > 1, "d": ak.Array([1.5, 2.5, 0.0])}
+    table |= {"i": ak.values_astype(ak.nan_to_num(lists), np.int32), "u": ak.values_astype(ak.nan_to_num(lists), np.uint8)}
+    table |= {"e": ak.values_astype(table["d"], np.float32)}
+    functions = expression_functions()
+    found = []
+
+    def finding(*arguments: Any) -> Any:
+        found.append(flat_columns(*arguments))
+        return found[-1]
+
+    monkeypatch.setattr("weaver_tasks.data.expressions_evaluation.flat_columns", finding)
+    at_once = evaluate(text, table, functions)
+    assert found[0] is not None
+    monkeypatch.setattr("weaver_tasks.data.expressions_evaluation.flat_columns", lambda *_: None)
+    expected = evaluate(text, table, functions)
+    assert at_once.type == expected.type
+    assert ak.flatten(at_once).to_numpy().tobytes() == ak.flatten(expected).to_numpy().tobytes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import operator
+from collections import ChainMap
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from weaver_tasks.base.errors import DataConfigError
 from weaver_tasks.data.expressions import Expression, parse_expression
+from weaver_tasks.data.expressions_flat import ON_VALUES, as_lists, flat_columns
 from weaver_tasks.data.expressions_grammar import BUILT_IN, METHODS, PROPERTIES, dotted_name
 
 _OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
@@ -66,6 +68,10 @@ def evaluate(
         # log(0) and 0/0 are ordinary in detector data; they become what the transformation of inputs says.
         with np.errstate(all="ignore"):
             columns = {name: table[name] for name in expression.names}
+            flat = flat_columns(expression.tree, columns, functions)
+            if flat is not None:
+                values, offsets = flat
+                return as_lists(_value(expression.tree, values, ChainMap(ON_VALUES, dict(functions))), offsets)
             return _value(expression.tree, columns, functions)
     except _FAILURES as error:
         reason = " ".join(str(error).split())[:300]

@@ -12,6 +12,7 @@ import numpy as np
 
 from weaver_tasks.base.errors import DataConfigError
 from weaver_tasks.data.blocks import ABSENT, Packed, PackedColumn
+from weaver_tasks.data.expressions_flat import simple_list
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +81,9 @@ def _as_float32(values: np.ndarray) -> np.ndarray:
 
 def _lists(name: str, array: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
     """Offsets (N + 1,) from 0, and values (P,), of a variable."""
+    simple = simple_list(array.layout)
+    if simple is not None:
+        return simple
     layout = ak.to_packed(array).layout
     if isinstance(layout, ak.contents.NumpyArray):
         data = np.asarray(layout.data)
