@@ -100,7 +100,11 @@ def repeat(target: Path, factor: int) -> int:
 
 def run(stage: str, *options: object) -> dict[str, float]:
     """Run a stage and watch its anonymous memory. Raises CalledProcessError when it fails."""
-    command = [sys.executable, "-m", f"weaver_tasks.{stage}", *map(str, options)]
+    return watched([sys.executable, "-m", f"weaver_tasks.{stage}", *map(str, options)])
+
+
+def watched(command: list[str]) -> dict[str, float]:
+    """Run a command and watch its anonymous memory. Raises CalledProcessError when it fails."""
     start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     process = subprocess.Popen(
         command, cwd=REPOSITORY, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
