@@ -324,6 +324,13 @@ def test_prediction():
     assert imported(start + "--run-mode test -m training/a/model.onnx")["prediction"]["model"] == "training/a/model.onnx"
 
 
+def test_folds_have_files_of_their_own():
+    folds = SHORT + "--cross-validation 'n%5' "
+    assert imported(folds + "--load-model-weights 'w_{fold}.pt:mod'")["network"]["load_weights"] == "w_fold{fold}.pt:mod"
+    model = imported(folds + "--predict -t y.root -m runs/PFN/net")["prediction"]["model"]
+    assert model == "runs/PFN_fold{fold}/net_best_epoch_state.pt"  # weaver's folders
+
+
 def test_prediction_takes_the_file_that_weaver_resolved(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     resolved = f"d.{'0123456789abcdef' * 2}.auto.yaml"
@@ -368,7 +375,7 @@ def test_what_has_no_key_is_told():
         (SHORT + "-o name '{1, 2}'", "lists, and maps"),
         (SHORT + "-o name '\"5\"'", "'5'.*would be read as"),
         (SHORT + "--cross-validation event_no", "give variable%folds"),
-        (SHORT + "--cross-validation 'n%5' --load-model-weights 'w_{fold}.pt'", "one file"),
+        (SHORT + "--load-model-weights 'w_{fold}.pt'", "there is no --cross-validation"),
         (SHORT + "--predict", "prediction.model is one file"),
         (SHORT + "--predict -m a.pt:backbone", "prediction.model is one file"),
         ("weaver -i 'a b:x' -c d -n n", "group 'a b' names files"),

@@ -73,10 +73,13 @@ def test_only_the_best_and_the_last_stay(run, tmp_path):
     )
     checkpoints = tmp_path / "checkpoints"
     for epoch in range(4):
-        (checkpoints / ".journal" / f"d{epoch}").mkdir(parents=True)
+        entry = checkpoints / ".journal" / f"d{epoch}"
+        entry.mkdir(parents=True)
+        for name in ("state.pt", "optimizer.pt", "metrics.json"):
+            (entry / name).write_text("{}")
     select(validation=accuracy(), training={"keep_checkpoints": "best_and_last"})
     assert sorted(path.name for path in checkpoints.glob("net_epoch-*_state.pt")) == ["net_epoch-1_state.pt", "net_epoch-3_state.pt"]
-    assert sorted(path.name for path in (checkpoints / ".journal").iterdir()) == ["d1", "d3"]
+    assert sorted(path.parent.name for path in (checkpoints / ".journal").glob("*/*.pt")) == ["d1", "d1", "d3", "d3"]
     with pytest.raises(CheckpointError, match=r"net_epoch-0_state\.pt: epoch 0 is the best by loss, but its checkpoint is gone"):
         select(validation=accuracy("loss", "min"))
 

@@ -10,7 +10,7 @@ from weaver_tasks.base.command_line import run_command, stage_parser, task
 from weaver_tasks.base.errors import CheckpointError, ResultError
 from weaver_tasks.base.files import copy_file, read_json, write_json
 from weaver_tasks.base.record import TaskRecord
-from weaver_tasks.training.journal import Journal
+from weaver_tasks.training.journal import REMOVAL, Journal, is_placeholder
 from weaver_tasks.training.selection import best_epoch
 
 logger = logging.getLogger("weaver_tasks")
@@ -35,10 +35,10 @@ def select(arguments: argparse.Namespace, record: TaskRecord) -> None:
         raise ResultError(f"{arguments.validation[0].parent}: no epoch was validated. Train at least one (training.epochs).")
     journal = Journal(arguments.checkpoints, arguments.validation[0].parent)
     for source, name in ((journal.state(best["epoch"]), "state"), (journal.companion(best["epoch"]), "optimizer")):
-        if not source.exists():
+        if not source.exists() or is_placeholder(source):
             raise CheckpointError(
-                f"{source}: epoch {best['epoch']} is the best by {metric}, but its checkpoint is gone. If training.keep_checkpoints: "
-                "best_and_last removed it, choose the metric that was used before, or set it to all and train again."
+                f"{source}: epoch {best['epoch']} is the best by {metric}, but its checkpoint is gone. If {REMOVAL} removed it, choose the "
+                f"metric that was used before; or set it to all, delete {arguments.checkpoints} and {journal.metrics}, and train again."
             )
         target = arguments.checkpoints / f"net_best_epoch_{name}.pt"
         copy_file(record.read(source), target)
@@ -50,7 +50,7 @@ def select(arguments: argparse.Namespace, record: TaskRecord) -> None:
         last = max(each["epoch"] for each in validations)
         gone = journal.prune({best["epoch"], last}, below=last)
         record.note(removed=[str(path) for epoch in gone for path in (journal.state(epoch), journal.companion(epoch))])
-        logger.info("training.keep_checkpoints: best_and_last: removed %d epochs", len(gone))
+        logger.info("%s: removed %d epochs", REMOVAL, len(gone))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from weaver_tasks.data.configuration import DataConfiguration, load_data_configu
 from weaver_tasks.training.journal import Journal, epoch_digest, epoch_uses
 from weaver_tasks.training.launch import is_first_rank, is_rank, run_ranks
 from weaver_tasks.training.schedules import Rates, epoch_rates
-from weaver_tasks.training.selection import should_stop
+from weaver_tasks.training.selection import best_epoch, should_stop
 from weaver_tasks.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, nargs="+", required=True, metavar="N", help="the epochs to train, consecutive, from 0")
     parser.add_argument("--checkpoints", type=Path, required=True, metavar="FOLDER", help="where checkpoints are")
     parser.add_argument("--metrics", type=Path, required=True, metavar="FOLDER", help="where metrics are")
-    parser.add_argument("--validation", type=Path, nargs="*", default=[], metavar="FILE", help="val_epoch-<n>.json, for early stopping")
+    parser.add_argument("--validation", type=Path, nargs="*", default=[], metavar="FILE", help="val_epoch-<n>.json so far")
     arguments = parser.parse_args(argv)
     training = TrainingSettings.of(arguments.settings)
     work = Work(arguments, training)
@@ -110,9 +110,7 @@ class Work:
         early = self.training.early_stopping
         if not early:
             return False
-        validation = self.arguments.settings.get("validation") or {}
-        metric, mode = validation.get("metric", "accuracy"), validation.get("mode", "max")
-        return should_stop(self.validations, epoch=epoch, patience=early["patience"], metric=metric, mode=mode)
+        return should_stop(self.validations, epoch=epoch, patience=early["patience"], **self._choice())
 
     def missing(self) -> list[int]:
         """The epochs that have to be trained."""
@@ -120,6 +118,8 @@ class Work:
 
     def run(self, record: TaskRecord) -> None:
         self._read(record)
+        if is_first_rank():
+            self._make_room(record)
         missing = self.missing()
         found = [epoch for epoch, _, _, rates in self.links if rates is not None and epoch not in missing]
         if not missing:
@@ -134,6 +134,24 @@ class Work:
             logger.info("found finished in the journal: epoch %s", ", ".join(map(str, found)))
         if stopped:
             logger.info("stopped early: epoch %s", ", ".join(map(str, stopped)))
+
+    def _make_room(self, record: TaskRecord) -> None:
+        """With keep_checkpoints: best_and_last, remove all epochs that are neither the best so far nor needed any more.
+
+        The validations given reach two epochs back, and Snakemake knows that they are finished: whatever happens, no task will read
+        their checkpoints again, other than that of the best.
+        """
+        if self.training.keep_checkpoints != "best_and_last" or not self.validations:
+            return
+        best = best_epoch(self.validations, **self._choice())
+        last = max(each["epoch"] for each in self.validations)
+        gone = self.journal.prune({best["epoch"]} if best else set(), below=min(last, self.arguments.epochs[0] - 2) + 1)
+        record.note(removed=[str(path) for epoch in gone for path in (self.journal.state(epoch), self.journal.companion(epoch))])
+
+    def _choice(self) -> dict[str, str]:
+        """The metric that says which epoch is the best, and which end of it."""
+        validation = self.arguments.settings.get("validation") or {}
+        return {"metric": validation.get("metric", "accuracy"), "mode": validation.get("mode", "max")}
 
     def _read(self, record: TaskRecord) -> None:
         """Note what the first epoch starts from; what is missing of it is told where it is needed."""

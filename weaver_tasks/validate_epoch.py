@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from weaver_tasks.base.command_line import run_command, stage_parser, task
-from weaver_tasks.base.files import read_json, write_json
+from weaver_tasks.base.files import copy_file, read_json, write_json
 from weaver_tasks.base.lifetime import end_with_workflow
 from weaver_tasks.base.record import TaskRecord
+from weaver_tasks.training.journal import Journal, validation_key
 from weaver_tasks.training.launch import is_first_rank, is_rank, run_ranks
 from weaver_tasks.training.settings import TrainingSettings
 
@@ -41,6 +42,15 @@ def main(argv: list[str] | None = None) -> None:
             record.wrote(arguments.output)
             logger.info("epoch %d was stopped early: nothing to validate", arguments.epoch)
         return
+    kept = _kept(arguments)
+    if kept is not None and kept.exists():
+        with task(arguments, first_rank=is_first_rank()) as record:
+            for path in (arguments.inputs, _training_metrics(arguments)):
+                record.read(path)
+            copy_file(kept, arguments.output)
+            record.wrote(arguments.output)
+            logger.info("epoch %d: found finished in the journal", arguments.epoch)
+        return
     if not is_rank() and training.ranks * training.nodes > 1:
         end_with_workflow()
         given = sys.argv[1:] if argv is None else argv
@@ -48,8 +58,18 @@ def main(argv: list[str] | None = None) -> None:
     with task(arguments, first_rank=is_first_rank()) as record:
         metrics = validate_one(arguments, training, record)
         if is_first_rank():
+            if kept is not None and kept.parent.is_dir():
+                write_json(kept, metrics)
             write_json(arguments.output, metrics)
             record.wrote(arguments.output)
+
+
+def _kept(arguments: argparse.Namespace) -> Path | None:
+    """Where the journal keeps what this validation finds, or has found before; None where that cannot be told."""
+    trained = _training_metrics(arguments)
+    epoch_digest = read_json(trained).get("digest") if trained.exists() else None
+    key = validation_key(arguments.settings, manifest=read_json(arguments.inputs)["digest"])
+    return Journal(arguments.state.parent, trained.parent).validation(epoch_digest, key) if epoch_digest and key else None
 
 
 def _training_metrics(arguments: argparse.Namespace) -> Path:

@@ -92,7 +92,7 @@ OPTIONS = (
         "`run` is named after it; `{auto}`, a time stamp, is left out. When predicting: `prediction.model`",
         "models/{auto}/network",
     ),
-    _option("--load-model-weights", "text", "`network.load_weights`, also as `file.pt:prefix`"),
+    _option("--load-model-weights", "text", "`network.load_weights`, also as `file.pt:prefix`; `{fold}` becomes `fold{fold}`"),
     _option("--exclude-model-weights", "text", "`network.exclude_weights`, a list"),
     _option("--freeze-model-weights", "text", "`network.freeze_weights`, a list"),
     _option("--num-epochs", "integer", "`training.epochs`", 20),
@@ -142,7 +142,7 @@ OPTIONS = (
         ("gloo", "nccl", "mpi"),
     ),
     _option("--cross-validation", "text", "`cross_validation: {variable, folds}`, for `variable%folds`"),
-    _option("--auto-clean", "switch", "`training.keep_checkpoints: best_and_last`", False),
+    _option("--auto-clean", "switch", "`training.keep_checkpoints: best_and_last`, also while training goes on", False),
 )
 
 _BY_KEY = {option.key: option for option in OPTIONS}

@@ -77,10 +77,11 @@ def network(command: Command, made: Conversion) -> None:
     made.set("network.options", literals(o.network_option, "--network-option"))
     weights = o.load_model_weights or None
     if weights and "{fold}" in weights:
-        raise ConfigError(
-            f"the weaver command: --load-model-weights {weights}: {{fold}} cannot be filled in here. "
-            "Give one file, or import the command once per fold, without --cross-validation and with that fold's file and selections."
-        )
+        if not o.cross_validation:
+            raise ConfigError(
+                f"the weaver command: --load-model-weights {weights}: has {{fold}}, but there is no --cross-validation. Give one file."
+            )
+        weights = weights.replace("{fold}", "fold{fold}")
     if weights and not command.predicts_only:
         made.set("network.load_weights", weights)
         made.set("network.exclude_weights", _list(o.exclude_model_weights))
@@ -160,12 +161,14 @@ def results(command: Command, made: Conversion) -> None:
 
 def _model(o: SimpleNamespace) -> str:
     prefix = o.model_prefix
-    if "{auto}" in prefix or ":" in prefix or o.cross_validation:
-        what = "--cross-validation" if o.cross_validation else f"--model-prefix {prefix}"
+    if "{auto}" in prefix or ":" in prefix:
         raise ConfigError(
-            f"the weaver command: {what} cannot be predicted with: prediction.model is one file. Give --model-prefix FILE.pt or FILE.onnx"
-            + (" (a state_dict whose names have no prefix)." if ":" in prefix else ".")
+            f"the weaver command: --model-prefix {prefix} cannot be predicted with: prediction.model is one file. "
+            "Give --model-prefix FILE.pt or FILE.onnx" + (" (a state_dict whose names have no prefix)." if ":" in prefix else ".")
         )
+    if o.cross_validation:
+        folder, _, name = prefix.rpartition("/")
+        prefix = f"{folder}_fold{{fold}}/{name}"
     return prefix if prefix.endswith((".pt", ".onnx")) else f"{prefix}_best_epoch_state.pt"
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from weaver_tasks.base.config import resolve_config
-from weaver_tasks.base.errors import DataConfigError
+from weaver_tasks.base.errors import ConfigError, DataConfigError
 from weaver_tasks.base.files import read_json, write_json
 from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration
 from weaver_tasks.plan.clean_code import check_clean_code
@@ -133,6 +133,18 @@ class Plan:
     def model(self, member: str) -> str | None:
         """The trained model that a member predicts with; None: its best epoch."""
         return of_member(self.config["prediction"]["model"] or "", member) or None
+
+    def weights(self, member: str) -> list[str]:
+        """The files of network.load_weights, without their prefixes. Raises ConfigError when one is not there."""
+        given = self.settings("init_model", member=member)["network"]["load_weights"] or []
+        files = []
+        for path in [given] if isinstance(given, str) else given:
+            candidates = [path, path.rpartition(":")[0]]
+            found = next((candidate for candidate in candidates if candidate and Path(candidate).is_file()), None)
+            if found is None:
+                raise ConfigError(f"{self.where}: network.load_weights: no such file '{path}'. Correct the path, or leave the key out.")
+            files.append(found)
+        return files
 
     def epochs(self) -> range:
         start = self.config["training"].get("continue_from")

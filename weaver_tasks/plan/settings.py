@@ -56,6 +56,8 @@ class Settings:
                 "scheduler": {**training["scheduler"], "horizon": self._horizon()},
             },
             "network": {"source_digest": self._network_digest},
+            # Which epoch is the best so far, for keep_checkpoints.
+            "validation": _only(self.config["validation"], "metric", "mode"),
         }
 
     def _horizon(self) -> int:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from weaver_tasks.base.errors import CheckpointError
 from weaver_tasks.base.files import atomic_path
 from weaver_tasks.base.hashing import file_checksum
+from weaver_tasks.training.journal import refuse_removed
 
 _DAMAGED = (OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile, pickle.UnpicklingError)
 
@@ -56,7 +57,8 @@ def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def load_tensors(path: Path) -> dict[str, Any]:
-    """A file of torch.save, on the CPU. Raises CheckpointError when it is missing or damaged."""
+    """A file of torch.save, on the CPU. Raises CheckpointError when it is missing, damaged, or was removed to save disk."""
+    refuse_removed(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:

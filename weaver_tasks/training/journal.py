@@ -2,6 +2,8 @@
 
 An epoch is written there first and then published under its declared names by hard link. Its digest is chained from that of the
 epoch before, so an entry is the result of this data, these statistics, weights and settings and of nothing else.
+What validation found lies beside it. An epoch that `training.keep_checkpoints: best_and_last` removed leaves all but its tensors: it
+is published by placeholders, so that what comes after it is found too, and only what needs its tensors is refused.
 Free of numpy and torch: what is already there is published within a fraction of a second.
 """
 
@@ -9,14 +11,13 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from weaver_tasks.base.errors import CheckpointError
-from weaver_tasks.base.files import copy_file, link_or_copy, read_json, write_json
+from weaver_tasks.base.files import atomic_path, copy_file, link_or_copy, read_json, write_json
 from weaver_tasks.base.hashing import digest, file_checksum
 from weaver_tasks.base.record import environment
 from weaver_tasks.training.schedules import Rates
@@ -29,6 +30,17 @@ _MEANINGFUL = (
     "device", "ranks", "nodes", "threads",
 )  # fmt: skip
 _UNIMPORTANT = {"loading": ("num_workers", "prefetch", "fetch_step_val"), "network": ("source_digest", "config")}
+
+_OF_NO_VALIDATION = {
+    "loading": ("num_workers", "prefetch"),
+    "network": ("source_digest",),
+    "training": ("epochs", "epochs_per_job", "snapshot_minutes", "tensorboard", "keep_checkpoints", "scheduler"),
+    "validation": ("metric", "mode"),
+}
+
+REMOVAL = "training.keep_checkpoints: best_and_last"
+_REMOVED = "removed.json"
+_PLACEHOLDER = f"removed by {REMOVAL}\n"
 
 
 def epoch_uses(settings: Mapping[str, Any], *, data: Any, network: str, whole_schedule: bool) -> dict[str, Any]:
@@ -95,9 +107,11 @@ class Journal:
     def is_finished(self, epoch_digest: str) -> bool:
         """Whether an entry is complete, and its files are still what was written.
 
-        They are links of the published files: what damages those damages these.
+        They are links of the published files: what damages those damages these. An epoch that was removed is finished too.
         """
         entry = self.entry(epoch_digest)
+        if self.is_removed(epoch_digest):
+            return True
         # Written last.
         if not (entry / "metrics.json").exists():
             return False
@@ -125,7 +139,10 @@ class Journal:
         entry = self.entry(epoch_digest)
         names = {"state.pt": self.state(epoch), "optimizer.pt": self.companion(epoch), "metrics.json": self.metrics_file(epoch)}
         for source, target in names.items():
-            link_or_copy(entry / source, target)
+            if source.endswith(".pt") and self.is_removed(epoch_digest):
+                write_placeholder(target)
+            else:
+                link_or_copy(entry / source, target)
             # Older than its inputs, an output found here would be asked for again.
             os.utime(target)
         return list(names.values())
@@ -138,17 +155,73 @@ class Journal:
         return [self.state(epoch), self.companion(epoch), self.metrics_file(epoch)]
 
     def prune(self, keep: set[int], *, below: int) -> list[int]:
-        """Delete the checkpoints of the epochs below `below` that are not in `keep`, published and kept here. Returns those epochs."""
+        """Delete the checkpoints of the epochs below `below` that are not in `keep`, published and kept here. Returns those epochs.
+
+        Only what no task will read again may go: epochs whose validation and whose successor are finished.
+        """
         gone = []
         for epoch in range(self.first, below):
             if epoch in keep or not self.state(epoch).exists():
                 continue
+            if self.metrics_file(epoch).exists():
+                self._remove_tensors(self.published_digest(epoch))
             self.state(epoch).unlink()
             self.companion(epoch).unlink(missing_ok=True)
-            if self.metrics_file(epoch).exists():
-                shutil.rmtree(self.entry(self.published_digest(epoch)), ignore_errors=True)
             gone.append(epoch)
         return gone
+
+    def _remove_tensors(self, epoch_digest: str) -> None:
+        entry = self.entry(epoch_digest)
+        if not (entry / "metrics.json").exists():
+            return
+        # First: an entry without tensors that does not say why is a damaged one.
+        write_json(entry / _REMOVED, {"removed_by": REMOVAL})
+        for name in ("state.pt", "optimizer.pt", "snapshot.pt"):
+            (entry / name).unlink(missing_ok=True)
+
+    def is_removed(self, epoch_digest: str) -> bool:
+        """Whether the tensors of a finished epoch were removed by `prune`."""
+        return (self.entry(epoch_digest) / _REMOVED).exists()
+
+    def validation(self, epoch_digest: str, key: str) -> Path:
+        """Where what validation found of an epoch is kept. key: a digest of all that it depends on besides the epoch."""
+        return self.entry(epoch_digest) / f"validation-{key}.json"
+
+
+def write_placeholder(path: Path) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(_PLACEHOLDER)
+
+
+def is_placeholder(path: Path) -> bool:
+    """Whether a checkpoint is the placeholder of one that was removed."""
+    if not path.is_file() or path.stat().st_size != len(_PLACEHOLDER):
+        return False
+    return path.read_bytes() == _PLACEHOLDER.encode()
+
+
+def refuse_removed(path: Path) -> None:
+    """Raises CheckpointError when a checkpoint was removed by `training.keep_checkpoints`."""
+    if is_placeholder(path):
+        raise CheckpointError(
+            f"{path}: was removed by {REMOVAL}, but what is asked for needs it. Undo the change of the configuration; or set it to all, "
+            f"delete {path.parent} and the metrics beside it, and train again."
+        )
+
+
+def validation_key(settings: Mapping[str, Any], *, manifest: str) -> str | None:
+    """A digest of all that a validation depends on besides the epoch; None for settings that do not tell it all.
+
+    settings: those of the task. manifest: the digest of the input files.
+    """
+    if "meaning" not in settings:
+        return None
+    uses = {section: _without(value, _OF_NO_VALIDATION.get(section, ())) for section, value in settings.items()}
+    return digest(uses, manifest)[:16]
+
+
+def _without(value: Any, keys: tuple[str, ...]) -> Any:
+    return {key: entry for key, entry in value.items() if key not in keys} if isinstance(value, Mapping) else value
 
 
 def _holds(path: Path, checksum: str) -> bool:

@@ -31,6 +31,8 @@ def checked_plan():
         plan.files
         if workflow.is_main_process:
             planning.check_clean_code(plan, Path(workflow.basedir))
+        if not plan.config["prediction"]["model"]:
+            [plan.weights(member) for member in plan.members()]
         return plan
     except WeaverTasksError as error:
         print(f"ERROR: {' '.join(str(error).split())}", file=sys.stderr, flush=True)

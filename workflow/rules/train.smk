@@ -12,7 +12,10 @@ SINGLE_EPOCHS = [block[0] for block in BLOCKS if len(block) == 1]
 LONG_BLOCKS = [block for block in BLOCKS if len(block) > 1]
 CHECKPOINTS = f"{RUN}/{{member}}checkpoints"
 METRICS = f"{RUN}/{{member}}metrics"
-EARLY_STOPPING = bool(TRAINING["early_stopping"])
+# Both look at past validations: to stop, or to remove what is neither the best epoch nor needed any more.
+LOOKS_BACK = (
+    bool(TRAINING["early_stopping"]) or TRAINING["keep_checkpoints"] == "best_and_last"
+)
 
 
 def state_before(epoch):
@@ -30,11 +33,11 @@ def state_before(epoch):
     ]
 
 
-def seen_by_early_stopping(epoch):
+def past_validations(epoch):
     """Validations up to two epochs back, so that validating one epoch runs beside the training of the next."""
     return (
         [f"{METRICS}/val_epoch-{past}.json" for past in PLAN.epochs() if past < epoch - 1]
-        if EARLY_STOPPING
+        if LOOKS_BACK
         else []
     )
 
@@ -48,6 +51,7 @@ rule init_model:
     input:
         manifest=f"{RUN}/staged/fitting.json",
         data_config=ancient(f"{RUN}/{{member}}data_config.auto.yaml"),
+        weights=lambda w: PLAN.weights(w.member),
     output:
         state=f"{CHECKPOINTS}/init_state.pt",
         optimizer=f"{CHECKPOINTS}/init_optimizer.pt",
@@ -81,7 +85,7 @@ rule train_epoch:
         manifest=f"{RUN}/staged/fitting.json",
         data_config=ancient(f"{RUN}/{{member}}data_config.auto.yaml"),
         state=lambda w: with_member(state_before(int(w.epoch)), w),
-        validations=lambda w: with_member(seen_by_early_stopping(int(w.epoch)), w),
+        validations=lambda w: with_member(past_validations(int(w.epoch)), w),
     output:
         state=f"{CHECKPOINTS}/net_epoch-{{epoch}}_state.pt",
         optimizer=f"{CHECKPOINTS}/net_epoch-{{epoch}}_optimizer.pt",
@@ -117,7 +121,7 @@ for block in LONG_BLOCKS:
             manifest=f"{RUN}/staged/fitting.json",
             data_config=ancient(f"{RUN}/{{member}}data_config.auto.yaml"),
             state=state_before(block[0]),
-            validations=seen_by_early_stopping(block[0]),
+            validations=past_validations(block[0]),
         output:
             state=[f"{CHECKPOINTS}/net_epoch-{epoch}_state.pt" for epoch in block],
             optimizer=[
@@ -178,9 +182,6 @@ rule select_best_epoch:
     input:
         validations=lambda w: with_member(
             [f"{METRICS}/val_epoch-{epoch}.json" for epoch in PLAN.epochs()], w
-        ),
-        states=lambda w: with_member(
-            [f"{CHECKPOINTS}/net_epoch-{epoch}_state.pt" for epoch in PLAN.epochs()], w
         ),
     output:
         best=f"{RUN}/{{member}}best_epoch.json",
