@@ -51,7 +51,7 @@ def test_folds_predict_the_training_events_that_they_did_not_see(run, jets, tmp_
         own = branches(run.results / f"fold-{fold}/predictions/signal.root", "score_label_Hbb")[0]
         assert own.tolist() == scores[number % 2 == fold].tolist()
         assert (run.results / f"fold-{fold}/export/parity.json").exists()
-        used = json.loads((run.results / f"fold-{fold}/reweighting.json").read_text())["events"]
+        used = json.loads((run.results / f"fold-{fold}/reweighting.json").read_text())["events_used"]
         assert used["label_Hbb"] == (number % 2 != fold).sum()
     metrics = json.loads((run.results / "evaluation/metrics.json").read_text())
     assert metrics["entries"] == len(pt)
