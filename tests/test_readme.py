@@ -27,7 +27,7 @@ def test_named_modules_exist(readme):
 def test_the_table_of_rules_is_complete(readme, repository):
     table = set(re.findall(r"^\| `(\w+)` \|", readme, re.MULTILINE))
     chapters = sorted((repository / "workflow" / "rules").glob("*.smk"))
-    rules = {rule for chapter in chapters for rule in re.findall(r"^rule (\w+):", chapter.read_text(), re.MULTILINE)}
+    rules = {rule for chapter in chapters for rule in re.findall(r"^ *rule (\w+):", chapter.read_text(), re.MULTILINE)}
     # They gather what stage_inputs wrote, or do a part of standardize and reweight, with the same modules.
     rules = {rule for rule in rules if not rule.startswith("gather_") and not rule.endswith(("_part", "_gather"))}
     assert table == rules
