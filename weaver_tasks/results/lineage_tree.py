@@ -60,15 +60,15 @@ class _Groups:
     def inputs(self, key: str) -> tuple[dict[str, str], dict[str, list[str]]]:
         """What the tasks of a group read: files that no task made, with checksums; and by the group that made them, other than itself."""
         sources: dict[str, str] = {}
-        made: dict[str, list[str]] = {}
+        made: dict[str, dict[str, None]] = {}
         for task in self.tasks[key]:
             for path, checksum in task.inputs.items():
                 maker = self._runs.maker(path)
                 if maker is None:
                     sources[path] = checksum
-                elif self.of(maker) != key and path not in made.setdefault(self.of(maker), []):
-                    made[self.of(maker)].append(path)
-        return sources, made
+                elif self.of(maker) != key:
+                    made.setdefault(self.of(maker), {})[path] = None
+        return sources, {other: list(paths) for other, paths in made.items()}
 
 
 def _label(used: Sequence[str], tasks: Sequence[Task], *, again: bool) -> Text:

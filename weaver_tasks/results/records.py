@@ -103,6 +103,7 @@ class Runs:
 
     def __init__(self) -> None:
         self._known: dict[Path, Run] = {}
+        self._runs_of: dict[str, Path | None] = {}
 
     def at(self, folder: Path) -> Run:
         if folder not in self._known:
@@ -129,9 +130,14 @@ class Runs:
         return self.at(folder).makers.get(path) if folder else None
 
     def _folder_of(self, path: str) -> Path | None:
+        """The run that a file lies in; asked of the file system once for each folder."""
         if "://" in path:
             return None
-        return next((folder for folder in Path(path).parents if folder in self._known or is_run(folder)), None)
+        folder = os.path.dirname(path)
+        if folder not in self._runs_of:
+            parents = Path(path).parents
+            self._runs_of[folder] = next((parent for parent in parents if parent in self._known or is_run(parent)), None)
+        return self._runs_of[folder]
 
 
 def is_run(folder: Path) -> bool:
