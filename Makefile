@@ -43,7 +43,7 @@ test-all: $(INSTALLED)
 	$(PYTEST) -m "(slow or not slow) and not slurm"
 
 test-slurm: $(INSTALLED)
-	$(BIN)/python -m pytest -m slurm tests/slurm
+	$(BIN)/python -m pytest -m slow tests/slurm
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

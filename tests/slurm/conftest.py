@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ import yaml
 HERE = Path(__file__).parent
 CLUSTER = HERE / "cluster.sh"
 CLASSES = {"QCD": "ZJetsToNuNu", "Hbb": "HToBB", "Tbl": "TTBarLep"}
-PATIENCE = 300  # seconds for anything that is waited for
+PATIENCE = 600  # seconds for anything that is waited for
 
 
 @pytest.fixture(scope="session")
@@ -85,20 +86,20 @@ class Run:
         copied.config["training"].update(training)
         return copied
 
-    def start(self, *options: str) -> subprocess.Popen:
-        """Start Snakemake, in a process group of its own."""
+    def start(self, *options: str, **environment: str) -> subprocess.Popen:
+        """Start Snakemake, in a process group of its own. environment: more variables of it."""
         (self.folder / "config.yaml").write_text(yaml.safe_dump(self.config, sort_keys=False))
         command = [
             *(sys.executable, "-m", "snakemake", "--snakefile", str(self.repository / "workflow" / "Snakefile")),
             *("--configfile", "config.yaml", *options),
         ]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "XDG_CONFIG_HOME": str(self.folder / "user")}
+        environment = {**os.environ, **environment, "OMP_NUM_THREADS": "1", "XDG_CONFIG_HOME": str(self.folder / "user")}
         with (self.folder / "output.txt").open("a") as output:
             return subprocess.Popen(command, cwd=self.folder, stdout=output, stderr=output, env=environment, start_new_session=True)
 
-    def run(self, *options: str) -> str:
+    def run(self, *options: str, **environment: str) -> str:
         """Run Snakemake to its end. Returns all output so far."""
-        assert self.start(*options).wait(timeout=2 * PATIENCE) == 0, self.output()
+        assert self.start(*options, **environment).wait(timeout=2 * PATIENCE) == 0, self.output()
         return self.output()
 
     def output(self) -> str:
@@ -142,7 +143,23 @@ def reference(prepared, tmp_path_factory) -> Run:
     return run
 
 
-@pytest.fixture
-def fresh(tmp_path, repository) -> Run:
-    """A run of which nothing has been made."""
-    return Run(tmp_path / "run", repository)
+@pytest.fixture(scope="session")
+def two_ranks(prepared, tmp_path_factory) -> Run:
+    """Trained with two ranks by the local executor."""
+    run = prepared.copy(tmp_path_factory.mktemp("two_ranks") / "run", ranks=2)
+    run.run("--cores", "2", "results/small/metrics/train_epoch-1.json")
+    return run
+
+
+@pytest.fixture(scope="session")
+def played(cluster, prepared, tmp_path_factory, request):
+    """Gives the run in which a scenario, a function of (prepared, folder), was played on the cluster.
+
+    All scenarios that are tested are played at once: most of the time is waiting.
+    """
+    parameters = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
+    scenarios = dict.fromkeys(chosen["scenario"] for chosen in parameters if "scenario" in chosen)
+    folder = tmp_path_factory.mktemp("played")
+    with ThreadPoolExecutor(max_workers=3) as pool:
+        runs = {scenario: pool.submit(scenario, prepared, folder / scenario.__name__) for scenario in scenarios}
+        yield lambda scenario: runs[scenario].result()

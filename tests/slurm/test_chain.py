@@ -1,7 +1,9 @@
 """The whole chain on a real Slurm cluster, and trainings of several ranks and nodes: the same weights as on one machine."""
 
 import json
+import re
 import shutil
+import subprocess
 
 import pytest
 import torch
@@ -9,6 +11,9 @@ import torch
 pytestmark = [pytest.mark.slow, pytest.mark.slurm, pytest.mark.filterwarnings("default")]
 
 TRAINED = "results/small/metrics/train_epoch-1.json"
+VALIDATED = "results/small/metrics/val_epoch-1.json"
+NODES = ("elsewhere", "wt-node1", "wt-node2")
+PROCESSES = ("HToBB", "TTBarLep", "ZJetsToNuNu")
 
 
 def assert_same_weights(run, reference):
@@ -17,29 +22,67 @@ def assert_same_weights(run, reference):
     assert all(torch.equal(run.weights()[name], value) for name, value in expected.items())
 
 
-def test_the_chain_with_the_profile_of_the_user(cluster, reference, fresh, repository):
-    # The README's one step.
-    shutil.copytree(repository / "profiles" / "slurm", fresh.folder / "user" / "snakemake" / "slurm")
-    output = fresh.run("--profile", "slurm")
-    assert_same_weights(fresh, reference)
-    assert json.loads((fresh.results / "export/parity.json").read_text())["max_abs_difference"] <= 1e-5
-    assert (fresh.results / "provenance/ro-crate-metadata.json").exists()
-    # Each stage that works longer than seconds ran in a job; the others did not.
-    assert output.count("has been submitted with SLURM jobid") == 13
-    assert "Nothing to be done" in fresh.run("--profile", "slurm")
-
-
-@pytest.fixture(scope="module")
-def two_ranks(prepared, tmp_path_factory):
-    """Trained with two ranks by the local executor."""
-    run = prepared.copy(tmp_path_factory.mktemp("two_ranks") / "run", ranks=2)
-    run.run("--cores", "2", TRAINED)
+def whole_chain(prepared, folder):
+    """With the profile where the README's one step puts it."""
+    run = type(prepared)(folder, prepared.repository)
+    shutil.copytree(run.repository / "profiles" / "slurm", folder / "user" / "snakemake" / "slurm")
+    run.run("--profile", "slurm")
     return run
 
 
-@pytest.mark.parametrize(("ranks", "nodes"), [(2, 1), (1, 2)])
-def test_ranks_and_nodes(cluster, prepared, two_ranks, tmp_path, ranks, nodes):
-    run = prepared.copy(tmp_path / "run", ranks=ranks, nodes=nodes)
-    output = run.run("--workflow-profile", "slurm", TRAINED, "results/small/metrics/val_epoch-1.json")
-    assert output.count("has been submitted with SLURM jobid") == 2
+@pytest.mark.parametrize("scenario", [whole_chain])
+def test_the_chain_with_the_profile_of_the_user(played, reference, scenario):
+    run = played(scenario)
+    assert_same_weights(run, reference)
+    assert json.loads((run.results / "export/parity.json").read_text())["max_abs_difference"] <= 1e-5
+    assert (run.results / "provenance/ro-crate-metadata.json").exists()
+    # Each stage that works longer than seconds ran in a job; the others did not.
+    assert run.output().count("has been submitted with SLURM jobid") == 13
+    assert "Nothing to be done" in run.run("--profile", "slurm", "--dry-run")
+
+
+def allocated(run, rule) -> list[str]:
+    """What the job of a rule got on each of its nodes, as Slurm tells it."""
+    (job,) = re.findall(rf"SLURM jobid (\d+) \(log: \S*rule_{rule}/", run.output())
+    told = subprocess.run(["scontrol", "--details", "show", "job", job], capture_output=True, text=True, check=True).stdout
+    nodes = []
+    for names, gres in re.findall(r"^ *Nodes=(\S+) CPU_IDs=\S+ Mem=\S+ GRES=(\S*)", told, re.MULTILINE):
+        listed = subprocess.run(["scontrol", "show", "hostnames", names], capture_output=True, text=True, check=True).stdout
+        nodes += [f"{node} {gres}" for node in listed.split()]
+    return sorted(nodes)
+
+
+def two_ranks_on_one_node(prepared, folder):
+    """With the GPUs that `device: cuda` would ask for; they are only pretended, so it trains on CPUs."""
+    run = prepared.copy(folder, ranks=2)
+    run.run("--workflow-profile", "slurm", TRAINED, "--set-resources", "train_epoch:gpu=2")
+    return run
+
+
+@pytest.mark.parametrize("scenario", [two_ranks_on_one_node])
+def test_two_ranks_on_one_node(played, two_ranks, scenario):
+    run = played(scenario)
     assert_same_weights(run, two_ranks)
+    (node,) = allocated(run, "train_epoch_0_to_1")
+    assert node.endswith(" gpu:2(IDX:0-1)")
+
+
+def two_nodes_with_scratch(prepared, folder):
+    """Staged on the scratch of another machine, trained on two nodes, each with a scratch folder of its own."""
+    run = prepared.copy(folder)
+    run.config["staging"]["directory"] = f"{folder}/scratch/$SLURMD_NODENAME"
+    run.run("--cores", "2", "--until", "init_model", SLURMD_NODENAME="elsewhere")
+    run.config["training"]["nodes"] = 2
+    run.run("--workflow-profile", "slurm", TRAINED, VALIDATED, "--set-resources", "train_epoch:gres=gpu:2")
+    return run
+
+
+@pytest.mark.parametrize("scenario", [two_nodes_with_scratch])
+def test_two_nodes_stage_again_what_is_not_on_their_scratch(played, two_ranks, scenario):
+    run = played(scenario)
+    assert run.output().count("has been submitted with SLURM jobid") == 2
+    assert_same_weights(run, two_ranks)
+    assert allocated(run, "train_epoch_0_to_1") == ["wt-node1 gpu:2(IDX:0-1)", "wt-node2 gpu:2(IDX:0-1)"]
+    staged = {node: sorted(path.name for path in (run.folder / "scratch" / node).rglob("*.arrow")) for node in NODES}
+    assert staged["elsewhere"] == [f"{process}.arrow" for process in PROCESSES]
+    assert staged["wt-node1"] == staged["wt-node2"] == staged["elsewhere"]

@@ -1,8 +1,8 @@
 # What all chapters share: the checked configuration, the plan of the run, paths and wildcards.
 
+import functools
 import json
 import os
-import re
 import shlex
 import shutil
 import subprocess
@@ -72,6 +72,11 @@ wildcard_constraints:
     epoch=r"\d+",
 
 
+@functools.cache
+def settings_text(stage, **chosen):
+    return json.dumps(PLAN.settings(stage, **chosen), sort_keys=True)
+
+
 def settings(stage, **selection):
     """The params of a rule: a function of its wildcards, giving the slice of the configuration that it uses."""
 
@@ -79,7 +84,7 @@ def settings(stage, **selection):
         chosen = {
             name: of_wildcards(wildcards) for name, of_wildcards in selection.items()
         }
-        return json.dumps(PLAN.settings(stage, **chosen), sort_keys=True)
+        return settings_text(stage, **chosen)
 
     return of
 

@@ -5,18 +5,14 @@
 #           the resolved data configuration, which all later stages read (and weaver-core can).
 
 DATA_CONFIG = PLAN.data_config_file("train")
-SINGLE_FILES = {
-    (f.split, f.group, f.name): f
-    for chunk in PLAN.chunks()
-    if len(chunk) == 1
-    for f in chunk
-}
-CHUNKS = [chunk for chunk in PLAN.chunks() if len(chunk) > 1]
+INPUT_FILES = {(file.split, file.group, file.name): file for file in PLAN.files}
+# With one file a job, one rule with wildcards makes them all; otherwise each job is a rule of its own.
+CHUNKS = [] if PLAN.config["staging"]["files_per_job"] == 1 else list(PLAN.chunks())
 STAGES_FILES = PLAN.config["staging"]["mode"] != "none"
 
 
 def single_file(wildcards):
-    return SINGLE_FILES[wildcards.split, wildcards.group, wildcards.name]
+    return INPUT_FILES[wildcards.split, wildcards.group, wildcards.name]
 
 
 def records_of(*splits):
@@ -53,15 +49,14 @@ rule stage_inputs:
     benchmark:
         f"{RUN}/benchmarks/stage_inputs/{{split}}-{{group}}-{{name}}.tsv"
     wildcard_constraints:
-        split="|".join(sorted({key[0] for key in SINGLE_FILES})) or "none",
-        group="|".join(sorted({re.escape(key[1]) for key in SINGLE_FILES})) or "none",
-        name="|".join(sorted({re.escape(key[2]) for key in SINGLE_FILES})) or "none",
+        # Never a list of all names: Snakemake goes through it for each file of each job.
+        name="none" if CHUNKS else "[^/]+",
     resources:
         mem_mb=attempt_memory(2),
     params:
         data_config=lambda w: PLAN.data_config_file(w.split),
-        split=lambda w: w.split,
-        group=lambda w: w.group,
+        split="{split}",
+        group="{group}",
         sources=lambda w: [single_file(w).source],
         staged=lambda w: staged_option([single_file(w)]),
         settings=settings("stage_inputs", split=lambda w: w.split),
@@ -104,9 +99,7 @@ for index, chunk in enumerate(CHUNKS):
             group=chunk[0].group,
             sources=[file.source for file in chunk],
             staged=staged_option(chunk),
-            settings=json.dumps(
-                PLAN.settings("stage_inputs", split=chunk[0].split), sort_keys=True
-            ),
+            settings=settings_text("stage_inputs", split=chunk[0].split),
         shell:
             STAGE_INPUTS
 
