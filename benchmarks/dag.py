@@ -4,6 +4,8 @@
 
 Limits: 15 s for 10,000 new input files, 5 s for 1,000 epochs, 20 s to find that a finished run of 10,000 files has nothing to do.
 Exits with 1 when one of them is exceeded. No file is read: empty ones stand for the inputs and the results.
+Beside them: 10,000 files in jobs of 50, a plain Snakefile of as many jobs as the first (what Snakemake itself takes), and
+what each job on a cluster pays again: reading the Snakefile, with 10,000 files and with 12.
 """
 
 from __future__ import annotations
@@ -21,6 +23,17 @@ from pathlib import Path
 import yaml
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+PLAIN = """
+rule all:
+    input: expand("out/{i}.json", i=range(FILES))
+rule one:
+    input: "config.yaml"
+    output: "out/{i}.arrow", "out/{i}.json", "record/{i}.json"
+    log: "log/{i}.log"
+    benchmark: "benchmark/{i}.tsv"
+    shell: "stage {input} {output} {log}"
+"""
+IN_JOBS_OF_50 = ("--config", "staging={files_per_job: 50}")
 LIMITS = {"files_10000_seconds": 15.0, "epochs_1000_seconds": 5.0, "finished_10000_seconds": 20.0}
 
 
@@ -34,12 +47,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="weaver-tasks-dag-") as folder:
         many_files = configure(Path(folder) / "files", files=arguments.files, epochs=10)
         measure(figures, "files_10000", many_files, "--dry-run", expect="total")
+        measure(figures, "files_10000_in_jobs_of_50", many_files, "--dry-run", *IN_JOBS_OF_50, expect="total")
+        measure(figures, "parsing_files_10000", many_files, "--list-rules", expect="stage_inputs")
+        measure(figures, "parsing_files_10000_in_jobs_of_50", many_files, "--list-rules", *IN_JOBS_OF_50, expect="stage_inputs")
+        plain = Path(folder) / "plain.smk"
+        plain.write_text(PLAIN.replace("FILES", str(arguments.files)))
+        measure(figures, "plain_snakefile_10000", many_files, "--dry-run", snakefile=plain, expect="total")
         many_epochs = configure(Path(folder) / "epochs", files=12, epochs=arguments.epochs)
         measure(figures, "epochs_1000", many_epochs, "--dry-run", expect="total")
+        measure(figures, "parsing_epochs_1000", many_epochs, "--list-rules", expect="train_epoch")
         pretend_finished(many_files)
         measure(figures, "finished_10000", many_files, "--dry-run", expect="Nothing to be done")
     for name, value in figures.items():
-        print(f"{name:28} {value:8.1f}" + (f"   (limit {LIMITS[name]:.0f})" if name in LIMITS else ""))
+        print(f"{name:48} {value:8.1f}" + (f"   (limit {LIMITS[name]:.0f})" if name in LIMITS else ""))
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
     raise SystemExit(any(figures[name] > limit for name, limit in LIMITS.items()))
@@ -64,8 +84,8 @@ def configure(folder: Path, *, files: int, epochs: int) -> Path:
     return folder
 
 
-def snakemake(folder: Path, *options: str) -> str:
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "workflow" / "Snakefile")]
+def snakemake(folder: Path, *options: str, snakefile: Path = REPOSITORY / "workflow" / "Snakefile") -> str:
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile)]
     command += ["--configfile", "config.yaml", "--cores", "2", *options]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if done.returncode:
@@ -73,9 +93,9 @@ def snakemake(folder: Path, *options: str) -> str:
     return done.stdout + done.stderr
 
 
-def measure(figures: dict[str, float], name: str, folder: Path, *options: str, expect: str) -> None:
+def measure(figures: dict[str, float], name: str, folder: Path, *options: str, expect: str, **which: Path) -> None:
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    output = snakemake(folder, *options)
+    output = snakemake(folder, *options, **which)
     figures[f"{name}_seconds"] = time.perf_counter() - start
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     figures[f"{name}_processor_seconds"] = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

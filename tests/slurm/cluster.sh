@@ -79,7 +79,7 @@ SelectTypeParameters=CR_Core_Memory
 SchedulerType=sched/backfill
 SchedulerParameters=batch_sched_delay=0,sched_min_interval=0,sched_interval=5,bf_interval=5
 PriorityType=priority/basic
-MinJobAge=300
+MinJobAge=3600
 KillWait=5
 SlurmctldTimeout=30
 SlurmdTimeout=30

@@ -1,6 +1,7 @@
 """What befalls jobs on a cluster: each fault strikes a real Slurm job in the middle of its second epoch, and ends in the same weights."""
 
 import os
+import re
 import signal
 import subprocess
 
@@ -52,12 +53,17 @@ def cancelled(run):
 def out_of_time(run):
     # As when the limit that the job was submitted with is reached: Slurm says TIMEOUT.
     strike(run, "scontrol", "update", "JobId=JOB", "EndTime=now+1")
+    *_, again = re.findall(r"SLURM jobid (\d+)", run.output())
+    told = slurm("scontrol", "show", "job", again)
+    # Twice the shipped profile's time and the rule's memory.
+    assert "TimeLimit=04:00:00" in told
+    assert "mem=16G" in told
 
 
-def start_at_once(run, job):
-    """Slurm holds a job back for two minutes after it put it into the queue again."""
+def start_at_once(run, job, *changes):
+    """Slurm holds a job back for two minutes after it put it into the queue again. changes: more to change of it."""
     run.wait_for(lambda: slurm("squeue", "--noheader", "--jobs", job, "--format", "%T") == "PENDING", f"job {job} in the queue")
-    slurm("scontrol", "update", f"JobId={job}", "StartTime=now")
+    slurm("scontrol", "update", f"JobId={job}", *changes, "StartTime=now")
 
 
 def requeued(run):
@@ -85,7 +91,8 @@ def node_failed(run):
     (run.folder / "held").unlink()
     node = slurm("squeue", "--noheader", "--jobs", job, "--format", "%N")
     slurm("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
-    start_at_once(run, job)
+    # Its daemon lives, so Slurm takes the node back at once: while the old step still ends there, the job could not start.
+    start_at_once(run, job, f"ExcNodeList={node}")
     try:
         run.wait_for((run.folder / "held").exists, "the job on another node", of=snakemake)
     finally:
