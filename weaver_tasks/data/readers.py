@@ -78,10 +78,12 @@ def read_arrays(
     """Branches of an entry range by the names of the data configuration: branch -> (N, …).
 
     branch_magic: substrings of names -> what stands for them in ROOT files. file_magic: variable -> {regular expression:
-    value}: variables given by the file's path. Raises InputFileError naming the branches that are missing.
+    value}: variables given by the file's path. Raises InputFileError naming the branches that are missing or damaged.
     """
     names = branch_names(reader, source, branches, branch_magic=branch_magic, file_magic=file_magic)
     read = reader.read(list(dict.fromkeys(names.values())), first, last) if names else {}
+    for branch, array in read.items():
+        _check_lists(array.layout, f"{source}: branch '{branch}'")
     arrays = {name: read[branch] for name, branch in names.items()}
     for name in file_magic:
         if name in branches:
@@ -90,6 +92,15 @@ def read_arrays(
     if not arrays:
         arrays["_entries_"] = ak.Array(np.zeros(last - first, dtype=np.int8))
     return arrays
+
+
+def _check_lists(layout: Any, where: str) -> None:
+    """Raise InputFileError where lists overlap or reach beyond their values: what follows relies on it, down to addresses in memory."""
+    while isinstance(layout, ak.contents.ListOffsetArray):
+        offsets = np.asarray(layout.offsets.data)
+        if offsets[0] < 0 or offsets[-1] > len(layout.content) or (offsets[1:] < offsets[:-1]).any():
+            raise InputFileError(f"{where}: its lists overlap or reach beyond its values: the file is damaged. Fetch it again.")
+        layout = layout.content
 
 
 def branch_names(
