@@ -41,15 +41,12 @@ def test_the_chain_with_the_profile_of_the_user(played, reference, scenario):
     assert "Nothing to be done" in run.run("--profile", "slurm", "--dry-run")
 
 
-def allocated(run, rule) -> list[str]:
-    """What the job of a rule got on each of its nodes, as Slurm tells it."""
+def allocated(run, rule) -> tuple[str, list[str]]:
+    """The GPUs of the job of a rule, and its nodes, as Slurm tells them."""
     (job,) = re.findall(rf"SLURM jobid (\d+) \(log: \S*rule_{rule}/", run.output())
     told = subprocess.run(["scontrol", "--details", "show", "job", job], capture_output=True, text=True, check=True).stdout
-    nodes = []
-    for names, gres in re.findall(r"^ *Nodes=(\S+) CPU_IDs=\S+ Mem=\S+ GRES=(\S*)", told, re.MULTILINE):
-        listed = subprocess.run(["scontrol", "show", "hostnames", names], capture_output=True, text=True, check=True).stdout
-        nodes += [f"{node} {gres}" for node in listed.split()]
-    return sorted(nodes)
+    gpus, nodes = re.search(r"JOB_GRES=(\S+)", told)[1], re.search(r" NodeList=(\S+)", told)[1]
+    return gpus, subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True).stdout.split()
 
 
 def two_ranks_on_one_node(prepared, folder):
@@ -63,8 +60,9 @@ def two_ranks_on_one_node(prepared, folder):
 def test_two_ranks_on_one_node(played, two_ranks, scenario):
     run = played(scenario)
     assert_same_weights(run, two_ranks)
-    (node,) = allocated(run, "train_epoch_0_to_1")
-    assert node.endswith(" gpu:2(IDX:0-1)")
+    gpus, nodes = allocated(run, "train_epoch_0_to_1")
+    assert gpus == "gpu:2"
+    assert len(nodes) == 1
 
 
 def two_nodes_with_scratch(prepared, folder):
@@ -82,7 +80,7 @@ def test_two_nodes_stage_again_what_is_not_on_their_scratch(played, two_ranks, s
     run = played(scenario)
     assert run.output().count("has been submitted with SLURM jobid") == 2
     assert_same_weights(run, two_ranks)
-    assert allocated(run, "train_epoch_0_to_1") == ["wt-node1 gpu:2(IDX:0-1)", "wt-node2 gpu:2(IDX:0-1)"]
+    assert allocated(run, "train_epoch_0_to_1") == ("gpu:4", ["wt-node1", "wt-node2"])
     staged = {node: sorted(path.name for path in (run.folder / "scratch" / node).rglob("*.arrow")) for node in NODES}
     assert staged["elsewhere"] == [f"{process}.arrow" for process in PROCESSES]
     assert staged["wt-node1"] == staged["wt-node2"] == staged["elsewhere"]
