@@ -1,9 +1,11 @@
 """A fresh analysis folder: that it plans and runs through the workflow as a module, and overwrites nothing."""
 
 import ast
+import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,23 @@ def test_the_workflow_runs_as_a_module_and_freezes_its_files(tmp_path, jets):
     snakemake(tmp_path / "a", "results/a/staged/test/higgs/HToBB.json")
     assert (tmp_path / "a/results/a/staged/test/higgs/HToBB.arrow").exists()
     assert (tmp_path / "a/results/a/files.json").exists()
+
+
+def test_from_an_installed_package(tmp_path, repository, jets):
+    """Without a clone: with the files that pyproject.toml puts into a wheel."""
+    site = tmp_path / "site"
+    shutil.copytree(repository / "weaver_tasks", site / "weaver_tasks", ignore=shutil.ignore_patterns("__pycache__"))
+    included = tomllib.loads((repository / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    for source, target in included.items():
+        shutil.copytree(repository / source, site / target)
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    for command in (
+        ["-m", "weaver_tasks.new", "a", "--jets", str(jets)],
+        ["-m", "snakemake", "-n", "--directory", "a", "--snakefile", "a/Snakefile"],
+    ):
+        done = subprocess.run([sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert str(site / "weaver_tasks" / "installed") in (tmp_path / "a" / "Snakefile").read_text()
 
 
 @pytest.mark.slow

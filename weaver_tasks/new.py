@@ -34,20 +34,10 @@ SNAKEFILE = """\
 #
 # Rules of your own go to the end; they may take whatever is in results/ as input.
 
-import os
-import sys
-
-WEAVER_TASKS = {checkout}  # a clone of weaver-tasks
+WEAVER_TASKS = {checkout}  # where weaver-tasks is
 
 
 configfile: "config.yaml"
-
-
-# The tasks find the package there, installed or not.
-sys.path.insert(0, WEAVER_TASKS)
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    filter(None, [WEAVER_TASKS, os.environ.get("PYTHONPATH")])
-)
 
 
 module training:
@@ -60,14 +50,12 @@ module training:
 use rule * from training
 
 
-# Snakemake fills in shell commands with the names of this file, so it needs those of the workflow.
-globals().update(
-    {{name: value for name, value in vars(training).items() if name.isupper()}}
-)
-
-
 onstart:
-    training.PLAN.freeze_files()
+    training.start_run()
+
+
+onsuccess:
+    training.show_summary()
 """
 
 CONFIG = """\
@@ -114,7 +102,7 @@ snakemake --cores 4
 ```
 
 Results: `results/{run}/`, first of all `evaluation/`, `export/model.onnx` and `predictions/`. Run the last command again after any change
-or interruption: only what is affected runs. The documentation is in `{checkout}/docs/`.
+or interruption: only what is affected runs. All keys of `config.yaml`: `{checkout}/config/README.md`.
 """
 
 
@@ -156,11 +144,15 @@ def write_analysis(folder: Path, *, jets: Path | None = None) -> list[str]:
 
 
 def find_checkout() -> Path:
-    """The clone that this package belongs to. Raises WeaverTasksError when it was installed without the workflow."""
-    checkout = Path(weaver_tasks.__file__).resolve().parent.parent
-    if not (checkout / "workflow" / "Snakefile").is_file():
-        raise WeaverTasksError(f"{checkout}: holds no workflow/Snakefile. Clone weaver-tasks, and run this from the clone.")
-    return checkout
+    """The folder with workflow/, config/ and profiles/: the clone that this package belongs to, or what was installed with it.
+
+    Raises WeaverTasksError when there is neither.
+    """
+    package = Path(weaver_tasks.__file__).resolve().parent
+    for folder in (package.parent, package / "installed"):
+        if (folder / "workflow" / "Snakefile").is_file():
+            return folder
+    raise WeaverTasksError(f"{package}: was installed without the workflow. Clone weaver-tasks, and run this from the clone.")
 
 
 def config_text(run: str, checkout: Path, jets: Path | None) -> str:

@@ -29,6 +29,22 @@ def environment(monkeypatch):
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
 
 
+def succeed(file):
+    """As another workflow does, in another process."""
+    succession._name_of_this_workflow.cache_clear()
+    succession.take_over(file)
+
+
+@pytest.mark.usefixtures("environment")
+def test_the_runs_of_one_workflow_have_one_name(tmp_path):
+    succession.take_over(tmp_path / "a" / ".workflow")
+    succession.take_over(tmp_path / "b" / ".workflow")
+    job = [sys.executable, "-c", JOB, str(tmp_path / "a" / ".workflow")]
+    with subprocess.Popen(job, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "watching\n"
+        process.kill()
+
+
 @pytest.mark.usefixtures("environment")
 def test_a_job_ends_when_its_workflow_is_replaced(tmp_path):
     file = tmp_path / "run" / ".workflow"
@@ -38,7 +54,7 @@ def test_a_job_ends_when_its_workflow_is_replaced(tmp_path):
         file.touch()
         time.sleep(0.5)
         assert job.poll() is None
-        succession.take_over(file)
+        succeed(file)
         assert job.wait(timeout=10) == -signal.SIGKILL
 
 
@@ -47,7 +63,7 @@ def test_a_job_that_starts_late_ends_at_once(tmp_path):
     file = tmp_path / ".workflow"
     succession.take_over(file)
     old = {**os.environ}
-    succession.take_over(file)
+    succeed(file)
     done = subprocess.run([sys.executable, "-c", JOB, str(file)], env=old, capture_output=True, text=True, timeout=30)
     assert done.returncode == -signal.SIGKILL
     assert done.stdout == ""

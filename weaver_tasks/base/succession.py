@@ -7,6 +7,7 @@ under and, when they differ, ends at once, with everything that it started and w
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
@@ -23,10 +24,18 @@ _PERIOD = 5.0  # seconds between two looks
 
 
 def take_over(file: Path) -> None:
-    """Called by a workflow as it starts: make it the one that `file` names. Jobs inherit the name in their environment."""
-    os.environ[VARIABLE] = name = f"{uuid.uuid4().hex} {lifetime.name_this_process()}"
+    """Called by a workflow as it starts: make it the one that `file` names. Jobs inherit the name in their environment.
+
+    It has one name, however many runs it makes: their jobs have one environment.
+    """
+    os.environ[VARIABLE] = name = _name_of_this_workflow()
     with atomic_path(file) as temporary:
         temporary.write_text(name)
+
+
+@functools.cache
+def _name_of_this_workflow() -> str:
+    return f"{uuid.uuid4().hex} {lifetime.name_this_process()}"
 
 
 def clear_locks(file: Path, locks: Path) -> None:

@@ -8,15 +8,17 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
-# A clone works without being installed.
-sys.path.insert(0, str(Path(workflow.basedir).parent))
+# Of this workflow, also where another one uses it as a module. A clone works without being installed.
+WORKFLOW_FOLDER = str(Path(str(workflow.current_basedir)).parent)
+sys.path.insert(0, str(Path(WORKFLOW_FOLDER).parent))
 
 from snakemake.resources import Resources
 
 from weaver_tasks import plan as planning
 from weaver_tasks.base import lifetime, succession
-from weaver_tasks.base.errors import WeaverTasksError
+from weaver_tasks.base.errors import ConfigError, WeaverTasksError
 
 if not workflow.config_settings.configfiles:
 
@@ -26,11 +28,17 @@ if not workflow.config_settings.configfiles:
 def checked_plan():
     """The plan of this configuration; a user's mistake is one line and exit code 2."""
     files = [os.path.relpath(path) for path in workflow.configfiles]
+    where = ", ".join(map(str, files))
     try:
-        plan = planning.make_plan(config, where=", ".join(map(str, files)))
+        paths = workflow.modifier.path_modifier
+        if paths.prefix or paths.modifies_prefixes:
+            raise ConfigError(
+                f"{where}: the module has a prefix. Take it out: the folder is results/<run>/, after the key `run`."
+            )
+        plan = planning.make_plan(config, where=where)
         plan.files
         if workflow.is_main_process:
-            planning.check_clean_code(plan, Path(workflow.basedir))
+            planning.check_clean_code(plan, Path(WORKFLOW_FOLDER))
         if not plan.config["prediction"]["model"]:
             [plan.weights(member) for member in plan.members()]
         return plan
@@ -44,12 +52,10 @@ PLAN = checked_plan()
 RUN = PLAN.run
 NETWORK = PLAN.config["network"]["config"]
 FUNCTIONS = PLAN.config["data"]["custom_functions"]
-CUSTOM_FUNCTIONS = f"--custom-functions {FUNCTIONS}" if FUNCTIONS else ""
+DATA_CONFIG = PLAN.data_config_file("train")
 TRAINING = PLAN.config["training"]
 TRAINING_THREADS = TRAINING["threads"] * TRAINING["ranks"]
 PYTHON = sys.executable
-WORKFLOW_FOLDER = workflow.basedir
-UNTRACKED = json.dumps(PLAN.untracked())
 
 # A task must not outlive this process, even if it is killed: see weaver_tasks/base/lifetime.py.
 os.environ[lifetime.VARIABLE] = lifetime.name_this_process()
@@ -119,14 +125,41 @@ if TRAINING["nodes"] > 1:
 elif TRAINING["device"] == "cuda":
     FOR_RANKS |= {"gpu": TRAINING["ranks"]}
 
+# What commands take besides their own slice of the configuration. Snakemake compares params of the types that it knows, not those of
+# other classes: so none of these makes a job run again. And unlike its globals, a module's params are found when it is used as a module.
+COMMON = SimpleNamespace(
+    python=PYTHON,
+    run=RUN,
+    first_member=PLAN.members()[0],
+    network=NETWORK,
+    data_config=DATA_CONFIG,
+    test_config=PLAN.data_config_file("test"),
+    custom_functions=(
+        shlex.join(["--custom-functions", FUNCTIONS]) if FUNCTIONS else ""
+    ),
+    on_each_node=ON_EACH_NODE,
+    workflow_folder=WORKFLOW_FOLDER,
+    untracked=json.dumps(PLAN.untracked()),
+)
+
 
 def take_profile_settings(name, rule):
-    """Give the rule `name`, one of several made in a loop, what the profile's set-resources and set-threads say of `rule`."""
+    """Give the rule `name`, one of several made in a loop, what the profile's set-resources and set-threads say of `rule`.
+
+    In a module, both have the names that `use rule * as …` gives them.
+    """
     asked = workflow.resource_settings
+    name, rule = map(workflow.modifier.modify_rulename, (name, rule))
     resources = workflow.get_rule(name).resources
     resources.update(Resources.from_mapping(asked.overwrite_resources.get(rule, {})))
     if rule in asked.overwrite_threads:
         resources["_cores"] = asked.overwrite_threads[rule]
+
+
+def start_run():
+    """What a run begins with; a workflow that uses this one as a module calls it in its `onstart`."""
+    PLAN.freeze_files()
+    succession.take_over(WORKFLOW_NAME)
 
 
 def show_summary():

@@ -4,7 +4,6 @@
 # produced: staged events, inputs.json, standardization.json, reweighting.json and data_config.auto.yaml,
 #           the resolved data configuration, which all later stages read (and weaver-core can).
 
-DATA_CONFIG = PLAN.data_config_file("train")
 INPUT_FILES = {(file.split, file.group, file.name): file for file in PLAN.files}
 # With one file a job, one rule with wildcards makes them all; otherwise each job is a rule of its own.
 CHUNKS = [] if PLAN.config["staging"]["files_per_job"] == 1 else list(PLAN.chunks())
@@ -26,9 +25,9 @@ DECLARES_STAGED = (
 )
 
 STAGE_INPUTS = (
-    "{PYTHON} -m weaver_tasks.stage_inputs --data-config {params.data_config:q} {CUSTOM_FUNCTIONS}"
+    "{params.common.python} -m weaver_tasks.stage_inputs --data-config {params.data_config:q} {params.common.custom_functions}"
     " --split {params.split} --group {params.group} --sources {params.sources:q} --records {output.records:q} {params.staged}"
-    " --settings {params.settings:q} --settings {UNTRACKED:q} --log {log:q} --record {output.record:q}"
+    " --settings {params.settings:q} --settings {params.common.untracked:q} --log {log:q} --record {output.record:q}"
 )
 
 
@@ -54,6 +53,7 @@ rule stage_inputs:
     resources:
         mem_mb=attempt_memory(2),
     params:
+        common=COMMON,
         data_config=lambda w: PLAN.data_config_file(w.split),
         split="{split}",
         group="{group}",
@@ -94,6 +94,7 @@ for index, chunk in enumerate(CHUNKS):
         resources:
             mem_mb=attempt_memory(2),
         params:
+            common=COMMON,
             data_config=PLAN.data_config_file(chunk[0].split),
             split=chunk[0].split,
             group=chunk[0].group,
@@ -108,18 +109,12 @@ for index, chunk in enumerate(CHUNKS):
 
 GATHER_INPUTS = (
     # Not every record by its name: thousands would make the command too long.
-    "{PYTHON} -m weaver_tasks.stage_inputs --gather-run {RUN} --splits {params.splits} --output {output.manifest:q}"
-    " --settings {params.settings:q} --settings {UNTRACKED:q} --log {log:q} --record {output.record:q}"
+    "{params.common.python} -m weaver_tasks.stage_inputs --gather-run {params.common.run} --splits {params.splits} --output {output.manifest:q}"
+    " --settings {params.settings:q} --settings {params.common.untracked:q} --log {log:q} --record {output.record:q}"
 )
 
 
 # Seconds each: not worth a job.
-localrules:
-    gather_inputs,
-    gather_fitting_inputs,
-    gather_test_inputs,
-
-
 rule gather_inputs:
     """List every input file: checksum, entries read and kept, or why it is bad."""
     input:
@@ -129,7 +124,9 @@ rule gather_inputs:
         record=f"{RUN}/provenance/tasks/stage_inputs/gather.json",
     log:
         f"{RUN}/logs/stage_inputs/gather.log",
+    localrule: True
     params:
+        common=COMMON,
         splits=["train", "val", "test"],
         settings=json.dumps({"staging": PLAN.config["staging"]}, sort_keys=True),
     shell:
@@ -146,7 +143,9 @@ rule gather_fitting_inputs:
         record=f"{RUN}/provenance/tasks/stage_inputs/gather-fitting.json",
     log:
         f"{RUN}/logs/stage_inputs/gather-fitting.log",
+    localrule: True
     params:
+        common=COMMON,
         splits=["train", "val"],
         settings=json.dumps({"staging": PLAN.config["staging"]}, sort_keys=True),
     shell:
@@ -162,7 +161,9 @@ rule gather_test_inputs:
         record=f"{RUN}/provenance/tasks/stage_inputs/gather-test.json",
     log:
         f"{RUN}/logs/stage_inputs/gather-test.log",
+    localrule: True
     params:
+        common=COMMON,
         splits=["test"],
         settings=json.dumps({"staging": PLAN.config["staging"]}, sort_keys=True),
     shell:
@@ -198,11 +199,12 @@ rule standardize:
     resources:
         mem_mb=attempt_memory(2),
     params:
+        common=COMMON,
         settings=settings("standardize"),
     shell:
-        "{PYTHON} -m weaver_tasks.standardize --data-config {DATA_CONFIG:q} {CUSTOM_FUNCTIONS}"
+        "{params.common.python} -m weaver_tasks.standardize --data-config {params.common.data_config:q} {params.common.custom_functions}"
         " --inputs {input.manifest:q} --after {input.sums:q} --output {output.standardization:q} --plot {output.plot:q}"
-        " --settings {params.settings:q} --settings {UNTRACKED:q} --log {log:q} --record {output.record:q}"
+        " --settings {params.settings:q} --settings {params.common.untracked:q} --log {log:q} --record {output.record:q}"
 
 
 rule reweight:
@@ -227,12 +229,13 @@ rule reweight:
     resources:
         mem_mb=attempt_memory(2),
     params:
+        common=COMMON,
         settings=settings("reweight", member=member_of),
     shell:
-        "{PYTHON} -m weaver_tasks.reweight --data-config {DATA_CONFIG:q} {CUSTOM_FUNCTIONS}"
+        "{params.common.python} -m weaver_tasks.reweight --data-config {params.common.data_config:q} {params.common.custom_functions}"
         " --inputs {input.manifest:q} --after {input.sums:q} --standardization {input.standardization:q}"
         " --output {output.reweighting:q} --plot {output.plot:q} --auto-config {output.data_config:q}"
-        " --settings {params.settings:q} --settings {UNTRACKED:q} --log {log:q} --record {output.record:q}"
+        " --settings {params.settings:q} --settings {params.common.untracked:q} --log {log:q} --record {output.record:q}"
 
 
 # With statistics.files_per_job, many jobs go through the training files.

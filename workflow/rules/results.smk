@@ -7,7 +7,6 @@ GROUPS = PLAN.test_groups()
 MEMBERS = PLAN.members()
 FORMAT = PLAN.config["prediction"]["format"]
 MODEL = PLAN.config["prediction"]["model"]
-TEST_CONFIG = PLAN.data_config_file("test")
 # With a model that is already trained nothing is trained: its data configuration must be resolved (a data_config.auto.yaml).
 AUTO_CONFIG = DATA_CONFIG if MODEL else f"{RUN}/{{member}}data_config.auto.yaml"
 
@@ -44,12 +43,13 @@ rule predict:
         **ONE_GPU,
         mem_mb=attempt_memory(4),
     params:
+        common=COMMON,
         settings=settings("predict", member=member_of),
     shell:
-        "{PYTHON} -m weaver_tasks.predict --data-config {input.data_config:q} --data-config-test {TEST_CONFIG:q} {CUSTOM_FUNCTIONS}"
-        " --inputs {input.manifest:q} --group {wildcards.group} --network {NETWORK:q} --model {input.model:q}"
+        "{params.common.python} -m weaver_tasks.predict --data-config {input.data_config:q} --data-config-test {params.common.test_config:q} {params.common.custom_functions}"
+        " --inputs {input.manifest:q} --group {wildcards.group} --network {params.common.network:q} --model {input.model:q}"
         " --output {output.predictions:q}"
-        " --settings {params.settings:q} --settings {UNTRACKED:q} --log {log:q} --record {output.record:q}"
+        " --settings {params.settings:q} --settings {params.common.untracked:q} --log {log:q} --record {output.record:q}"
 
 
 if PLAN.merges():
@@ -71,15 +71,16 @@ if PLAN.merges():
         resources:
             mem_mb=attempt_memory(2),
         params:
+            common=COMMON,
             predictions=lambda w, input: [
                 f"{member.rstrip('/')}={path}"
                 for member, path in zip(MEMBERS, input.predictions)
             ],
             settings=settings("merge_predictions"),
         shell:
-            "{PYTHON} -m weaver_tasks.merge_predictions --predictions {params.predictions:q} --group {wildcards.group}"
-            " --inputs {input.manifest:q} --data-config {TEST_CONFIG:q} {CUSTOM_FUNCTIONS} --output {output.predictions:q}"
-            " --settings {params.settings:q} --settings {UNTRACKED:q} --log {log:q} --record {output.record:q}"
+            "{params.common.python} -m weaver_tasks.merge_predictions --predictions {params.predictions:q} --group {wildcards.group}"
+            " --inputs {input.manifest:q} --data-config {params.common.test_config:q} {params.common.custom_functions} --output {output.predictions:q}"
+            " --settings {params.settings:q} --settings {params.common.untracked:q} --log {log:q} --record {output.record:q}"
 
 
 METRICS_OF_EPOCHS = (
@@ -171,15 +172,16 @@ rule evaluate:
     resources:
         mem_mb=attempt_memory(4),
     params:
+        common=COMMON,
         predictions=lambda w, input: [
             f"{group}={path}" for group, path in zip(GROUPS, input.predictions)
         ],
         training=of_training,
         settings=settings("evaluate"),
     shell:
-        "{PYTHON} -m weaver_tasks.evaluate --data-config {input.data_config:q} --predictions {params.predictions:q}"
-        " {params.training:q} --output-dir {RUN}/{wildcards.member}evaluation"
-        " --settings {params.settings:q} --settings {UNTRACKED:q} --log {log:q} --record {output.record:q}"
+        "{params.common.python} -m weaver_tasks.evaluate --data-config {input.data_config:q} --predictions {params.predictions:q}"
+        " {params.training:q} --output-dir {params.common.run}/{wildcards.member}evaluation"
+        " --settings {params.settings:q} --settings {params.common.untracked:q} --log {log:q} --record {output.record:q}"
 
 
 rule export_onnx:
@@ -201,15 +203,12 @@ rule export_onnx:
     resources:
         mem_mb=attempt_memory(4),
     params:
+        common=COMMON,
         settings=settings("export_onnx", member=member_of),
     shell:
-        "{PYTHON} -m weaver_tasks.export_onnx --data-config {input.data_config:q} {CUSTOM_FUNCTIONS} --inputs {input.manifest:q}"
-        " --network {NETWORK:q} --state {input.state:q} --output-dir {RUN}/{wildcards.member}export"
-        " --settings {params.settings:q} --settings {UNTRACKED:q} --log {log:q} --record {output.record:q}"
-
-
-localrules:
-    provenance,
+        "{params.common.python} -m weaver_tasks.export_onnx --data-config {input.data_config:q} {params.common.custom_functions} --inputs {input.manifest:q}"
+        " --network {params.common.network:q} --state {input.state:q} --output-dir {params.common.run}/{wildcards.member}export"
+        " --settings {params.settings:q} --settings {params.common.untracked:q} --log {log:q} --record {output.record:q}"
 
 
 rule provenance:
@@ -231,8 +230,10 @@ rule provenance:
         crate=f"{RUN}/provenance/ro-crate-metadata.json",
     log:
         f"{RUN}/logs/provenance/provenance.log",
+    localrule: True
     params:
+        common=COMMON,
         config=json.dumps(PLAN.config, sort_keys=True),
     shell:
-        "{PYTHON} -m weaver_tasks.provenance --run-dir {RUN} --workflow {WORKFLOW_FOLDER:q} --output {output.crate:q}"
+        "{params.common.python} -m weaver_tasks.provenance --run-dir {params.common.run} --workflow {params.common.workflow_folder:q} --output {output.crate:q}"
         " --settings {params.config:q} --log {log:q}"

@@ -11,11 +11,6 @@ wildcard_constraints:
 
 
 # Seconds each: not worth a job.
-localrules:
-    standardize_gather,
-    reweight_gather,
-
-
 rule standardize_part:
     """Count the values of the input variables in some of the training files."""
     input:
@@ -31,12 +26,13 @@ rule standardize_part:
     resources:
         mem_mb=attempt_memory(2),
     params:
+        common=COMMON,
         settings=settings("standardize"),
         part=lambda w: list(STATISTICS_PARTS[int(w.part)]),
     shell:
-        "{PYTHON} -m weaver_tasks.standardize --data-config {DATA_CONFIG:q} {CUSTOM_FUNCTIONS}"
+        "{params.common.python} -m weaver_tasks.standardize --data-config {params.common.data_config:q} {params.common.custom_functions}"
         " --inputs {input.manifest:q} --after {input.sums:q} --part {params.part} --sums {output.sums:q}"
-        " --settings {params.settings:q} --settings {UNTRACKED:q} --log {log:q} --record {output.record:q}"
+        " --settings {params.settings:q} --settings {params.common.untracked:q} --log {log:q} --record {output.record:q}"
 
 
 rule standardize_gather:
@@ -53,15 +49,17 @@ rule standardize_gather:
         record=f"{RUN}/provenance/tasks/standardize/pass-{{index}}.json",
     log:
         f"{RUN}/logs/standardize/pass-{{index}}.log",
+    localrule: True
     params:
+        common=COMMON,
         settings=settings("standardize"),
         folder=f"{RUN}/statistics/standardize/pass-{{index}}",
         parts=len(STATISTICS_PARTS),
     shell:
-        "{PYTHON} -m weaver_tasks.standardize --data-config {DATA_CONFIG:q} {CUSTOM_FUNCTIONS}"
+        "{params.common.python} -m weaver_tasks.standardize --data-config {params.common.data_config:q} {params.common.custom_functions}"
         " --inputs {input.manifest:q} --after {input.sums:q} --gather {params.folder:q} {params.parts}"
         " --sums {output.sums:q}"
-        " --settings {params.settings:q} --settings {UNTRACKED:q} --log {log:q} --record {output.record:q}"
+        " --settings {params.settings:q} --settings {params.common.untracked:q} --log {log:q} --record {output.record:q}"
 
 
 take_profile_settings("standardize_part", rule="standardize")
@@ -82,12 +80,13 @@ rule reweight_part:
     resources:
         mem_mb=attempt_memory(2),
     params:
+        common=COMMON,
         settings=settings("reweight", member=member_of),
         part=lambda w: list(STATISTICS_PARTS[int(w.part)]),
     shell:
-        "{PYTHON} -m weaver_tasks.reweight --data-config {DATA_CONFIG:q} {CUSTOM_FUNCTIONS}"
+        "{params.common.python} -m weaver_tasks.reweight --data-config {params.common.data_config:q} {params.common.custom_functions}"
         " --inputs {input.manifest:q} --after {input.sums:q} --part {params.part} --sums {output.sums:q}"
-        " --settings {params.settings:q} --settings {UNTRACKED:q} --log {log:q} --record {output.record:q}"
+        " --settings {params.settings:q} --settings {params.common.untracked:q} --log {log:q} --record {output.record:q}"
 
 
 rule reweight_gather:
@@ -104,15 +103,17 @@ rule reweight_gather:
         record=f"{RUN}/provenance/tasks/reweight/{{member}}pass-{{index}}.json",
     log:
         f"{RUN}/logs/reweight/{{member}}pass-{{index}}.log",
+    localrule: True
     params:
+        common=COMMON,
         settings=settings("reweight", member=member_of),
         folder=f"{RUN}/{{member}}statistics/reweight/pass-{{index}}",
         parts=len(STATISTICS_PARTS),
     shell:
-        "{PYTHON} -m weaver_tasks.reweight --data-config {DATA_CONFIG:q} {CUSTOM_FUNCTIONS}"
+        "{params.common.python} -m weaver_tasks.reweight --data-config {params.common.data_config:q} {params.common.custom_functions}"
         " --inputs {input.manifest:q} --after {input.sums:q} --gather {params.folder:q} {params.parts}"
         " --sums {output.sums:q}"
-        " --settings {params.settings:q} --settings {UNTRACKED:q} --log {log:q} --record {output.record:q}"
+        " --settings {params.settings:q} --settings {params.common.untracked:q} --log {log:q} --record {output.record:q}"
 
 
 take_profile_settings("reweight_part", rule="reweight")

@@ -14,18 +14,14 @@ FRESH_TRAINING = {
     "metrics": f"{RUN}/{TOOL_MEMBER}metrics/init_model.json",
 }
 OF_FRESH_TRAINING = (
-    " --data-config {input.data_config:q} {CUSTOM_FUNCTIONS} --inputs {input.manifest:q} --network {NETWORK:q}"
-    " --checkpoints {RUN}/{TOOL_MEMBER}checkpoints --metrics {RUN}/{TOOL_MEMBER}metrics"
-    " --settings {params.settings:q} --settings {UNTRACKED:q} --log {log:q} --record {output.record:q}"
+    " --data-config {input.data_config:q} {params.common.custom_functions} --inputs {input.manifest:q} --network {params.common.network:q}"
+    " --checkpoints {params.common.run}/{params.common.first_member}checkpoints --metrics {params.common.run}/{params.common.first_member}metrics"
+    " --settings {params.settings:q} --settings {params.common.untracked:q} --log {log:q} --record {output.record:q}"
 )
 
 
 def tool_settings(tool):
     return json.dumps(PLAN.settings(tool, member=TOOL_MEMBER), sort_keys=True)
-
-
-localrules:
-    model_summary,
 
 
 rule model_summary:
@@ -38,12 +34,14 @@ rule model_summary:
         record=f"{RUN}/provenance/tasks/model_summary/model_summary.json",
     log:
         f"{RUN}/logs/model_summary/model_summary.log",
+    localrule: True
     params:
+        common=COMMON,
         settings=tool_settings("model_summary"),
     shell:
-        "{PYTHON} -m weaver_tasks.model_summary --data-config {input:q} {CUSTOM_FUNCTIONS} --network {NETWORK:q}"
+        "{params.common.python} -m weaver_tasks.model_summary --data-config {input:q} {params.common.custom_functions} --network {params.common.network:q}"
         " --output {output.layers:q} --table {output.table:q}"
-        " --settings {params.settings:q} --settings {UNTRACKED:q} --log {log:q} --record {output.record:q}"
+        " --settings {params.settings:q} --settings {params.common.untracked:q} --log {log:q} --record {output.record:q}"
 
 
 rule find_lr:
@@ -61,9 +59,10 @@ rule find_lr:
         **FOR_RANKS,
         mem_mb=attempt_memory(8),
     params:
+        common=COMMON,
         settings=tool_settings("find_lr"),
     shell:
-        "{ON_EACH_NODE}{PYTHON} -m weaver_tasks.find_lr --output {output.history:q} --plot {output.plot:q}"
+        "{params.common.on_each_node}{params.common.python} -m weaver_tasks.find_lr --output {output.history:q} --plot {output.plot:q}"
         + OF_FRESH_TRAINING
 
 
@@ -82,9 +81,10 @@ rule profile_training:
         **ONE_GPU,
         mem_mb=attempt_memory(8),
     params:
+        common=COMMON,
         settings=tool_settings("profile_training"),
     shell:
-        "{PYTHON} -m weaver_tasks.profile_training --trace {output.trace:q} --table {output.table:q}"
+        "{params.common.python} -m weaver_tasks.profile_training --trace {output.trace:q} --table {output.table:q}"
         + OF_FRESH_TRAINING
 
 
@@ -95,7 +95,7 @@ rule quick_check:
         **FOR_RANKS,
         mem_mb=attempt_memory(8),
     params:
-        workflow=str(Path(str(workflow.current_basedir)).parent / "Snakefile"),
+        common=COMMON,
         config=json.dumps(PLAN.config, sort_keys=True),
     shell:
-        "{PYTHON} -m weaver_tasks.quick_check --workflow {params.workflow:q} --cores {threads} --settings {params.config:q}"
+        "{params.common.python} -m weaver_tasks.quick_check --workflow {params.common.workflow_folder:q}/Snakefile --cores {threads} --settings {params.config:q}"

@@ -36,7 +36,11 @@ def state_before(epoch):
 def past_validations(epoch):
     """Validations up to two epochs back, so that validating one epoch runs beside the training of the next."""
     return (
-        [f"{METRICS}/val_epoch-{past}.json" for past in PLAN.epochs() if past < epoch - 1]
+        [
+            f"{METRICS}/val_epoch-{past}.json"
+            for past in PLAN.epochs()
+            if past < epoch - 1
+        ]
         if LOOKS_BACK
         else []
     )
@@ -64,18 +68,19 @@ rule init_model:
     resources:
         mem_mb=attempt_memory(4),
     params:
+        common=COMMON,
         settings=settings("init_model", member=member_of),
     shell:
-        "{PYTHON} -m weaver_tasks.init_model --data-config {input.data_config:q} {CUSTOM_FUNCTIONS} --inputs {input.manifest:q}"
-        " --network {NETWORK:q} --state {output.state:q} --optimizer {output.optimizer:q} --metrics {output.metrics:q}"
-        " --settings {params.settings:q} --settings {UNTRACKED:q} --log {log:q} --record {output.record:q}"
+        "{params.common.python} -m weaver_tasks.init_model --data-config {input.data_config:q} {params.common.custom_functions} --inputs {input.manifest:q}"
+        " --network {params.common.network:q} --state {output.state:q} --optimizer {output.optimizer:q} --metrics {output.metrics:q}"
+        " --settings {params.settings:q} --settings {params.common.untracked:q} --log {log:q} --record {output.record:q}"
 
 
 TRAIN_EPOCH = (
-    "{ON_EACH_NODE}{PYTHON} -m weaver_tasks.train_epoch --data-config {input.data_config:q} {CUSTOM_FUNCTIONS} --inputs {input.manifest:q}"
-    " --network {NETWORK:q} --epochs {params.epochs} --checkpoints {RUN}/{wildcards.member}checkpoints"
-    " --metrics {RUN}/{wildcards.member}metrics --validation {input.validations:q}"
-    " --settings {params.settings:q} --settings {UNTRACKED:q} --log {log:q} --record {output.record:q}"
+    "{params.common.on_each_node}{params.common.python} -m weaver_tasks.train_epoch --data-config {input.data_config:q} {params.common.custom_functions} --inputs {input.manifest:q}"
+    " --network {params.common.network:q} --epochs {params.epochs} --checkpoints {params.common.run}/{wildcards.member}checkpoints"
+    " --metrics {params.common.run}/{wildcards.member}metrics --validation {input.validations:q}"
+    " --settings {params.settings:q} --settings {params.common.untracked:q} --log {log:q} --record {output.record:q}"
 )
 
 
@@ -102,6 +107,7 @@ rule train_epoch:
         **FOR_RANKS,
         mem_mb=attempt_memory(8),
     params:
+        common=COMMON,
         epochs=lambda w: w.epoch,
         settings=settings(
             "train_epoch",
@@ -138,6 +144,7 @@ for block in LONG_BLOCKS:
             **FOR_RANKS,
             mem_mb=attempt_memory(8),
         params:
+            common=COMMON,
             epochs=list(block),
             settings=settings(
                 "train_epoch", member=member_of, epochs=lambda w, block=block: block
@@ -166,15 +173,12 @@ rule validate_epoch:
         **FOR_RANKS,
         mem_mb=attempt_memory(8),
     params:
+        common=COMMON,
         settings=settings("validate_epoch", member=member_of),
     shell:
-        "{ON_EACH_NODE}{PYTHON} -m weaver_tasks.validate_epoch --data-config {input.data_config:q} {CUSTOM_FUNCTIONS} --inputs {input.manifest:q}"
-        " --network {NETWORK:q} --state {input.state:q} --epoch {wildcards.epoch} --output {output.metrics:q}"
-        " --settings {params.settings:q} --settings {UNTRACKED:q} --log {log:q} --record {output.record:q}"
-
-
-localrules:
-    select_best_epoch,
+        "{params.common.on_each_node}{params.common.python} -m weaver_tasks.validate_epoch --data-config {input.data_config:q} {params.common.custom_functions} --inputs {input.manifest:q}"
+        " --network {params.common.network:q} --state {input.state:q} --epoch {wildcards.epoch} --output {output.metrics:q}"
+        " --settings {params.settings:q} --settings {params.common.untracked:q} --log {log:q} --record {output.record:q}"
 
 
 rule select_best_epoch:
@@ -190,9 +194,11 @@ rule select_best_epoch:
         record=f"{RUN}/provenance/tasks/select_best_epoch/{{member}}select_best_epoch.json",
     log:
         f"{RUN}/logs/select_best_epoch/{{member}}select_best_epoch.log",
+    localrule: True
     params:
+        common=COMMON,
         settings=settings("select_best_epoch"),
     shell:
-        "{PYTHON} -m weaver_tasks.select_best_epoch --validation {input.validations:q}"
-        " --checkpoints {RUN}/{wildcards.member}checkpoints --best {output.best:q}"
-        " --settings {params.settings:q} --settings {UNTRACKED:q} --log {log:q} --record {output.record:q}"
+        "{params.common.python} -m weaver_tasks.select_best_epoch --validation {input.validations:q}"
+        " --checkpoints {params.common.run}/{wildcards.member}checkpoints --best {output.best:q}"
+        " --settings {params.settings:q} --settings {params.common.untracked:q} --log {log:q} --record {output.record:q}"

@@ -1,0 +1,122 @@
+"""The workflow as a Snakemake module of another one: one run, two runs side by side, a rule changed, what cannot work."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+SNAKEFILE = """
+configfile: "both.yaml"
+
+module first:
+    snakefile: "{repository}/workflow/Snakefile"
+    config: config["first"]
+
+use rule * from first as first_*
+
+module second:
+    snakefile: "{repository}/workflow/Snakefile"
+    config: config["second"]
+
+use rule * from second as second_*
+
+use rule init_model from second as second_init_model with:
+    resources:
+        mem_mb=1234
+
+onstart:
+    first.start_run()
+    second.start_run()
+
+rule compare:
+    default_target: True
+    input: rules.first_all.input, rules.second_all.input
+    output: "comparison.txt"
+    shell: "ls {input} > {output}"
+"""
+
+
+@pytest.fixture
+def other(tmp_path, repository, jets) -> Path:
+    """A folder outside the repository with a Snakefile that uses two runs: epochs and files in blocks, and one by one."""
+    one = {
+        "run": "one",
+        "data": {
+            "config": str(repository / "config/data/demo.yaml"),
+            "train": {"all": str(jets / "train" / "*.root")},
+            "test": {"higgs": [str(jets / "test" / "HToBB.root"), str(jets / "test" / "HToCC.root")]},
+        },
+        "network": {"config": str(repository / "config/networks/pfn.py"), "options": {"Phi_sizes": [8], "F_sizes": [8]}},
+        "staging": {"files_per_job": 5},
+        "training": {"epochs": 2, "epochs_per_job": 2, "threads": 1, "batch_size": 100},
+    }
+    two = {**one, "run": "two", "seed": 2, "staging": {}, "training": {**one["training"], "epochs_per_job": 1}}
+    (tmp_path / "both.yaml").write_text(yaml.safe_dump({"first": one, "second": two}))
+    (tmp_path / "Snakefile").write_text(SNAKEFILE.replace("{repository}", str(repository)))
+    return tmp_path
+
+
+def snakemake(folder: Path, *options: str, code: int = 0) -> str:
+    done = subprocess.run([sys.executable, "-m", "snakemake", "--cores", "2", *options], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_two_runs_are_planned_side_by_side(other):
+    planned = snakemake(other, "--dry-run", "--printshellcmds", "--set-threads", "first_train_epoch=2", "second_stage_inputs=2")
+    for run, name in (("one", "first"), ("two", "second")):
+        assert f"rule {name}_standardize:" in planned
+        assert f"--output results/{run}/standardization.json" in planned
+    assert "rule first_train_epoch_0_to_1:" in planned
+    assert "rule first_stage_inputs_0:" in planned
+    assert "rule second_train_epoch:" in planned
+    commands = [line for line in planned.splitlines() if "-m weaver_tasks.init_model" in line]
+    assert len(commands) == 2
+    assert '"seed": 2' in next(line for line in commands if "results/two/" in line)
+    assert "mem_mb=1234" in planned
+
+
+@pytest.mark.slow
+def test_two_runs_go_to_the_end_and_then_nothing_is_left(other):
+    snakemake(other)
+    for run in ("one", "two"):
+        files = json.loads((other / "results" / run / "files.json").read_text())["files"]
+        assert len(files) == 12
+        assert (other / "results" / run / "export" / "model.onnx").exists()
+    assert "ro-crate-metadata.json" in (other / "comparison.txt").read_text()
+    assert "Nothing to be done" in snakemake(other)
+    # What only changes speed still reaches the tasks without making them run again.
+    config = yaml.safe_load((other / "both.yaml").read_text())
+    config["first"]["loading"] = {"num_workers": 2}
+    (other / "both.yaml").write_text(yaml.safe_dump(config))
+    assert "Nothing to be done" in snakemake(other)
+    snakemake(other, "--report", "report.html")
+    assert (other / "report.html").stat().st_size > 100_000
+
+
+def test_commands_take_nothing_from_the_globals(repository):
+    """They would be those of the workflow that uses this one."""
+    for chapter in (repository / "workflow" / "rules").glob("*.smk"):
+        for line in chapter.read_text().splitlines():
+            if 'f"' not in line and "f'" not in line:
+                assert not re.search(r"\{[A-Z_]{2,}", line), f"{chapter.name}: {line}"
+
+
+def test_a_mistake_is_one_line(other):
+    config = yaml.safe_load((other / "both.yaml").read_text())
+    config["second"]["training"]["epoch"] = 3
+    (other / "both.yaml").write_text(yaml.safe_dump(config))
+    said = snakemake(other, "--dry-run", code=2)
+    assert "ERROR: both.yaml: unknown key 'training.epoch'. Did you mean: epochs?" in said
+    assert "Traceback" not in said
+
+
+def test_a_prefix_is_refused(other):
+    text = (other / "Snakefile").read_text()
+    (other / "Snakefile").write_text(text.replace('config: config["first"]', 'config: config["first"]\n    prefix: "elsewhere"'))
+    said = snakemake(other, "--dry-run", code=2)
+    assert "ERROR: both.yaml: the module has a prefix" in said
