@@ -21,6 +21,7 @@ from weaver_tasks.base.errors import ConfigError, DataConfigError, ResultError, 
 from weaver_tasks.base.files import read_json
 from weaver_tasks.base.hashing import digest, file_checksum
 from weaver_tasks.base.lifetime import end_with_workflow
+from weaver_tasks.base.memory import keep_one_heap
 from weaver_tasks.base.progress import Progress
 from weaver_tasks.base.record import TaskRecord
 from weaver_tasks.data.blocks import StagingOptions
@@ -58,6 +59,7 @@ def main(argv: list[str] | None = None) -> None:
         end_with_workflow()
         given = sys.argv[1:] if argv is None else argv
         raise SystemExit(run_ranks(["-m", "weaver_tasks.predict", *given], ranks=training.ranks, nodes=training.nodes))
+    keep_one_heap()
     with task(arguments, first_rank=is_first_rank()) as record:
         predict(arguments, training, record)
 

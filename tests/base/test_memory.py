@@ -1,0 +1,37 @@
+"""Threads that share one heap: asked of the C library itself."""
+
+import ctypes
+import subprocess
+import sys
+
+import pytest
+
+ALLOCATE = """
+import ctypes, sys, threading
+from weaver_tasks.base.memory import keep_one_heap
+if sys.argv[1] == "shared":
+    keep_one_heap()
+ready = threading.Barrier(5)
+def work():
+    held = [bytearray(5000) for _ in range(100)]
+    ready.wait()
+    ready.wait()
+threads = [threading.Thread(target=work) for _ in range(4)]
+for thread in threads:
+    thread.start()
+ready.wait()
+libc = ctypes.CDLL(None)
+libc.malloc_info(0, ctypes.c_void_p.in_dll(libc, "stdout"))
+libc.fflush(None)
+ready.wait()
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_info"), reason="the C library is not glibc")
+def test_threads_keep_one_heap():
+    heaps = {
+        how: subprocess.run([sys.executable, "-c", ALLOCATE, how], capture_output=True, text=True, check=True).stdout.count("<heap nr=")
+        for how in ("shared", "by default")
+    }
+    assert heaps["shared"] == 1
+    assert heaps["by default"] > 1
