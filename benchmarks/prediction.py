@@ -4,8 +4,8 @@
     python benchmarks/prediction.py --memory [--small 4 --large 64] [--json FILE]     # anonymous memory, 4 x and 64 x the jets
 
 The events are the jets of tests/data, repeated; the network is a Particle Flow Network with its first weights. Both programs
-write a ROOT file with the scores, labels and observers of every jet. A rate counts what lies between two sizes of the same file: start-up and imports
-are left out of both. `predict` reads the ROOT file itself (staging.mode none) and, in a row of its own, the staged one.
+write a ROOT file with the scores, labels and observers of every jet. A rate counts what lies between two sizes of the same file: start-up
+and imports are left out of both. `predict` reads the ROOT file itself (staging.mode none) and, in a row of its own, the staged one.
 Anonymous memory is RssAnon in /proc: pages of mapped files can be dropped by the system at any time.
 """
 
