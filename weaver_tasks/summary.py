@@ -6,6 +6,7 @@ python -m weaver_tasks.summary results/<run>
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from weaver_tasks.base.command_line import run_command
 from weaver_tasks.base.errors import ResultError
 from weaver_tasks.base.files import read_json
 from weaver_tasks.results.records import told_mixture
+from weaver_tasks.results.report_text import configuration_rows, data_rows, heading, table
 
 _RESULTS = {
     "model": "export/model.onnx",
@@ -34,7 +36,13 @@ def main(argv: list[str] | None = None) -> None:
         prog="python -m weaver_tasks.summary", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("run", type=Path, help="the folder of the run, results/<run>")
+    parser.add_argument(
+        "--report", type=json.loads, metavar="CONFIG", help="print the first page of the report, for this configuration (JSON)"
+    )
     arguments = parser.parse_args(argv)
+    if arguments.report:
+        print(report_page(arguments.run, arguments.report))
+        return
     members = trained_members(arguments.run)
     console = Console()
     for member in members:
@@ -84,6 +92,21 @@ def summary_lines(member: Path) -> Iterator[tuple[str, str, str]]:
         found = next((folder / place for folder in (member, member.parent) if (folder / place).exists()), None)
         if found is not None:
             yield name, str(found), ""
+
+
+def report_page(run: Path, config: Mapping[str, Any]) -> str:
+    """What the report opens on, in reStructuredText: test figures of each training, data, configuration."""
+    lines: list[str] = []
+    members = trained_members(run)
+    for member in members:
+        parity = member / "export" / "parity.json"
+        found = figures(read_json(member / "evaluation" / "metrics.json"), read_json(parity) if parity.is_file() else None)
+        rows = [(name[0].upper() + name[1:], value) for name, value in found]
+        lines += [*heading("Results" if len(members) == 1 else f"Results of {member.name}"), *table((), rows)]
+    data = data_rows(read_json(run / "inputs.json"))
+    lines += [*heading("Data"), *table(("Split", "Group", "Files", "Entries", "Selected"), data)]
+    lines += [*heading("Configuration"), *table((), configuration_rows(config))]
+    return "\n".join(lines)
 
 
 def figures(metrics: Mapping[str, Any], parity: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:

@@ -168,3 +168,23 @@ def show_summary():
         Path(f"{RUN}/{member}export/parity.json").exists() for member in PLAN.members()
     ):
         subprocess.run([PYTHON, "-m", "weaver_tasks.summary", RUN], check=False)
+
+
+class ReportPage:
+    """What the report opens on. Made when Snakemake writes it into the page, since every job parses this file."""
+
+    def __str__(self):
+        done = subprocess.run(
+            [
+                *(PYTHON, "-m", "weaver_tasks.summary", RUN),
+                *("--report", json.dumps(PLAN.config)),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.stdout if done.returncode == 0 else done.stderr
+
+
+# The only way to a report's text: it is a template that knows nothing but the configuration.
+config["report_page"] = ReportPage()
