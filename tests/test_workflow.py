@@ -130,6 +130,39 @@ def test_the_chain_leaves_every_artefact(finished):
     assert [name for name in expected.split() if not (finished.results / name).exists()] == []
 
 
+BROWSER = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update"
+BROWSERS_OWN = re.compile(r"https?://([a-z0-9-]+\.)*(google|googleapis)\.com/")  # what Chromium itself asks for at its start
+
+
+def seen_in_a_browser(page: Path, profile: Path) -> tuple[str, set[str]]:
+    """The page as Chromium made it, its scripts run, and the addresses in the network that it asked for."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium to look at the report with: apt-get install chromium")
+    log = profile / "net.json"
+    options = [*BROWSER.split(), f"--user-data-dir={profile}", f"--log-net-log={log}", "--virtual-time-budget=20000", "--dump-dom"]
+    done = subprocess.run([browser, *options, page.as_uri()], capture_output=True, text=True, timeout=120, check=True)
+    addresses = set(re.findall(r'"url":"(https?://[^"]+)"', log.read_text()))
+    return done.stdout.partition('<div id="app">')[2].partition("<script")[0], {url for url in addresses if not BROWSERS_OWN.match(url)}
+
+
+@pytest.mark.slow
+def test_the_report_opens_on_the_results_without_any_network(finished, tmp_path):
+    page = finished.folder / "report.html"
+    finished.snakemake("--report", str(page))
+    shown, asked = seen_in_a_browser(page, tmp_path)
+    assert asked == set()
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", shown))
+    metrics = json.loads((finished.results / "evaluation" / "metrics.json").read_text())
+    best = json.loads((finished.results / "best_epoch.json").read_text())
+    assert f"Test accuracy {metrics['accuracy']:.4f} ± {metrics['accuracy_error']:.4f}" in text
+    assert f"Best epoch {best['epoch']} (validation accuracy {best['value']:.4f})" in text
+    assert "test all 3 300 300" in text
+    assert "Data configuration data.yaml" in text
+    for chapter in ("1 Data", "2 Training", "3 Results"):
+        assert chapter in text
+
+
 def test_predictions_are_in_the_order_of_the_source_files(finished, jets):
     source = []
     for process in CLASSES.values():

@@ -32,7 +32,7 @@ def data_rows(manifest: Mapping[str, Any]) -> list[tuple[str, ...]]:
         for place, more in enumerate((1, file["entries"] or 0, file["kept"] or 0, bool(file["bad"]))):
             count[place] += more
     ordered = sorted(counts.items(), key=lambda item: _SPLITS.index(item[0][0]))
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for (split, group), (files, entries, kept, bad) in ordered:
         rows.append((split, group, f"{files:,}" + (f" ({bad} bad)" if bad else ""), f"{entries:,}", f"{kept:,}"))
     return rows
