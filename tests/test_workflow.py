@@ -131,7 +131,7 @@ def test_the_chain_leaves_every_artefact(finished):
 
 
 BROWSER = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update"
-BROWSERS_OWN = re.compile(r"https?://([a-z0-9-]+\.)*(google|googleapis)\.com/")  # what Chromium itself asks for at its start
+BROWSERS_OWN = re.compile(r"https?://([a-z0-9-]+\.)*(google|googleapis|gvt1)\.com/")  # what Chromium itself asks for at its start
 
 
 def seen_in_a_browser(page: Path, profile: Path) -> tuple[str, set[str]]:
