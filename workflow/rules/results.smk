@@ -233,7 +233,8 @@ rule provenance:
     localrule: True
     params:
         common=COMMON,
-        config=json.dumps(PLAN.config, sort_keys=True),
+        # A function: what stands in braces in a path, as {fold}, is no wildcard.
+        config=lambda w: json.dumps(PLAN.config, sort_keys=True),
     shell:
         "{params.common.python} -m weaver_tasks.provenance --run-dir {params.common.run} --workflow {params.common.workflow_folder:q} --output {output.crate:q}"
         " --settings {params.config:q} --log {log:q}"

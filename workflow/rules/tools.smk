@@ -96,6 +96,7 @@ rule quick_check:
         mem_mb=attempt_memory(8),
     params:
         common=COMMON,
-        config=json.dumps(PLAN.config, sort_keys=True),
+        # A function: what stands in braces in a path, as {fold}, is no wildcard.
+        config=lambda w: json.dumps(PLAN.config, sort_keys=True),
     shell:
         "{params.common.python} -m weaver_tasks.quick_check --workflow {params.common.workflow_folder:q}/Snakefile --cores {threads} --settings {params.config:q}"
