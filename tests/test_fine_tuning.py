@@ -38,7 +38,7 @@ def fine_tuning(folder, repository, jets, *, load) -> workflow_run.Run:
 def test_a_new_last_layer_learns_on_a_frozen_body(tmp_path, repository, jets):
     tuned = fine_tuning(tmp_path / "tuned", repository, jets, load=True)
     tuned.snakemake()
-    published = torch.load(PUBLISHED, weights_only=True)
+    published = torch.load(PUBLISHED, map_location="cpu", weights_only=True)
     first, last = tuned.state("init"), tuned.state("net_epoch-1")
     statistics = ("running_mean", "running_var", "num_batches_tracked")
     for name, tensor in published.items():
