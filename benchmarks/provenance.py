@@ -75,7 +75,9 @@ def make_run(run: Path, files: int) -> None:
         sample.wrote(path)
     record = run / RECORDS / "stage_inputs" / "train-Hbb-0.json"
     sample.write(record)
-    text = record.read_text()
+    # As the workflow calls it.
+    command = f"python -m weaver_tasks.stage_inputs --sources {source} --staged {staged[0]} --records {staged[1]}"
+    text = json.dumps({**json.loads(record.read_text()), "command": command})
     gather = TaskRecord("stage_inputs", SETTINGS)
     for number in range(files):
         write(

@@ -33,6 +33,7 @@ class RunDescription:
         self._entities: dict[str, Entity] = {}
         # parameter -> the files and values that are examples of it
         self._examples: dict[str, dict[str, Entity]] = {}
+        self._of_tools: dict[tuple[str, str], dict[str, Entity]] = {}
 
     def add(self, records: Sequence[Record], *, workflow: str, description: str) -> None:
         stages = dict.fromkeys(record["stage"] for record in records)
@@ -70,6 +71,8 @@ class RunDescription:
             endTime=run["endTime"],
             actionStatus=_DONE,
         )
+        for (tool, key), parameters in self._of_tools.items():
+            self._entities[tool][key] = _compact(list(parameters.values()))
         for name, examples in self._examples.items():
             self._entities[name]["workExample"] = _compact(list(examples.values()))
         self._crate.root_dataset["mentions"] = [run, *actions]
@@ -191,14 +194,9 @@ class RunDescription:
             actionStatus=_DONE,
         )
 
-    @staticmethod
-    def _extend(tool: Entity, key: str, parameters: Any) -> None:
-        known = tool.get(key, [])
-        known = known if isinstance(known, list) else [known]
-        names = {entity.id for entity in known}
-        new = [parameter for parameter in parameters if parameter.id not in names]
-        if new:
-            tool[key] = _compact([*known, *new])
+    def _extend(self, tool: Entity, key: str, parameters: Any) -> None:
+        """Add to the inputs or outputs of a tool; they are set at the end, since each setting of a long list takes its time."""
+        self._of_tools.setdefault((tool.id, key), {}).update((parameter.id, parameter) for parameter in parameters)
 
     def _environment(self, record: Record) -> list[Entity]:
         facts = {name: str(record[name]) for name in _FACTS if record.get(name)}
