@@ -46,22 +46,14 @@ def predicted(run):
     return np.stack([np.asarray(found[f"score_{name}"]) for name in names], axis=1)
 
 
-def test_a_loop_over_preprocess_json_gives_the_same_scores(run, jets, predicted):
-    """What CMS software does, one jet at a time."""
-    document = json.loads((run.folder / "export" / "preprocess.json").read_text())
-    session = onnxruntime.InferenceSession(run.folder / "export" / "model.onnx", providers=["CPUExecutionProvider"])
+def test_a_loop_over_preprocess_json_gives_the_same_scores(run, jets, predicted, monkeypatch):
+    """The loop of the documentation, one jet at a time: what CMS software does."""
+    page = (result_run.REPOSITORY / "docs" / "results.md").read_text()
+    monkeypatch.chdir(run.folder)
+    code = {}
+    exec(page.partition("```python\n")[2].partition("```")[0], code)
     for number, jet in enumerate(jets):
-        inputs = {}
-        for group in document["input_names"]:
-            rows = []
-            for name in document[group]["var_names"]:
-                info = document[group]["var_infos"][name]
-                x = (np.asarray(jet[name]) - info["median"]) * info["norm_factor"]
-                x = np.clip(np.nan_to_num(x), info["lower_bound"], info["upper_bound"])[: document[group]["var_length"]]
-                rows.append(x.astype(np.float32))
-            inputs[group] = np.stack(rows)[None]
-        scores = session.run(None, inputs)[0][0]
-        np.testing.assert_allclose(scores, predicted[number], atol=1e-5)
+        np.testing.assert_allclose(code["scores"](jet), predicted[number], atol=1e-5)
 
 
 @pytest.mark.parametrize("length", [128, 150])
