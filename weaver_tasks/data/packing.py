@@ -10,7 +10,7 @@ from typing import Any
 import awkward as ak
 import numpy as np
 
-from weaver_tasks.base.errors import DataConfigError, InputFileError
+from weaver_tasks.base.errors import DataConfigError
 from weaver_tasks.data.blocks import ABSENT, Packed, PackedColumn
 from weaver_tasks.data.expressions_flat import simple_list
 
@@ -22,8 +22,7 @@ def pack(column: PackedColumn, table: Mapping[str, Any], events: int, *, where: 
 
     In a jagged column, flat variables count as lists of one, regular ones as lists of their length, as in weaver. An event has as many
     rows as its longest list; the shorter ones are filled up with ABSENT, and padded each by itself when a batch is made.
-    where: what messages call the configuration and the file. Raises DataConfigError when a variable's shape does not
-    fit, and InputFileError when lists are damaged.
+    where: what messages call the configuration and the file. Raises DataConfigError when a variable's shape does not fit.
     """
     if not column.jagged:
         values = np.empty((events, len(column.variables)), dtype=np.float32)
@@ -43,9 +42,6 @@ def pack(column: PackedColumn, table: Mapping[str, Any], events: int, *, where: 
         for place, (_, content) in enumerate(lists):
             values[:, place] = _as_float32(content)
         return Packed(values, offsets)
-    for name, (own, content) in zip(column.variables, lists, strict=True):
-        if (np.diff(own) < 0).any() or own[-1] > len(content):
-            raise InputFileError(f"{where}: variable '{name}' has lists of impossible lengths: the file is damaged. Fetch it again.")
     _tell_of_different_lengths(column.name, column.variables)
     counts = np.max([np.diff(own) for own, _ in lists], axis=0)
     offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(counts)])
