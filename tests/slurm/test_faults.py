@@ -60,10 +60,10 @@ def out_of_time(run):
     assert "mem=16G" in told
 
 
-def start_at_once(run, job, *changes):
-    """Slurm holds a job back for two minutes after it put it into the queue again. changes: more to change of it."""
+def start_at_once(run, job):
+    """Slurm holds a job back for two minutes after it put it into the queue again."""
     run.wait_for(lambda: slurm("squeue", "--noheader", "--jobs", job, "--format", "%T") == "PENDING", f"job {job} in the queue")
-    slurm("scontrol", "update", f"JobId={job}", *changes, "StartTime=now")
+    slurm("scontrol", "update", f"JobId={job}", "StartTime=now")
 
 
 def requeued(run):
@@ -91,8 +91,7 @@ def node_failed(run):
     (run.folder / "held").unlink()
     node = slurm("squeue", "--noheader", "--jobs", job, "--format", "%N")
     slurm("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
-    # Its daemon lives, so Slurm takes the node back at once: while the old step still ends there, the job could not start.
-    start_at_once(run, job, f"ExcNodeList={node}")
+    start_at_once(run, job)
     try:
         run.wait_for((run.folder / "held").exists, "the job on another node", of=snakemake)
     finally:
