@@ -2,6 +2,8 @@ import json
 import math
 import multiprocessing
 import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -45,6 +47,59 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(WeaverTasksError, match=r"file/out\.json: cannot be written"):
         write_json(tmp_path / "file" / "out.json", {})
+
+
+FULL = """
+import sys
+from pathlib import Path
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from weaver_tasks.base.errors import WeaverTasksError
+from weaver_tasks.base.files import atomic_path, link_or_copy
+from weaver_tasks.training.checkpoint import save_tensors
+
+disk = Path(sys.argv[1])
+values = np.random.default_rng(1).random(300_000)
+
+def savez(path):
+    with atomic_path(path) as temporary:
+        np.savez(temporary, values)
+
+def plot(path):
+    figure = plt.figure(figsize=(20, 20))
+    figure.figimage(values.reshape(500, 600), resize=True)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary)
+
+writers = {
+    "state.pt": lambda path: save_tensors(path, {"x": torch.from_numpy(values)}),
+    "sums.npz": savez,
+    "roc.png": plot,
+    "link.pt": lambda path: link_or_copy(sys.argv[2], path),
+}
+for name, write in writers.items():
+    try:
+        write(disk / name)
+    except WeaverTasksError as error:
+        print(error, sorted(path.name for path in disk.iterdir()))
+"""
+
+
+def test_a_full_disk_is_told_by_every_writer_and_nothing_is_left(tmp_path):
+    """A disk of 128 kB, where this user may mount one."""
+    disk, large = tmp_path / "disk", tmp_path / "large.pt"
+    disk.mkdir()
+    large.write_bytes(bytes(1_000_000))
+    (tmp_path / "full.py").write_text(FULL)
+    command = f"mount -t tmpfs -o size=128k none {disk} && {sys.executable} {tmp_path / 'full.py'} {disk} {large}"
+    environment = {**os.environ, "MPLBACKEND": "agg"}
+    done = subprocess.run(["unshare", "-rm", "sh", "-c", command], capture_output=True, text=True, env=environment, check=False)
+    if done.returncode and "mount" in done.stderr:
+        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()[:100]}")
+    assert done.returncode == 0, done.stderr
+    told = "cannot be written (No space left on device). Free some space or give a writable folder, then run again. []"
+    assert done.stdout.splitlines() == [f"{disk}/{name}: {told}" for name in ("state.pt", "sums.npz", "roc.png", "link.pt")]
 
 
 def test_json_has_no_nan(tmp_path):

@@ -17,6 +17,12 @@ from typing import Any
 
 from weaver_tasks.base.errors import WeaverTasksError
 
+# What a full disk, a quota, a limit, a failing disk or a folder that cannot be written gives.
+_CANNOT_WRITE = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST),
+)
+
 
 @contextlib.contextmanager
 def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
@@ -36,7 +42,7 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
         _publish(temporary, target)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        if error.errno in _CANNOT_WRITE:
             raise WeaverTasksError(
                 f"{target}: cannot be written ({error.strerror}). Free some space or give a writable folder, then run again."
             ) from error
@@ -70,15 +76,16 @@ def copy_file(source: str | os.PathLike[str], target: str | os.PathLike[str]) ->
 def link_or_copy(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
     """Publish `source` under a second name: a hard link, or a copy where the file system has no links. Atomic."""
     source, target = Path(source), Path(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists() and os.path.samefile(source, target):
         return
     temporary = target.parent / f".{target.name}.{os.getpid()}.link"
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         temporary.unlink(missing_ok=True)
         os.link(source, temporary)
     except OSError:
-        shutil.copyfile(source, temporary)
+        copy_file(source, target)
+        return
     os.replace(temporary, target)
 
 

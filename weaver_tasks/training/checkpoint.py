@@ -44,7 +44,13 @@ def save_tensors(path: Path, content: Mapping[str, Any]) -> None:
 def _write(path: Path, content: dict[str, Any]) -> None:
     # Through a handle: torch writes the name of a file that it opens itself, here a random one, into the file.
     with atomic_path(path) as temporary, temporary.open("wb") as handle:
-        torch.save(content, handle)
+        try:
+            torch.save(content, handle)
+        except RuntimeError as error:
+            # Torch, ending the archive of a file that could not be written, hides why.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from error
+            raise
 
 
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
