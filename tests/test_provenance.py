@@ -134,7 +134,7 @@ def test_mixture_of_versions_is_told(tmp_path, run, caplog):
         record["code"]["package"] = f"digest{number}"
         (folder / path.name).write_text(json.dumps(record))
     log = tmp_path / "log"
-    provenance.main([*options(tmp_path / "run"), "--settings", json.dumps(SETTINGS), "--log", str(log)])
+    provenance.main([*options(tmp_path / "run"), "--settings", json.dumps(SETTINGS), "--log-file", str(log)])
     assert f"made by {len(records)} versions of the code" in log.read_text()
     assert f"made by {len(records)} versions" in ROCrate(tmp_path / "run").description
 

@@ -250,6 +250,34 @@ def test_two_ranks(run):
     assert [one[name] for name in ("loss", "accuracy", "auc", "samples")] == [two[name] for name in ("loss", "accuracy", "auc", "samples")]
 
 
+@pytest.mark.slow
+def test_the_ranks_of_torchrun_train_as_our_own(run):
+    ranks = {"ranks": 2, "batch_size": 50}
+    ours, theirs = run("ours", training=ranks), run("theirs", training=ranks)
+    assert ours.run("train_epoch", epochs=[0, 1]).returncode == 0
+    python, *command = theirs.command("train_epoch", epochs=[0, 1])
+    torchrun = [python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *command]
+    done = subprocess.run(torchrun, capture_output=True, text=True, env=stage_run.environment())
+    assert done.returncode == 0, done.stderr
+    assert_same(tensors(theirs, range(2)), tensors(ours, range(2)))
+    assert theirs.read("train_epoch-1.json")["ranks"] == 2
+
+
+@pytest.mark.slow
+def test_a_failing_rank_ends_the_job_with_its_own_line(run):
+    """One of two ranks meets a loss that is not a number."""
+    broken = stage_run.NETWORK.replace(
+        "return self.jet(", 'import os\n        return float("nan" if os.environ["RANK"] == "1" else 1) * self.jet('
+    )
+    done = run(network=broken, training={"ranks": 2, "batch_size": 50}).run("train_epoch", epochs=[0])
+    assert done.returncode == 2
+    errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
+    assert len(errors) == 1, done.stderr
+    assert "the loss is nan" in errors[0]
+    assert ".root entries" in errors[0]
+    assert "Traceback" not in done.stderr
+
+
 def test_a_foreign_checkpoint_is_refused_in_one_line(run):
     training, other = run(), run("other", training={"lr": 1e-3})
     for each in (training, other):

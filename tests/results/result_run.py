@@ -124,7 +124,7 @@ class ResultRun:
         return load_network(self.network, configuration.weaver, {**self.options, **options}).model.eval()
 
     def arguments(self, stage: str, *own) -> list[str]:
-        common = ["--settings", json.dumps(self.settings), "--log", self.folder / "logs" / f"{stage}.log"]
+        common = ["--settings", json.dumps(self.settings), "--log-file", self.folder / "logs" / f"{stage}.log"]
         if stage in ("predict", "export_onnx"):
             common += ["--data-config", self.data_config, "--inputs", self.inputs, "--network", self.network]
         return [*map(str, common), *map(str, own)]

@@ -100,7 +100,7 @@ class StageRun:
         own["init_model"] += ["--metrics", metrics / "init_model.json"]
         own["select_best_epoch"] += ["--validation", *sorted(metrics.glob("val_epoch-*.json"))]
         common = [] if stage == "select_best_epoch" else self.common()
-        record = ["--record", self.folder / "records" / f"{stage}.json", "--log", self.folder / "logs" / f"{stage}.log"]
+        record = ["--record", self.folder / "records" / f"{stage}.json", "--log-file", self.folder / "logs" / f"{stage}.log"]
         return [*common, *map(str, own[stage]), *map(str, record), "--settings", json.dumps(self.settings)]
 
     def call(self, stage: str, **which) -> None:

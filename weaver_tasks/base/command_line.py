@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,7 +32,7 @@ def stage_parser(stage: str, description: str | None) -> argparse.ArgumentParser
     parser.add_argument(
         "--settings", type=_settings, action=_Merge, default={}, metavar="JSON", help="this stage's slice of config.yaml; may be repeated"
     )
-    parser.add_argument("--log", type=Path, metavar="FILE", help="write the log here as well")
+    parser.add_argument("--log-file", type=Path, metavar="FILE", help="write the log here as well")
     parser.add_argument("--record", type=Path, metavar="FILE", help="write the provenance record of this task here")
     return parser
 
@@ -59,7 +60,7 @@ def task(arguments: argparse.Namespace, *, first_rank: bool = True) -> Iterator[
 
     first_rank: only this process of a distributed task logs to the file and writes the record.
     """
-    open_log(arguments.stage, arguments.log if first_rank else None)
+    open_log(arguments.stage, arguments.log_file if first_rank else None)
     end_with_workflow()
     record = TaskRecord(arguments.stage, arguments.settings, arguments.record)
     try:
@@ -102,7 +103,9 @@ def run_command(main: Callable[[], None]) -> None:
         for handler in logger.handlers:
             if isinstance(handler, logging.FileHandler):
                 handler.emit(logging.makeLogRecord({"levelname": "ERROR", "levelno": logging.ERROR, "msg": "%s", "args": (line,)}))
-        print(f"ERROR: {line}", file=sys.stderr, flush=True)
+        # The first rank's progress bar may stand in the line.
+        start = "" if os.environ.get("RANK", "0") == "0" else "\n"
+        print(f"{start}ERROR: {line}", file=sys.stderr, flush=True)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None

@@ -27,7 +27,7 @@ DECLARES_STAGED = (
 STAGE_INPUTS = (
     "{params.common.python} -m weaver_tasks.stage_inputs --data-config {params.data_config:q} {params.common.custom_functions}"
     " --split {params.split} --group {params.group} --sources {params.sources:q} --records {output.records:q} {params.staged}"
-    " --settings {params.settings:q} --settings {params.common.untracked:q} --log {log:q} --record {output.record:q}"
+    " --settings {params.settings:q} --settings {params.common.untracked:q} --log-file {log:q} --record {output.record:q}"
 )
 
 
@@ -110,7 +110,7 @@ for index, chunk in enumerate(CHUNKS):
 GATHER_INPUTS = (
     # Not every record by its name: thousands would make the command too long.
     "{params.common.python} -m weaver_tasks.stage_inputs --gather-run {params.common.run} --splits {params.splits} --output {output.manifest:q}"
-    " --settings {params.settings:q} --settings {params.common.untracked:q} --log {log:q} --record {output.record:q}"
+    " --settings {params.settings:q} --settings {params.common.untracked:q} --log-file {log:q} --record {output.record:q}"
 )
 
 
@@ -204,7 +204,7 @@ rule standardize:
     shell:
         "{params.common.python} -m weaver_tasks.standardize --data-config {params.common.data_config:q} {params.common.custom_functions}"
         " --inputs {input.manifest:q} --after {input.sums:q} --output {output.standardization:q} --plot {output.plot:q}"
-        " --settings {params.settings:q} --settings {params.common.untracked:q} --log {log:q} --record {output.record:q}"
+        " --settings {params.settings:q} --settings {params.common.untracked:q} --log-file {log:q} --record {output.record:q}"
 
 
 rule reweight:
@@ -235,7 +235,7 @@ rule reweight:
         "{params.common.python} -m weaver_tasks.reweight --data-config {params.common.data_config:q} {params.common.custom_functions}"
         " --inputs {input.manifest:q} --after {input.sums:q} --standardization {input.standardization:q}"
         " --output {output.reweighting:q} --plot {output.plot:q} --auto-config {output.data_config:q}"
-        " --settings {params.settings:q} --settings {params.common.untracked:q} --log {log:q} --record {output.record:q}"
+        " --settings {params.settings:q} --settings {params.common.untracked:q} --log-file {log:q} --record {output.record:q}"
 
 
 # With statistics.files_per_job, many jobs go through the training files.

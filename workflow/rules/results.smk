@@ -49,7 +49,7 @@ rule predict:
         "{params.common.python} -m weaver_tasks.predict --data-config {input.data_config:q} --data-config-test {params.common.test_config:q} {params.common.custom_functions}"
         " --inputs {input.manifest:q} --group {wildcards.group} --network {params.common.network:q} --model {input.model:q}"
         " --output {output.predictions:q}"
-        " --settings {params.settings:q} --settings {params.common.untracked:q} --log {log:q} --record {output.record:q}"
+        " --settings {params.settings:q} --settings {params.common.untracked:q} --log-file {log:q} --record {output.record:q}"
 
 
 if PLAN.merges():
@@ -80,7 +80,7 @@ if PLAN.merges():
         shell:
             "{params.common.python} -m weaver_tasks.merge_predictions --predictions {params.predictions:q} --group {wildcards.group}"
             " --inputs {input.manifest:q} --data-config {params.common.test_config:q} {params.common.custom_functions} --output {output.predictions:q}"
-            " --settings {params.settings:q} --settings {params.common.untracked:q} --log {log:q} --record {output.record:q}"
+            " --settings {params.settings:q} --settings {params.common.untracked:q} --log-file {log:q} --record {output.record:q}"
 
 
 METRICS_OF_EPOCHS = (
@@ -181,7 +181,7 @@ rule evaluate:
     shell:
         "{params.common.python} -m weaver_tasks.evaluate --data-config {input.data_config:q} --predictions {params.predictions:q}"
         " {params.training:q} --output-dir {params.common.run}/{wildcards.member}evaluation"
-        " --settings {params.settings:q} --settings {params.common.untracked:q} --log {log:q} --record {output.record:q}"
+        " --settings {params.settings:q} --settings {params.common.untracked:q} --log-file {log:q} --record {output.record:q}"
 
 
 rule export_onnx:
@@ -208,7 +208,7 @@ rule export_onnx:
     shell:
         "{params.common.python} -m weaver_tasks.export_onnx --data-config {input.data_config:q} {params.common.custom_functions} --inputs {input.manifest:q}"
         " --network {params.common.network:q} --state {input.state:q} --output-dir {params.common.run}/{wildcards.member}export"
-        " --settings {params.settings:q} --settings {params.common.untracked:q} --log {log:q} --record {output.record:q}"
+        " --settings {params.settings:q} --settings {params.common.untracked:q} --log-file {log:q} --record {output.record:q}"
 
 
 rule provenance:
@@ -237,4 +237,4 @@ rule provenance:
         config=lambda w: json.dumps(PLAN.config, sort_keys=True),
     shell:
         "{params.common.python} -m weaver_tasks.provenance --run-dir {params.common.run} --workflow {params.common.workflow_folder:q} --output {output.crate:q}"
-        " --settings {params.config:q} --log {log:q}"
+        " --settings {params.config:q} --log-file {log:q}"

@@ -32,7 +32,7 @@ rule standardize_part:
     shell:
         "{params.common.python} -m weaver_tasks.standardize --data-config {params.common.data_config:q} {params.common.custom_functions}"
         " --inputs {input.manifest:q} --after {input.sums:q} --part {params.part} --sums {output.sums:q}"
-        " --settings {params.settings:q} --settings {params.common.untracked:q} --log {log:q} --record {output.record:q}"
+        " --settings {params.settings:q} --settings {params.common.untracked:q} --log-file {log:q} --record {output.record:q}"
 
 
 rule standardize_gather:
@@ -59,7 +59,7 @@ rule standardize_gather:
         "{params.common.python} -m weaver_tasks.standardize --data-config {params.common.data_config:q} {params.common.custom_functions}"
         " --inputs {input.manifest:q} --after {input.sums:q} --gather {params.folder:q} {params.parts}"
         " --sums {output.sums:q}"
-        " --settings {params.settings:q} --settings {params.common.untracked:q} --log {log:q} --record {output.record:q}"
+        " --settings {params.settings:q} --settings {params.common.untracked:q} --log-file {log:q} --record {output.record:q}"
 
 
 take_profile_settings("standardize_part", rule="standardize")
@@ -86,7 +86,7 @@ rule reweight_part:
     shell:
         "{params.common.python} -m weaver_tasks.reweight --data-config {params.common.data_config:q} {params.common.custom_functions}"
         " --inputs {input.manifest:q} --after {input.sums:q} --part {params.part} --sums {output.sums:q}"
-        " --settings {params.settings:q} --settings {params.common.untracked:q} --log {log:q} --record {output.record:q}"
+        " --settings {params.settings:q} --settings {params.common.untracked:q} --log-file {log:q} --record {output.record:q}"
 
 
 rule reweight_gather:
@@ -113,7 +113,7 @@ rule reweight_gather:
         "{params.common.python} -m weaver_tasks.reweight --data-config {params.common.data_config:q} {params.common.custom_functions}"
         " --inputs {input.manifest:q} --after {input.sums:q} --gather {params.folder:q} {params.parts}"
         " --sums {output.sums:q}"
-        " --settings {params.settings:q} --settings {params.common.untracked:q} --log {log:q} --record {output.record:q}"
+        " --settings {params.settings:q} --settings {params.common.untracked:q} --log-file {log:q} --record {output.record:q}"
 
 
 take_profile_settings("reweight_part", rule="reweight")

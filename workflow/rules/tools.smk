@@ -16,7 +16,7 @@ FRESH_TRAINING = {
 OF_FRESH_TRAINING = (
     " --data-config {input.data_config:q} {params.common.custom_functions} --inputs {input.manifest:q} --network {params.common.network:q}"
     " --checkpoints {params.common.run}/{params.common.first_member}checkpoints --metrics {params.common.run}/{params.common.first_member}metrics"
-    " --settings {params.settings:q} --settings {params.common.untracked:q} --log {log:q} --record {output.record:q}"
+    " --settings {params.settings:q} --settings {params.common.untracked:q} --log-file {log:q} --record {output.record:q}"
 )
 
 
@@ -41,7 +41,7 @@ rule model_summary:
     shell:
         "{params.common.python} -m weaver_tasks.model_summary --data-config {input:q} {params.common.custom_functions} --network {params.common.network:q}"
         " --output {output.layers:q} --table {output.table:q}"
-        " --settings {params.settings:q} --settings {params.common.untracked:q} --log {log:q} --record {output.record:q}"
+        " --settings {params.settings:q} --settings {params.common.untracked:q} --log-file {log:q} --record {output.record:q}"
 
 
 rule find_lr:

@@ -73,14 +73,14 @@ rule init_model:
     shell:
         "{params.common.python} -m weaver_tasks.init_model --data-config {input.data_config:q} {params.common.custom_functions} --inputs {input.manifest:q}"
         " --network {params.common.network:q} --state {output.state:q} --optimizer {output.optimizer:q} --metrics {output.metrics:q}"
-        " --settings {params.settings:q} --settings {params.common.untracked:q} --log {log:q} --record {output.record:q}"
+        " --settings {params.settings:q} --settings {params.common.untracked:q} --log-file {log:q} --record {output.record:q}"
 
 
 TRAIN_EPOCH = (
     "{params.common.on_each_node}{params.common.python} -m weaver_tasks.train_epoch --data-config {input.data_config:q} {params.common.custom_functions} --inputs {input.manifest:q}"
     " --network {params.common.network:q} --epochs {params.epochs} --checkpoints {params.common.run}/{wildcards.member}checkpoints"
     " --metrics {params.common.run}/{wildcards.member}metrics --validation {input.validations:q}"
-    " --settings {params.settings:q} --settings {params.common.untracked:q} --log {log:q} --record {output.record:q}"
+    " --settings {params.settings:q} --settings {params.common.untracked:q} --log-file {log:q} --record {output.record:q}"
 )
 
 
@@ -178,7 +178,7 @@ rule validate_epoch:
     shell:
         "{params.common.on_each_node}{params.common.python} -m weaver_tasks.validate_epoch --data-config {input.data_config:q} {params.common.custom_functions} --inputs {input.manifest:q}"
         " --network {params.common.network:q} --state {input.state:q} --epoch {wildcards.epoch} --output {output.metrics:q}"
-        " --settings {params.settings:q} --settings {params.common.untracked:q} --log {log:q} --record {output.record:q}"
+        " --settings {params.settings:q} --settings {params.common.untracked:q} --log-file {log:q} --record {output.record:q}"
 
 
 rule select_best_epoch:
@@ -201,4 +201,4 @@ rule select_best_epoch:
     shell:
         "{params.common.python} -m weaver_tasks.select_best_epoch --validation {input.validations:q}"
         " --checkpoints {params.common.run}/{wildcards.member}checkpoints --best {output.best:q}"
-        " --settings {params.settings:q} --settings {params.common.untracked:q} --log {log:q} --record {output.record:q}"
+        " --settings {params.settings:q} --settings {params.common.untracked:q} --log-file {log:q} --record {output.record:q}"
