@@ -28,7 +28,20 @@ run_command(main)
 
 def run(folder: Path, *options: str):
     (folder / "in.txt").write_text("x")
-    command = [sys.executable, "-c", STAGE, "--input", "in.txt", "--output", "out.json", "--log-file", "a.log", "--record", "r.json", *options]
+    command = [
+        sys.executable,
+        "-c",
+        STAGE,
+        "--input",
+        "in.txt",
+        "--output",
+        "out.json",
+        "--log-file",
+        "a.log",
+        "--record",
+        "r.json",
+        *options,
+    ]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True)
 
 
