@@ -17,6 +17,7 @@ from typing import Any
 from weaver_tasks.base.config import resolve_config
 from weaver_tasks.base.errors import ConfigError, DataConfigError
 from weaver_tasks.base.files import read_json, write_json
+from weaver_tasks.base.kinematics import kinematic_observers
 from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration
 from weaver_tasks.plan.clean_code import check_clean_code
 from weaver_tasks.plan.files import InputFile, expand, patterns_of
@@ -106,6 +107,13 @@ class Plan:
 
     def test_groups(self) -> list[str]:
         return list(dict.fromkeys(file.group for file in self.files_of("test")))
+
+    def kinematic_plots(self) -> list[str]:
+        """The plots against the jet's momentum and mass that the evaluation of a classifier draws, by the observers of the test."""
+        configuration = self.data_configuration("test")
+        if configuration.labels is None or configuration.labels.kind != "simple":
+            return []
+        return [f"efficiency_{kind}" for kind in kinematic_observers(configuration.z_variables)]
 
     def staged_record(self, file: InputFile) -> str:
         return f"{self.run}/staged/{file.split}/{file.group}/{file.name}.json"

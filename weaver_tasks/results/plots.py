@@ -8,12 +8,18 @@ from typing import Any
 
 import numpy as np
 
+from weaver_tasks.base.kinematics import kinematic_observers
 from weaver_tasks.results.evaluation import background_class
-from weaver_tasks.results.predictions import Predictions, kinematic_observers
+from weaver_tasks.results.predictions import Predictions
 from weaver_tasks.results.roc import pair_ratio, roc_curve
 from weaver_tasks.results.style import class_name, figure, legend_beside, look, save
 
 Array = np.ndarray
+
+_EVENTS_PER_BIN = 20  # of the smallest class, on average
+_BIN_EVENTS = 5  # at least, for a fraction of them to be drawn
+_SHAPE_EVENTS = 10  # at least, for their distribution to be drawn
+_FEW_BINS = 7  # edges up to which points are not joined
 
 
 def plot_roc(predictions: Predictions, figures: Mapping[str, Any], settings: Mapping[str, Any], path: Path) -> list[Path]:
@@ -152,30 +158,31 @@ def _plot_against(
 ) -> list[Path]:
     background = background_class(predictions.classes, settings)
     values = predictions.observers[observer]
-    edges = _edges(values[np.asarray(predictions.labels) >= 0])
+    even, filled = _edges(values[np.asarray(predictions.labels) >= 0], smallest=_smallest_class(predictions))
     rows = [row for row in figures["rejections"] if np.isfinite(row["threshold"])]
     with figure(width=24, height=7.5) as drawn:
         left, middle, right = drawn.subplots(1, 3, sharex=True)
         middle.set_yscale("log")
-        before = _normalized(_counts(predictions, values, background, edges)[0])
-        right.stairs(before, edges, fill=True, color="0.85", label="before")
+        before = _normalized(_counts(predictions, values, background, even)[0])
+        right.stairs(before, even, fill=True, color="0.85", label="before the cut")
         for position, row in zip(np.linspace(-0.3, 0.3, len(rows)), rows, strict=True):
             signal = predictions.classes.index(row["signal"])
             passing = pair_ratio(predictions.scores, signal, background) >= row["threshold"]
             label = f"{class_name(row['signal'])} at {100 * row['signal_efficiency']:g} %"
             style = {"label": label, "color": look(signal)["color"]}
             for axes, true in ((left, signal), (middle, background)):
-                _efficiency(axes, predictions, values, true, edges, passing, position, **style)
-            after = _counts(predictions, values, background, edges, passing)[0]
-            if after.any():
-                right.stairs(_normalized(after), edges, baseline=None, linewidth=1.5, **style)
+                _efficiency(axes, predictions, values, true, filled, passing, position, **style)
+            after, squares = _counts(predictions, values, background, even, passing)
+            if after.sum() ** 2 >= _SHAPE_EVENTS * squares.sum() > 0:
+                right.stairs(_normalized(after), even, baseline=None, linewidth=1.5, **style)
         name = class_name(predictions.classes[background])
-        left.set(ylabel="Signal efficiency", ylim=(0, 1.05), xlim=(edges[0], edges[-1]))
+        left.set(ylabel="Signal efficiency", ylim=(0, 1.05), xlim=(even[0], even[-1]))
         middle.set_ylabel(f"Efficiency of {name}")
-        right.set(ylabel=f"{name} jets after the cut (normalized)", ylim=(0, None))
+        right.set(ylabel=f"{name} jets, normalized", ylim=(0, None))
         for axes in (left, middle, right):
             axes.set_xlabel(f"{observer} [GeV]")
-        legend_beside(right, title="Working point")
+        shown = {label: handle for axes in (right, left) for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+        legend_beside(right, title="Working point", handles=shown)
         return save(drawn, path)
 
 
@@ -195,22 +202,36 @@ def _normalized(counts: Array) -> Array:
 def _efficiency(
     axes: Any, predictions: Predictions, values: Array, true: int, edges: Array, passing: Array, position: float, **style: Any
 ) -> None:
-    """The passing fraction of the events of one class per bin, with binomial errors.
+    """The passing fraction of the events of one class per bin, with binomial errors; not where a bin holds fewer than five events.
 
     position: where in the bin the points stand, in bin widths from its middle, so that curves do not hide each other.
     """
     total, squares = _counts(predictions, values, true, edges)
     passed, _ = _counts(predictions, values, true, edges, passing)
-    shown = (total > 0) & ((passed > 0) | (axes.get_yscale() == "linear"))
+    shown = (total**2 >= _BIN_EVENTS * squares) & (total > 0) & ((passed > 0) | (axes.get_yscale() == "linear"))
     fraction = passed[shown] / total[shown]
     effective = total[shown] ** 2 / squares[shown]
     error = np.sqrt(np.clip(fraction * (1 - fraction), 0, None) / effective)
     places = (edges[1:] + edges[:-1]) / 2 + position * np.diff(edges)
     down = np.minimum(error, fraction * 0.95)
-    axes.errorbar(places[shown], fraction, yerr=[down, error], fmt="o:", markersize=5, linewidth=1, elinewidth=1.5, **style)
+    line = ":" if len(edges) > _FEW_BINS else ""
+    axes.errorbar(places[shown], fraction, yerr=[down, error], fmt=f"o{line}", markersize=6, linewidth=1, elinewidth=1.5, **style)
 
 
-def _edges(values: Array) -> Array:
-    """Ten bins between the 0.5 % and 99.5 % quantiles."""
-    low, high = np.quantile(values[np.isfinite(values)], (0.005, 0.995)) if np.isfinite(values).any() else (0.0, 1.0)
-    return np.linspace(low, high if high > low else low + 1, 11)
+def _smallest_class(predictions: Predictions) -> int:
+    """How many events the class with the fewest has, of those that have any."""
+    labels = np.asarray(predictions.labels)
+    counts = np.bincount(labels[labels >= 0].astype(np.int64))
+    return int(counts[counts > 0].min(initial=len(labels)))
+
+
+def _edges(values: Array, *, smallest: int) -> tuple[Array, Array]:
+    """Even bins between the 0.5 % and 99.5 % quantiles, and bins that hold equally many events; the fewer, the fewer events there are."""
+    finite = values[np.isfinite(values)]
+    bins = int(np.clip(smallest // _EVENTS_PER_BIN, 3, 10))
+    low, high = np.quantile(finite, (0.005, 0.995)) if len(finite) else (0.0, 1.0)
+    if high <= low:
+        high = low + 1
+    even = np.linspace(low, high, bins + 1)
+    filled = np.unique(np.quantile(finite[(finite >= low) & (finite <= high)], np.linspace(0, 1, bins + 1))) if len(finite) else even
+    return even, filled if len(filled) > 1 else even

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,13 +11,13 @@ import awkward as ak
 import numpy as np
 
 from weaver_tasks.base.errors import ResultError, nearest
+from weaver_tasks.base.kinematics import kinematic_observers
 from weaver_tasks.results.tables import Column, Columns, read_table, table_metadata, table_names
 
 Array = np.ndarray
 
 _SCORE = "score_"
 # Observers that efficiencies are shown against: transverse momentum and mass of the jet.
-_KINEMATIC = {"pt": re.compile(r"(^|_)pt$"), "mass": re.compile(r"(^|_)((sd|softdrop_?|trimmed_?)?mass|msoftdrop|msd)$")}
 
 
 def output_columns(
@@ -160,13 +159,6 @@ def _layout(path: Path, *, task: str, weight: str | None, classes: Sequence[str]
         observers=tuple(kinematic_observers(names).values()),
         weight=weight,
     )
-
-
-def kinematic_observers(names: Iterable[str]) -> dict[str, str]:
-    """The observers that hold the jet's transverse momentum and mass, as far as they are there: {"pt": name, "mass": name}."""
-    names = list(names)
-    found = {kind: sorted((name for name in names if pattern.search(name)), key=len) for kind, pattern in _KINEMATIC.items()}
-    return {kind: matches[0] for kind, matches in found.items() if matches}
 
 
 def _scores(chunk: Columns, layout: _Layout) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +36,13 @@ def figure(*, width: float = 10, height: float = 8) -> Iterator[Figure]:
         yield Figure(figsize=(width, height), layout="constrained")
 
 
-def legend_beside(axes: Axes, *, title: str | None = None, size: float = 16) -> None:
-    """A legend to the right of the axes, where it hides nothing."""
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, title=title, title_fontsize=size, fontsize=size)
+def legend_beside(axes: Axes, *, title: str | None = None, size: float = 16, handles: Mapping[str, Any] | None = None) -> None:
+    """A legend to the right of the axes, where it hides nothing. handles: label -> what it stands for (default: all of the axes)."""
+    if handles is None:
+        handles = {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    if handles:
+        place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0), "borderaxespad": 0}
+        axes.legend(list(handles.values()), list(handles), title=title, title_fontsize=size, fontsize=size, **place)
 
 
 def save(drawn: Figure, path: Path) -> list[Path]:

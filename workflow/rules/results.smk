@@ -17,6 +17,7 @@ if TRAINING["task"] == "classification":
         "roc": "3 Results",
         "confusion": "3 Results",
         "scores": "3 Results",
+        **dict.fromkeys(PLAN.kinematic_plots(), "3 Results"),
     }
 else:
     EVALUATION_PLOTS |= {"regression": "3 Results"}
