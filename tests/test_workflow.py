@@ -68,9 +68,12 @@ class Run:
         self.results = folder / "results" / "small"
         self.head = ""
 
-    def command(self, *options: str) -> list[str]:
+    def write(self) -> None:
         (self.folder / "config.yaml").write_text(self.head + yaml.safe_dump(self.config, sort_keys=False))
         (self.folder / "data.yaml").write_text(self.head + yaml.safe_dump(self.data, sort_keys=False))
+
+    def command(self, *options: str) -> list[str]:
+        self.write()
         snakefile = self.repository / "workflow" / "Snakefile"
         return [
             *(sys.executable, "-m", "snakemake", "--snakefile", str(snakefile), "--directory", str(self.folder)),
@@ -220,6 +223,7 @@ def test_exactly_what_would_give_another_result_reruns(finished, change, reruns,
     finally:
         finished.config, finished.data = json.loads(config), json.loads(data)
         finished.head = ""
+        finished.write()
     assert reruns <= planned.keys()
     assert not keeps & (planned.keys() - reruns)
     if change == "more epochs":

@@ -35,6 +35,8 @@ def checked_plan():
             raise ConfigError(
                 f"{where}: the module has a prefix. Take it out: the folder is results/<run>/, after the key `run`."
             )
+        # A module is read once for each `use rule`, and finds what was put here before.
+        config.pop("report_page", None)
         plan = planning.make_plan(config, where=where)
         plan.files
         if workflow.is_main_process:
