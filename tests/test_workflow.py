@@ -1,6 +1,7 @@
 """The whole chain through Snakemake, on real jets: what it makes, what reruns, what survives a kill."""
 
 import contextlib
+import copy
 import json
 import os
 import random
@@ -201,7 +202,7 @@ def test_the_exported_model_agrees(finished):
     ],
 )
 def test_exactly_what_would_give_another_result_reruns(finished, change, reruns, keeps):
-    config, data = json.dumps(finished.config), json.dumps(finished.data)
+    config, data = copy.deepcopy((finished.config, finished.data))
     try:
         if change == "comment":
             finished.head = "# a comment\n\n"
@@ -221,7 +222,7 @@ def test_exactly_what_would_give_another_result_reruns(finished, change, reruns,
             finished.config["training"]["epochs"] = 5
         planned = finished.planned()
     finally:
-        finished.config, finished.data = json.loads(config), json.loads(data)
+        finished.config, finished.data = config, data
         finished.head = ""
         finished.write()
     assert reruns <= planned.keys()
