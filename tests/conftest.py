@@ -1,12 +1,16 @@
 """What all tests share: the jets in the repository, and larger samples where there are some."""
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
+
+# A shell that starts the tests in the background has them, and all that they start, ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Machines are noisy: an example that takes long says nothing about the code.
 hypothesis.settings.register_profile("project", deadline=None)

@@ -502,3 +502,12 @@ def test_files_read_on_the_fly_stay_open_and_can_be_closed(plain: Sample, monkey
     files.close()
     assert_same(first, load(plain, settings(), mode="none", files=files))
     assert len(opened) == 2 * len(CLASSES)
+
+
+def test_of_many_files_only_the_first_stay_open(plain: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("weaver_tasks.data.parts._MOST_ORIGINALS", 2)
+    files = OpenFiles(plain.manifest("none"), plain.configuration)
+    expected = load(plain, settings(), mode="none")
+    for _ in range(2):
+        assert events(load(plain, settings(), mode="none", files=files)) == events(expected)
+    assert len(files._sources) == 2

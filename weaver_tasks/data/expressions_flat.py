@@ -6,7 +6,7 @@ awkward gives the same numbers, but takes its way through every operation anew: 
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 import awkward as ak
@@ -27,7 +27,7 @@ def flat_columns(
     It need not where the expression is made of operators, ufuncs and numbers, and its columns are numbers, or lists of one
     number per particle, with as many particles in each.
     """
-    if not all(_is_elementwise(node, functions) for node in ast.walk(tree)):
+    if not all(_is_elementwise(node, functions, columns) for node in ast.walk(tree)):
         return None
     offsets: np.ndarray | None = None
     values: dict[str, np.ndarray] = {}
@@ -61,10 +61,12 @@ def as_lists(values: np.ndarray, offsets: np.ndarray) -> ak.Array:
     return ak.Array(ak.contents.ListOffsetArray(ak.index.Index64(offsets), ak.contents.NumpyArray(values)))
 
 
-def _is_elementwise(node: ast.AST, functions: Mapping[str, Any]) -> bool:
+def _is_elementwise(node: ast.AST, functions: Mapping[str, Any], columns: Container[str]) -> bool:
     match node:
         case ast.Call():
             name = node.func.id if isinstance(node.func, ast.Name) else dotted_name(node.func)
+            if name in ON_VALUES and not any(isinstance(part, ast.Name) and part.id in columns for part in ast.walk(node)):
+                return False  # awkward refuses a number, or knows better
             return not node.keywords and (name in ON_VALUES or isinstance(functions.get(name or ""), np.ufunc))
         case ast.Constant():
             return isinstance(node.value, (bool, int, float))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,7 +16,8 @@ from weaver_tasks.data.sources import OriginalSource, Source, StagedSource, open
 if TYPE_CHECKING:
     from weaver_tasks.data.configuration import DataConfiguration
 
-_MOST_ORIGINALS = 64
+_MOST_ORIGINALS = 20
+"""Original files that stay open: each takes about half a megabyte."""
 
 
 class Part(NamedTuple):
@@ -43,7 +43,6 @@ class OpenFiles:
         self._options = StagingOptions.from_manifest(manifest)
         self._custom_functions = custom_functions
         self._sources: dict[int, Source] = {}
-        self._originals: deque[int] = deque()
         self._staged: dict[int, Piece] = {}
 
     def are_staged(self, files: Sequence[int]) -> bool:
@@ -60,6 +59,8 @@ class OpenFiles:
         source = self._source(file)
         if not isinstance(source, StagedSource):
             piece = Piece(source.read(first, last, columns, training=training, seed=seed))
+            if file not in self._sources and isinstance(source, OriginalSource):
+                source.close()
             return Part(piece, 0, len(piece.block))
         if file not in self._staged:
             self._staged[file] = Piece(source.read(0, source.entries))
@@ -72,20 +73,16 @@ class OpenFiles:
                 source.close()
 
     def _source(self, file: int) -> Source:
+        """The source of a file; it is kept, unless it is an original and as many as may stay open are kept already.
+
+        The first ones stay: files are read in turn, again and again, so that of the latest ones each would be gone when its turn comes.
+        """
         if (source := self._sources.get(file)) is None:
             source = open_source(self.records[file], self._configuration, self._options, custom_functions=self._custom_functions)
-            self._sources[file] = source
-            if not isinstance(source, StagedSource):
-                self._keep_few(file)
+            originals = sum(isinstance(each, OriginalSource) for each in list(self._sources.values()))
+            if isinstance(source, StagedSource) or originals < _MOST_ORIGINALS:
+                self._sources[file] = source
         return source
-
-    def _keep_few(self, newest: int) -> None:
-        """Forget the oldest of the original files: each takes about half a megabyte."""
-        self._originals.append(newest)
-        while len(self._originals) > _MOST_ORIGINALS:
-            oldest = self._sources.pop(self._originals.popleft(), None)
-            if isinstance(oldest, OriginalSource):
-                oldest.close()
 
 
 class Table:

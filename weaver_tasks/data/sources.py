@@ -6,6 +6,7 @@ Statistics, loading and prediction see only sources, so `staging.mode` changes n
 from __future__ import annotations
 
 import contextlib
+import gc
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -133,6 +134,8 @@ class OriginalSource:
         with self._reading:
             self._reader = None
             self._open.close()
+        # What uproot knows of a file goes round in circles: left to itself, that of many files would pile up.
+        gc.collect(1)
 
     def blocks(
         self, first_entry: int, last_entry: int, columns: Collection[str] | None = None, *, training: bool = False, seed: Sequence[int] = ()
