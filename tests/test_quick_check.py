@@ -58,7 +58,7 @@ def test_the_whole_workflow_is_tried_in_a_run_of_its_own(config, repository, tmp
     config["network"]["options"] = {"Phi_sizes": [16, 16], "F_sizes": [16]}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(repository / "workflow/Snakefile"), "--directory", str(tmp_path)]
-    command += ["--cores", "2", "--configfile", str(tmp_path / "config.yaml"), "quick_check"]
+    command += ["quick_check", "--cores", "2", "--configfile", str(tmp_path / "config.yaml")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "the configuration works" in done.stderr

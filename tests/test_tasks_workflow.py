@@ -64,10 +64,9 @@ def test_a_regression_of_two_targets(run, jets):
         assert group["bias"] == pytest.approx(error.mean(), abs=1e-6)
         assert group["resolution"] == pytest.approx((high - low) / 2, abs=1e-6)
         assert sum(row["entries"] for row in metrics["targets"][name]["bins"]) == 200
-    # Learning the mean alone would leave the spread of the masses.
-    mean_only = np.var(np.concatenate([mass, pt]) - np.repeat([mass.mean(), pt.mean()], 100))
-    assert min(losses) < 2 * mean_only
-    assert losses[-1] < losses[0]
+    # A network that has learned nothing is off by the targets themselves.
+    assert min(losses) < 0.3 * np.mean(np.square([mass, pt]))
+    assert min(losses) < losses[0]
     assert (run.results / "evaluation/regression.png").exists()
     assert parity(run) <= 1e-5
 
@@ -99,7 +98,7 @@ def test_labels_of_particles_with_a_mask(run, jets):
     }
     network(run, PER_PARTICLE)
     run.config["network"]["options"] = {}
-    run.config["training"]["epochs"] = 5
+    run.config["training"] |= {"epochs": 5, "lr": 0.05}
     run.snakemake()
     with uproot.open(run.results / "predictions/HToBB.root") as file, uproot.open(jets / "test/HToBB.root") as source:
         truth, scores = (file["Events"][name].array() for name in ("charged", "score_charged"))

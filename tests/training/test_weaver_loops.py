@@ -88,3 +88,11 @@ def test_regression_loops_are_weavers(chain, events):
         tools.train_regression(model, loss, optimizer, scheduler, loader, torch.device("cpu"), 0, steps_per_epoch=4, extra_args=options)
         results.append(tools.evaluate_regression(model, Masses(events, config), "cpu", 0, loss_func=torch.nn.MSELoss(), extra_args=options))
     assert results[0] == pytest.approx(results[1], rel=1e-5)
+
+
+def test_the_area_of_two_classes_is_that_of_the_second_ones_score():
+    generator = np.random.default_rng(1)
+    truth, score = generator.integers(0, 2, 50), generator.random(50)
+    found = weaver_loops.evaluate_metrics(truth, np.stack([1 - score, score], axis=1), ["roc_auc_score"])
+    # Of all pairs of one event of each class, those in the right order.
+    assert found["roc_auc_score"] == pytest.approx(np.mean(score[truth == 1][:, None] > score[truth == 0][None, :]))

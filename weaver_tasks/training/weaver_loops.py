@@ -125,7 +125,9 @@ def evaluate_metrics(y_true: np.ndarray, y_score: np.ndarray, eval_metrics: Sequ
         if callable(metric):
             results[metric.__name__] = metric(y_true, y_score)
         elif metric == "roc_auc_score":
-            results[metric] = sklearn.metrics.roc_auc_score(y_true, y_score, multi_class="ovo")
+            # Of two classes scikit-learn wants the score of the second alone.
+            score = y_score[:, 1] if y_score.ndim == 2 and y_score.shape[1] == 2 else y_score
+            results[metric] = sklearn.metrics.roc_auc_score(y_true, score, multi_class="ovo")
         elif metric == "confusion_matrix":
             predicted = y_score > 0.5 if y_score.ndim == 1 else y_score.argmax(1)
             results[metric] = sklearn.metrics.confusion_matrix(y_true, predicted, normalize="true")
