@@ -37,7 +37,7 @@ test: $(INSTALLED)
 	$(PYTEST)
 
 test-slow: $(INSTALLED)
-	$(PYTEST) -m "slow and not slurm" tests/test_workflow.py tests/data tests/networks tests/results
+	$(PYTEST) -m "slow and not slurm"
 
 test-all: $(INSTALLED)
 	$(PYTEST) -m "(slow or not slow) and not slurm"
