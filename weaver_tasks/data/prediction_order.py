@@ -24,8 +24,8 @@ from weaver_tasks.data.windows import WindowReader
 if TYPE_CHECKING:
     from weaver_tasks.data.configuration import DataConfiguration
 
-# Without sampling and shuffling, larger windows serve nothing.
-_WINDOW_EVENTS = 20_000
+# Without sampling and shuffling, larger windows serve nothing; some are held at a time, however few events there are.
+_WINDOW_EVENTS = 2_500
 
 
 def prediction_batches(

@@ -27,7 +27,7 @@ TREE = "Events"
 METADATA_KEY = "weaver_tasks"  # a TObjString beside the tree; a key of the Parquet schema's metadata
 SUFFIXES = (".root", ".parquet")
 
-_CHUNK_ENTRIES = 1 << 14
+_CHUNK_ENTRIES = 1 << 12
 _CHUNK_BYTES = 1 << 24
 
 
