@@ -1,6 +1,8 @@
 """The preflight: what it finds in real files, and what it refuses."""
 
 import re
+import shutil
+from collections import namedtuple
 
 import pytest
 import yaml
@@ -14,7 +16,7 @@ def prepared(tmp_path, repository, jets, monkeypatch):
     """Write a configuration over two classes with some changes; return its path."""
     monkeypatch.chdir(tmp_path)
 
-    def prepare(*, data=None, **sections):
+    def prepare(*, data=None, train=None, **sections):
         document = yaml.safe_load((repository / "config/data/demo.yaml").read_text())
         document["labels"]["value"] = ["label_QCD", "label_Hbb"]
         del document["weights"]
@@ -24,7 +26,7 @@ def prepared(tmp_path, repository, jets, monkeypatch):
             "run": "r",
             "data": {
                 "config": "data.yaml",
-                "train": {"QCD": str(jets / "train/ZJetsToNuNu.root"), "Hbb": str(jets / "train/HToBB.root")},
+                "train": {"QCD": str(jets / "train/ZJetsToNuNu.root"), "Hbb": str(jets / "train/HToBB.root"), **(train or {})},
                 "test": {"Hbb": str(jets / "test/HToBB.root")},
             },
             "network": {"config": str(repository / "config/networks/pfn.py")},
@@ -96,3 +98,60 @@ def test_network_options_that_the_network_does_not_take_are_told(prepared, repos
     network = {"config": str(repository / "config/networks/pfn.py"), "options": {"Phi_size": [8]}}
     with pytest.raises(WeaverTasksError, match="Phi_size"):
         check.main(prepared(network=network))
+
+
+def shown(capsys) -> str:
+    """What was printed, without the lines of the tables."""
+    return " ".join(re.sub("[│┃]", " ", capsys.readouterr().out).split())
+
+
+def test_the_disk_that_copies_need_is_told(prepared, capsys, jets):
+    size = sum((jets / name).stat().st_size for name in ("train/ZJetsToNuNu.root", "train/HToBB.root", "test/HToBB.root"))
+    check.main(prepared(staging={"mode": "copy"}))
+    assert f"disk for copies of the input files {size / 1e6:.3g} MB" in shown(capsys)
+    check.main(prepared(staging={"mode": "none"}))
+    assert "disk for staged files none" in shown(capsys)
+
+
+def test_a_disk_that_is_too_small_is_told(prepared, monkeypatch, tmp_path):
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage(100_000))
+    with pytest.raises(WeaverTasksError, match=r"staging\.directory: [\d.]+ MB are staged in results/r/staged, and 100 kB are free there"):
+        check.main(prepared())
+    (tmp_path / "results/r/staged").mkdir(parents=True)
+    (tmp_path / "results/r/staged/a.arrow").write_bytes(bytes(10_000_000))
+    check.main(prepared())
+
+
+@pytest.fixture
+def with_bad_files(tmp_path, jets):
+    """A group of a file that is no ROOT file and ten good ones."""
+    (tmp_path / "00.root").write_bytes(b"no ROOT file")
+    for index in range(1, 11):
+        shutil.copy(jets / "train/HToBB.root", tmp_path / f"{index:02d}.root")
+    return {"Hbb": ["[0-9]*.root"]}
+
+
+def test_a_bad_file_fails(prepared, with_bad_files):
+    with pytest.raises(WeaverTasksError, match=r"00\.root.*The file is damaged"):
+        check.main(prepared(train=with_bad_files))
+
+
+def test_bad_files_that_the_run_skips_are_told_and_the_next_is_looked_at(prepared, with_bad_files, capsys):
+    check.main(prepared(train=with_bad_files, staging={"on_bad_file": "skip", "max_bad_fraction": 0.1}))
+    said = shown(capsys)
+    assert "The run can work." in said
+    assert re.search(r"skipped: .*00\.root", said)
+
+
+def test_more_bad_files_than_the_run_skips_fail(prepared, with_bad_files):
+    told = r"00\.root.*more bad files than staging\.max_bad_fraction 0\.01 lets the run skip"
+    with pytest.raises(WeaverTasksError, match=told):
+        check.main(prepared(train=with_bad_files, staging={"on_bad_file": "skip"}))
+
+
+def test_a_group_without_a_good_file_leaves_its_class_empty(prepared, tmp_path, jets):
+    (tmp_path / "a.root").write_bytes(b"no ROOT file")
+    train = {"Hbb": "a.root", "QCD": [str(jets / f"train/{name}.root") for name in ("ZJetsToNuNu", "TTBar", "WToQQ")]}
+    with pytest.raises(WeaverTasksError, match=r"no event of class 'label_Hbb'"):
+        check.main(prepared(train=train, staging={"on_bad_file": "skip", "max_bad_fraction": 0.5}))

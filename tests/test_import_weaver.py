@@ -1,6 +1,7 @@
 """Weaver command lines as config.yaml: the public ones, every option, every conversion of numbers, every refusal."""
 
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -114,9 +115,18 @@ def training(options: str, start: str = SHORT) -> dict:
     return imported(start + options)["training"]
 
 
+# The shipped counterparts of what the public scripts name.
+CONFIGURATIONS = {
+    "JetClass_full": "data/jetclass_full.yaml", "qg_kinpid": "data/quark_gluon.yaml", "top_kin": "data/top_landscape.yaml",
+    "CMSAK4_ParT.yaml": "data/ak4_flavor.yaml", "CMSAK4_ParT.py": "networks/particle_transformer_tagger.py",
+    "example_ParticleTransformer": "networks/particle_transformer.py", "example_ParticleNet": "networks/particle_net.py",
+    "example_PFN": "networks/pfn.py", "example_PCNN": "networks/pcnn.py",
+}  # fmt: skip
+
+
 def laid_out(folder: Path, config: dict, repository: Path) -> None:
-    """Put files where the configuration expects them: empty data, the demo's data configuration and network."""
-    patterns = []
+    """Put files where the configuration expects them: data and weights, which planning does not read, empty; configurations real."""
+    patterns = [config["network"]["load_weights"]] if config["network"]["load_weights"] else []
     for split in ("train", "val", "test"):
         files = config["data"][split] or {}
         patterns += files.values() if isinstance(files, dict) else [files]
@@ -124,7 +134,8 @@ def laid_out(folder: Path, config: dict, repository: Path) -> None:
         path = folder / pattern.replace("*", "0")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    for target, source in ((config["data"]["config"], "data/demo.yaml"), (config["network"]["config"], "networks/pfn.py")):
+    for target in (config["data"]["config"], config["network"]["config"]):
+        source = next(ours for theirs, ours in CONFIGURATIONS.items() if theirs in target)
         (folder / target).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(repository / "config" / source, folder / target)
 
@@ -137,6 +148,29 @@ def test_public_command_lines_give_configurations_that_can_be_planned(command, t
     plan = make_plan(config, where="config.yaml")
     assert len(plan.files_of("train")) == (len(config["data"]["train"]) if isinstance(config["data"]["train"], dict) else 1)
     assert len(plan.blocks()) == config["training"]["epochs"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", PUBLIC.values(), ids=PUBLIC)
+def test_public_command_lines_run_to_a_dry_run(command, tmp_path, repository):
+    main(["--output", str(tmp_path / "config.yaml"), "--", *shlex.split(command)])
+    config = imported(command)
+    laid_out(tmp_path, config, repository)
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--snakefile", str(repository / "workflow" / "Snakefile"), "--configfile", "config.yaml",
+         "--cores", "4", "--dry-run"],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    jobs = dict(line.split() for line in said.rpartition("Job stats:")[2].splitlines() if re.fullmatch(r"\w+ +\d+", line))
+    counts = {stage: int(jobs.get(stage, 0)) for stage in ("train_epoch", "validate_epoch", "stage_inputs", "predict", "export_onnx")}
+    files = [config["data"][split] or {} for split in ("train", "val", "test")]
+    groups = [len(entry) if isinstance(entry, dict) else 1 for entry in files]
+    epochs = config["training"]["epochs"]
+    expected = {"train_epoch": epochs, "validate_epoch": epochs, "stage_inputs": sum(groups), "predict": groups[2], "export_onnx": 1}
+    assert counts == expected
+    assert "discouraged" not in said
 
 
 def test_the_jetclass_script():

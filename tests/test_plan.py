@@ -69,6 +69,7 @@ def test_a_test_group_is_split_every_n_files(folder):
         ({"train": {"a": ["c_*.root"]}}, ["data.train.a", "c_*.root", "matches no file", "a_1.root"]),
         ({"train": {"a": ["none/*.root"]}}, ["none/*.root", "no folder 'none'"]),
         ({"train": {"a": ["a_1.root", "a_*.root"]}}, ["a_1.root", "listed twice"]),
+        ({"train": {"a": ["./a_1.root", "a_1.root"]}}, ["'a_1.root'", "listed twice"]),
         ({"test": {"a": "c.root"}}, ["data.test.a", "no such file 'c.root'"]),
     ],
 )

@@ -8,57 +8,21 @@ Exit code 0 when the run can work; 2, with the reasons, when it could not.
 from __future__ import annotations
 
 import argparse
-import functools
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import awkward as ak
-import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from weaver_tasks.base.command_line import run_command
 from weaver_tasks.base.config import read_config
 from weaver_tasks.base.errors import WeaverTasksError, nearest
-from weaver_tasks.data.blocks import LABEL, Block, PackedColumn, StagingOptions
+from weaver_tasks.check_files import Finding, disk_needed, disk_problems, file_problems, look, readable
 from weaver_tasks.data.configuration import DataConfiguration
-from weaver_tasks.data.readers import branch_names, open_reader, read_arrays
-from weaver_tasks.data.transform import plan_transformation
-from weaver_tasks.data.uses import describe_use
 from weaver_tasks.init_model import fresh_network
-from weaver_tasks.plan import InputFile, Plan, make_plan
+from weaver_tasks.plan import Plan, make_plan
 from weaver_tasks.training.selection import METRICS
-
-_MOST_ENTRIES = 10_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """What the first file of a group shows. problem: why the run could not work with it, or None.
-
-    entries: in this file; read and kept: of the entries looked at. classes: label -> events; non_finite: variable -> values.
-    bytes_per_event: of the staged form.
-    """
-
-    split: str
-    group: str
-    files: int
-    source: str
-    entries: int = 0
-    read: int = 0
-    kept: int = 0
-    branches: int = 0
-    classes: dict[str, int] = field(default_factory=dict)
-    non_finite: dict[str, int] = field(default_factory=dict)
-    bytes_per_event: float = 0.0
-    problem: str | None = None
-
-    @property
-    def expected_events(self) -> float:
-        """Events that the whole group keeps, if its other files are like this one."""
-        return self.files * self.entries * self.kept / max(1, self.read)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -70,82 +34,13 @@ def main(argv: list[str] | None = None) -> None:
     plan = make_plan(read_config(arguments.config), where=", ".join(map(str, arguments.config)))
     findings = list(look(plan))
     console = Console(width=None if Console().is_terminal else 140)
-    show(plan, findings, console)
-    problems = list(_file_problems(findings))
-    problems += [*_missing_classes(plan, findings), *_training_problems(plan, console)]
+    needed = disk_needed(plan, findings)
+    show(plan, findings, needed, console)
+    problems = list(file_problems(findings))
+    problems += [*disk_problems(plan, needed[0]), *_missing_classes(plan, findings), *_training_problems(plan, console)]
     if problems:
         raise WeaverTasksError("; ".join(dict.fromkeys(problems)))
     console.print("The run can work.")
-
-
-def look(plan: Plan) -> Iterator[Finding]:
-    """Open the first file of each group."""
-    groups: dict[tuple[str, str], list[InputFile]] = {}
-    for file in plan.files:
-        groups.setdefault((file.split, file.group), []).append(file)
-    for (split, group), files in groups.items():
-        try:
-            yield _look_at(plan, split, group, files)
-        except WeaverTasksError as error:
-            yield Finding(split=split, group=group, files=len(files), source=files[0].source, problem=str(error))
-
-
-def _look_at(plan: Plan, split: str, group: str, files: list[InputFile]) -> Finding:
-    configuration = plan.data_configuration(split)
-    options = StagingOptions.from_settings(plan.settings("stage_inputs", split=split))
-    functions = plan.config["data"]["custom_functions"]
-    transform = plan_transformation(configuration, split, options, custom_functions=Path(functions) if functions else None)
-    source = files[0].source
-    magic: dict[str, Any] = {"branch_magic": configuration.branch_magic, "file_magic": configuration.file_magic}
-    with open_reader(source, tree=configuration.treename) as reader:
-        names = branch_names(reader, source, transform.branches, **magic, describe_use=functools.partial(describe_use, configuration))
-        last = min(reader.entries, _MOST_ENTRIES)
-        arrays = read_arrays(reader, source, transform.branches, 0, last, **magic)
-        entries = reader.entries
-    block = transform(arrays, 0, source=source, training=split == "train")
-    return Finding(
-        split=split,
-        group=group,
-        files=len(files),
-        source=source,
-        entries=entries,
-        read=last,
-        kept=len(block),
-        branches=len(names),
-        classes=_classes(configuration, block),
-        non_finite=_non_finite(transform.packed, block),
-        bytes_per_event=_bytes(block) / max(1, len(block)),
-    )
-
-
-def _classes(configuration: DataConfiguration, block: Block) -> dict[str, int]:
-    if LABEL not in block.plain or configuration.labels is None:
-        return {}
-    index = np.asarray(block.plain[LABEL])
-    return {name: int(np.count_nonzero(index == i)) for i, name in enumerate(configuration.labels.classes)}
-
-
-def _non_finite(columns: tuple[PackedColumn, ...], block: Block) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for column in columns:
-        wrong = block.packed[column.name].not_finite()
-        found |= {name: int(count) for name, count in zip(column.variables, wrong, strict=True) if count}
-    return found
-
-
-def _bytes(block: Block) -> int:
-    packed = sum(column.own_values().nbytes + (0 if column.offsets is None else 8 * len(block)) for column in block.packed.values())
-    return packed + sum(ak.Array(array).nbytes if not isinstance(array, np.ndarray) else array.nbytes for array in block.plain.values())
-
-
-def _file_problems(findings: list[Finding]) -> Iterator[str]:
-    """What is wrong with the files; of several with the same fault the first."""
-    alike: dict[str, list[Finding]] = {}
-    for finding in findings:
-        if finding.problem:
-            alike.setdefault(finding.problem.replace(finding.source, ""), []).append(finding)
-    for first, *others in alike.values():
-        yield f"{first.problem} (And so of {len(others)} more.)" if others else str(first.problem)
 
 
 def _missing_classes(plan: Plan, findings: list[Finding]) -> Iterator[str]:
@@ -183,21 +78,23 @@ def _training_problems(plan: Plan, console: Console) -> Iterator[str]:
         yield f"{plan.where}: validation.metric: '{metric}' is not what validation gives: {', '.join(known)}.{nearest(metric, known)}"
 
 
-def show(plan: Plan, findings: list[Finding], console: Console) -> None:
-    """Print the tables."""
+def show(plan: Plan, findings: list[Finding], needed: tuple[float, bool], console: Console) -> None:
+    """Print the tables. needed: from `disk_needed`."""
     table = Table(title=f"Input files of run '{plan.config['run']}' (the first file of each group)")
     for name in ("split", "group", "files", "entries", "kept", "branches", "non-finite values", "status"):
         table.add_column(name, justify="right" if name in ("files", "entries", "kept", "branches") else "left", overflow="fold")
     for finding in findings:
         kept = f"{finding.kept / finding.read:.1%}" if finding.read else ""
         non_finite = ", ".join(f"{name}: {count}" for name, count in finding.non_finite.items())
-        status = f"[red]{finding.problem}[/red]" if finding.problem else "[green]good[/green]"
+        skipped = "".join(f"skipped: {problem} " for problem in finding.skipped)
+        last = f"[red]{escape(finding.problem)}[/red]" if finding.problem else "[green]good[/green]" if finding.source else "no good file"
+        status = f"{escape(skipped)}{last}"
         cells = (finding.split, finding.group, str(finding.files), str(finding.entries), kept, str(finding.branches), non_finite, status)
         table.add_row(*cells)
     console.print(table)
     _show_classes(findings, console)
     _show_inputs(plan.data_configuration("train"), console)
-    _show_needs(plan, findings, console)
+    _show_needs(plan, findings, needed, console)
 
 
 def _show_classes(findings: list[Finding], console: Console) -> None:
@@ -222,26 +119,20 @@ def _show_inputs(configuration: DataConfiguration, console: Console) -> None:
     console.print(table)
 
 
-def _show_needs(plan: Plan, findings: list[Finding], console: Console) -> None:
+def _show_needs(plan: Plan, findings: list[Finding], needed: tuple[float, bool], console: Console) -> None:
     size = max((finding.bytes_per_event for finding in findings), default=0.0)
-    disk = sum(finding.expected_events * finding.bytes_per_event for finding in findings)
     padded = 4 * sum(len(group.variables) * (group.length or 1) for group in plan.data_configuration("train").inputs)
     loading, training = plan.config["loading"], plan.config["training"]
     window = min(loading["max_window_events"], sum(finding.expected_events for finding in findings if finding.split == "train"))
     memory = training["ranks"] * (2 * window * size + (loading["prefetch"] + 2) * training["batch_size"] * padded)
-    staged = _readable(disk) if plan.config["staging"]["mode"] == "columnar" else "none"
-    console.print(
-        f"Expected: {_readable(size)} an event; disk for staged files {staged}; "
-        f"memory for loading, beside the network, about {_readable(memory)}."
+    disk, all_known = needed
+    amount = (
+        (readable(disk) if all_known else f"at least {readable(disk)} (a server does not say how large its files are)") if disk else "none"
     )
-
-
-def _readable(size: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} TB"
+    what = "copies of the input files" if plan.config["staging"]["mode"] == "copy" else "staged files"
+    console.print(
+        f"Expected: {readable(size)} an event; disk for {what} {amount}; memory for loading, beside the network, about {readable(memory)}."
+    )
 
 
 if __name__ == "__main__":

@@ -36,3 +36,17 @@ def open_stream(source: str, *, forward: bool = False) -> Iterator[IO[bytes]]:
         raise InputFileError(
             f"{source}: cannot be read ({type(error).__name__}: {error}). Correct the address, or fetch the file again."
         ) from error
+
+
+def file_size(source: str) -> int | None:
+    """Bytes of a file, here or far away; None where its server does not say. Raises InputFileError when it cannot be reached."""
+    try:
+        if not is_remote(source):
+            return os.stat(source).st_size
+        files, path = fsspec.core.url_to_fs(source)
+        size: int | None = files.size(path)
+    except (OSError, ImportError, ValueError) as error:
+        raise InputFileError(
+            f"{source}: cannot be read ({type(error).__name__}: {error}). Correct the address, or fetch the file again."
+        ) from error
+    return size

@@ -68,6 +68,8 @@ def _parts(sources: list[str], size: int) -> list[list[str]]:
 def _matches(pattern: str, where: str) -> list[str]:
     if "://" in pattern:
         return [pattern]
+    # Of './a.root' Snakemake warns, file by file.
+    pattern = str(Path(pattern))
     if not glob.has_magic(pattern):
         if Path(pattern).is_dir():
             raise ConfigError(f"{where}: '{pattern}' is a folder. Say which of its files: {pattern.rstrip('/')}/*.root, for instance.")
