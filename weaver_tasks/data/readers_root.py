@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import lzma
 import struct
 import zlib
@@ -14,6 +15,7 @@ import cramjam
 import uproot
 
 from weaver_tasks.base.errors import InputFileError, nearest
+from weaver_tasks.data.baskets import Baskets, baskets_of
 from weaver_tasks.data.reading_steps import Steps
 
 # What uproot was seen to raise on damaged files: it follows pointers and sizes wherever they lead.
@@ -78,7 +80,10 @@ def _handler(source: str) -> dict[str, Any]:
 
 
 class TreeReader:
-    """A TTree. Its steps end, where possible, where baskets of all branches end together."""
+    """A TTree. Its steps end, where possible, where baskets of all branches end together.
+
+    Simple branches of local files are read by `baskets`, all others by uproot.
+    """
 
     def __init__(self, source: str, file: Any, tree: str) -> None:
         self._source = source
@@ -86,6 +91,8 @@ class TreeReader:
         self._tree = file[tree]
         self.tree: str = tree
         self.entries = int(self._tree.num_entries)
+        self._bytes = None if "://" in source else io.FileIO(source)
+        self._baskets: dict[str, Baskets | None] = {}
         self._steps: dict[tuple[str, ...], Steps] = {}
         self._branches: dict[str, Any] = {}
         for path, branch in self._tree.iteritems(recursive=True):
@@ -106,13 +113,26 @@ class TreeReader:
         return chosen
 
     def read(self, branches: Sequence[str], first: int, last: int) -> dict[str, ak.Array]:
-        chosen = self._chosen(branches)
-        wanted = {id(branch) for branch in chosen}
+        chosen = dict(zip(branches, self._chosen(branches), strict=True))
         with refusing_damage(self._source, f"reading entries {first} to {last} of tree '{self.tree}'"):
-            arrays = self._tree.arrays(
-                filter_branch=lambda branch: id(branch) in wanted, entry_start=first, entry_stop=last, library="ak", array_cache=None
-            )
-            return {name: arrays[branch.name] for name, branch in zip(branches, chosen, strict=True)}
+            arrays = {name: self._simple(name, branch, first, last) for name, branch in chosen.items()}
+            left = {name: chosen[name] for name, array in arrays.items() if array is None}
+            if left:
+                wanted = {id(branch) for branch in left.values()}
+                found = self._tree.arrays(
+                    filter_branch=lambda branch: id(branch) in wanted, entry_start=first, entry_stop=last, library="ak", array_cache=None
+                )
+                arrays |= {name: found[branch.name] for name, branch in left.items()}
+            return arrays
+
+    def _simple(self, name: str, branch: Any, first: int, last: int) -> ak.Array | None:
+        """The entries of a branch; None where uproot must read them."""
+        if self._bytes is None:
+            return None
+        if name not in self._baskets:
+            self._baskets[name] = baskets_of(branch)
+        baskets = self._baskets[name]
+        return baskets and baskets.read(self._bytes.fileno(), first, last)
 
     def step(self, branches: Sequence[str], first: int, size: int) -> int:
         key = tuple(branches)
@@ -125,6 +145,8 @@ class TreeReader:
 
     def close(self) -> None:
         self._file.close()
+        if self._bytes is not None:
+            self._bytes.close()
 
 
 class TupleReader:
