@@ -1,8 +1,6 @@
 """Evaluation as the workflow runs it: from prediction files and JSON, without the model."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,14 +8,11 @@ import sklearn.metrics
 import uproot
 from PIL import Image
 
+import result_run
 from weaver_tasks.base.errors import ConfigError, ResultError
 from weaver_tasks.results.evaluation import evaluate_classification
 from weaver_tasks.results.predictions import read_predictions
 from weaver_tasks.results.tables import open_table
-
-spec = importlib.util.spec_from_file_location("result_run", Path(__file__).parent / "results" / "result_run.py")
-result_run = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(result_run)
 
 CLASSES = ("label_QCD", "label_Hbb", "label_Tbqq")
 

@@ -1,11 +1,9 @@
 """The exported models as their users run them: ONNX Runtime alone, fed by preprocess.json or with raw variables."""
 
-import importlib.util
 import json
 import subprocess
 import sys
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -13,11 +11,8 @@ import onnxruntime
 import pytest
 import uproot
 
+import result_run
 from weaver_tasks.base.errors import ResultError
-
-spec = importlib.util.spec_from_file_location("result_run", Path(__file__).parent / "results" / "result_run.py")
-result_run = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(result_run)
 
 
 @pytest.fixture(scope="module")

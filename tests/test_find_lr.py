@@ -1,17 +1,12 @@
 """The learning-rate finder as a user runs it: what it writes, and that it leaves the run alone."""
 
-import importlib.util
 import json
 import subprocess
-from pathlib import Path
 
 import pytest
 
+import stage_run
 from weaver_tasks import find_lr
-
-spec = importlib.util.spec_from_file_location("stage_run", Path(__file__).parent / "training" / "stage_run.py")
-stage_run = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(stage_run)
 
 
 @pytest.fixture(scope="module")

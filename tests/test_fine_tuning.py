@@ -1,6 +1,5 @@
 """Fine-tuning through Snakemake: the published ParticleNet with a new last layer and a frozen body, on real jets."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -8,9 +7,7 @@ import pytest
 import torch
 import yaml
 
-spec = importlib.util.spec_from_file_location("workflow_run", Path(__file__).parent / "test_workflow.py")
-workflow_run = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(workflow_run)
+import workflow_run
 
 pytestmark = pytest.mark.filterwarnings("default")
 

@@ -1,18 +1,13 @@
 """The first checkpoint: reproducible, complete, loadable by weaver's users, and begun from loaded weights."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 import torch
 
+import stage_run
 from weaver_tasks.base.errors import NetworkError
 from weaver_tasks.networks import weaver_alias
-
-spec = importlib.util.spec_from_file_location("stage_run", Path(__file__).parent / "training" / "stage_run.py")
-stage_run = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(stage_run)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """What made a file, told from its place, its bytes or what it carries; and damage, found and named."""
 
-import importlib.util
 import json
 import shutil
 import subprocess
@@ -10,14 +9,11 @@ from pathlib import Path
 import onnx
 import pytest
 
+import result_run
 from weaver_tasks import lineage
 from weaver_tasks.base.errors import ResultError
 from weaver_tasks.base.hashing import file_checksum
 from weaver_tasks.results import records
-
-spec = importlib.util.spec_from_file_location("result_run", Path(__file__).parent / "results" / "result_run.py")
-result_run = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(result_run)
 
 
 @pytest.fixture(scope="module")

@@ -1,20 +1,16 @@
 """Folds, seeds and keep_checkpoints through Snakemake, on real jets."""
 
-import importlib.util
 import json
 import signal
 import subprocess
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import uproot
 
-spec = importlib.util.spec_from_file_location("workflow_run", Path(__file__).parent / "test_workflow.py")
-workflow_run = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(workflow_run)
+import workflow_run
 
 pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.slow]
 

@@ -1,8 +1,6 @@
 """Merged predictions: each event by the fold that did not see it, or the mean over seeds, on real jets."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import awkward as ak
 import numpy as np
@@ -10,14 +8,11 @@ import pytest
 import torch
 import uproot
 
+import result_run
 from weaver_tasks import merge_predictions, predict
 from weaver_tasks.results.tables import open_table, read_table, table_metadata, table_names
 
 # Shared with the tests of the results, which lie beside it.
-spec = importlib.util.spec_from_file_location("result_run", Path(__file__).parent / "results" / "result_run.py")
-result_run = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(result_run)
-
 FOLDS = {"variable": "number", "folds": 3}
 # Jets do not number themselves; how many particles a jet has does as well.
 NUMBER = result_run.DATA.replace("new_variables:\n", "new_variables:\n  number: jet_nparticles\n")

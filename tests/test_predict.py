@@ -1,10 +1,8 @@
 """Prediction as the workflow runs it, against the network called by hand and against weaver-core."""
 
-import importlib.util
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import awkward as ak
 import numpy as np
@@ -12,12 +10,9 @@ import pytest
 import torch
 import uproot
 
+import result_run
 from weaver_tasks.base.errors import CheckpointError, ConfigError, DataConfigError, NetworkError
 from weaver_tasks.results.tables import table_metadata
-
-spec = importlib.util.spec_from_file_location("result_run", Path(__file__).parent / "results" / "result_run.py")
-result_run = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(result_run)
 
 SCALES = {"part_pt_log": (1.7, 0.7, -5, 5), "part_e_log": (2.0, 0.7, -5, 5), "part_deta": (0, 3, -2, 2), "part_dphi": (0, 3, -2, 2)}
 

@@ -1,17 +1,12 @@
 """The profiler as a user runs it."""
 
 import gzip
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 
+import stage_run
 from weaver_tasks import profile_training
-
-spec = importlib.util.spec_from_file_location("stage_run", Path(__file__).parent / "training" / "stage_run.py")
-stage_run = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(stage_run)
 
 
 @pytest.mark.filterwarnings("ignore")  # the profiler's own

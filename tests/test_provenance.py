@@ -1,21 +1,15 @@
 """The lineage of a run, read back by the RO-Crate library."""
 
-import importlib.util
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 from rocrate.rocrate import ROCrate
 
+import result_run
 from weaver_tasks import provenance, summary
 from weaver_tasks.base.errors import ResultError
 from weaver_tasks.base.hashing import file_checksum
-
-spec = importlib.util.spec_from_file_location("result_run", Path(__file__).parent / "results" / "result_run.py")
-result_run = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(result_run)
-
 
 SETTINGS = {"run": "demo", "seed": 1, "training": {"lr": 0.02, "scheduler": {"name": "none"}}}
 

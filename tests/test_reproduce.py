@@ -1,18 +1,13 @@
 """Recorded tasks, run again in a folder of their own."""
 
-import importlib.util
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 
+import result_run
 from weaver_tasks import reproduce
 from weaver_tasks.base.errors import ResultError
-
-spec = importlib.util.spec_from_file_location("result_run", Path(__file__).parent / "results" / "result_run.py")
-result_run = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(result_run)
 
 
 @pytest.fixture(scope="module")

@@ -1,17 +1,13 @@
 """Regressions, labels of particles and a network's own loops, from files to ONNX through Snakemake, on real jets."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import awkward as ak
 import numpy as np
 import pytest
 import uproot
 
-spec = importlib.util.spec_from_file_location("workflow_run", Path(__file__).parent / "test_workflow.py")
-workflow_run = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(workflow_run)
+import workflow_run
 
 pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.slow]
 

@@ -1,19 +1,14 @@
 """The epoch chain as the workflow runs it: jobs, blocks, the journal, kills, ranks, mistakes."""
 
-import importlib.util
 import random
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
 import torch
 
-spec = importlib.util.spec_from_file_location("stage_run", Path(__file__).parent / "training" / "stage_run.py")
-stage_run = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(stage_run)
-
+import stage_run
 
 # A trimmer that draws lengths at random and counts its calls in a buffer that state_dict leaves out.
 TRIMMING = stage_run.NETWORK.replace(

@@ -1,16 +1,11 @@
 """Validation against metrics computed by hand from the model and the jets, and the loops that networks bring themselves."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-spec = importlib.util.spec_from_file_location("stage_run", Path(__file__).parent / "training" / "stage_run.py")
-stage_run = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(stage_run)
+import stage_run
 
 
 @pytest.fixture(scope="session")

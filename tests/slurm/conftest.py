@@ -13,9 +13,10 @@ import pytest
 import torch
 import yaml
 
+from workflow_run import CLASSES, data_configuration
+
 HERE = Path(__file__).parent
 CLUSTER = HERE / "cluster.sh"
-CLASSES = {"QCD": "ZJetsToNuNu", "Hbb": "HToBB", "Tbl": "TTBarLep"}
 PATIENCE = 600  # seconds for anything that is waited for
 
 
@@ -56,16 +57,6 @@ def configuration(repository: Path, **training) -> dict:
             **training,
         },
     }
-
-
-def data_configuration(repository: Path) -> dict:
-    document = yaml.safe_load((repository / "config" / "data" / "demo.yaml").read_text())
-    classes = [f"label_{name}" for name in CLASSES]
-    document["labels"]["value"] = classes
-    document["weights"] |= {"reweight_classes": classes, "class_weights": [1, 1, 1]}
-    for group in document["inputs"].values():
-        group["length"] = 64
-    return document
 
 
 class Run:

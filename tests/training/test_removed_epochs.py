@@ -1,19 +1,15 @@
 """keep_checkpoints: best_and_last: what lies on the disk while a training goes on, and what then can still be asked for."""
 
-import importlib.util
 import json
 import shutil
 from pathlib import Path
 
 import pytest
 
+import stage_run
 from weaver_tasks import train_epoch, validate_epoch
 from weaver_tasks.base.errors import CheckpointError
 from weaver_tasks.training.journal import is_placeholder
-
-spec = importlib.util.spec_from_file_location("stage_run", Path(__file__).parent / "stage_run.py")
-stage_run = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(stage_run)
 
 # By loss the first epoch stays the best, so that every later one is removed.
 BEST_FIRST = {"metric": "loss", "mode": "max"}

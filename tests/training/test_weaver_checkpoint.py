@@ -1,7 +1,6 @@
 """A training begun by weaver-core itself, on the jets of this repository, goes on here as it would there."""
 
 import argparse
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -9,15 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
+import stage_run
 from weaver_tasks.base.errors import CheckpointError, ConfigError
 from weaver_tasks.data.configuration import load_data_configuration
 from weaver_tasks.init_model import continue_training, fresh_network
 from weaver_tasks.networks import weaver_alias
 from weaver_tasks.training.optimizers import build_optimizer
-
-spec = importlib.util.spec_from_file_location("stage_run", Path(__file__).parent / "stage_run.py")
-stage_run = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(stage_run)
 
 OPTIMIZERS = {
     "ranger": {"weight_decay": 0.01, "lr_mult": ("jet", 5.0)},
