@@ -55,6 +55,14 @@ def test_the_figures_are_those_of_the_split(run: Path, tmp_path: Path, split: st
     assert f"epoch 1: {events} jets in" in capsys.readouterr().err
 
 
+def test_without_padding_fewer_bytes_are_served(run: Path, tmp_path: Path) -> None:
+    for name, settings in (("padded", "{}"), ("unpadded", '{"loading": {"pad_on_device": true}}')):
+        main(command(run, "--output", str(tmp_path / f"{name}.json"), "--settings", settings))
+    padded, unpadded = (json.loads((tmp_path / f"{name}.json").read_text())["epochs"][0] for name in ("padded", "unpadded"))
+    assert padded["jets"] == unpadded["jets"]
+    assert unpadded["megabytes"] < padded["megabytes"] / 2  # of 128 places, particles take fewer than half
+
+
 def test_a_group_that_is_not_there_is_named(run: Path) -> None:
     with pytest.raises(ConfigError, match=r"group 'HtoBB'. Did you mean: HToBB"):
         main(command(run, "--split", "test", "--group", "HtoBB"))

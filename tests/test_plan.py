@@ -130,7 +130,7 @@ def test_more_epochs_keep_those_whose_rates_stay(folder):
         {"training": {"epochs_per_job": 3}},
         {"training": {"tensorboard": True}},
         {"training": {"snapshot_minutes": 5}},
-        {"loading": {"num_workers": 7, "prefetch": 9}},
+        {"loading": {"num_workers": 7, "prefetch": 9, "pad_on_device": True}},
         {"validation": {"metric": "loss"}},
         {"training": {"batch_size_val": 77}},
         {"data": {"test": {"b": "b_1.root"}}},

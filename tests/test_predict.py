@@ -13,6 +13,7 @@ import uproot
 import result_run
 from weaver_tasks.base.errors import CheckpointError, ConfigError, DataConfigError, NetworkError
 from weaver_tasks.results.tables import table_metadata
+from weaver_tasks.training import padding
 
 SCALES = {"part_pt_log": (1.7, 0.7, -5, 5), "part_e_log": (2.0, 0.7, -5, 5), "part_deta": (0, 3, -2, 2), "part_dphi": (0, 3, -2, 2)}
 
@@ -112,6 +113,23 @@ def test_batch_size_and_threads_change_nothing(run):
     for name in first.fields:
         difference = ak.flatten(abs(first[name] * 1.0 - second[name] * 1.0), axis=None)
         assert ak.max(difference) < 1e-6, name
+
+
+@pytest.mark.parametrize("minds", [False, True])
+def test_padding_on_the_device_changes_no_bit(tmp_path, minds, monkeypatch):
+    """Of a network whose batches are padded to their longest event, and of one whose batches are not."""
+    calls = []
+    padded = padding._padded
+    monkeypatch.setattr(padding, "_padded", lambda *arguments: calls.append(None) or padded(*arguments))
+    run = result_run.ResultRun(tmp_path / "run", network=NETWORK_THAT_MINDS if minds else result_run.NETWORK)
+    expected = read(run.predict("TTBar"))
+    assert not calls
+    run.settings["loading"] = {"pad_on_device": True}
+    found = read(run.predict("TTBar"))
+    assert calls
+    assert found.fields == expected.fields
+    for name in expected.fields:
+        assert ak.all(ak.flatten(found[name] == expected[name], axis=None)), name
 
 
 def test_ranks_share_the_events_and_keep_their_order(run):
@@ -218,6 +236,7 @@ def get_evaluate_fn(data_config, **kwargs):
 
 def test_networks_own_evaluate_function_is_used(tmp_path):
     run = result_run.ResultRun(tmp_path / "run", network=result_run.NETWORK + OWN_EVALUATION)
+    run.settings["loading"] = {"pad_on_device": True}  # which such a network is spared
     found = read(run.predict("TTBar"))
     assert found.fields[-2:] == ["_label_", "jet_pt"]
     expected = torch.softmax(expected_scores(run, "TTBar"), dim=1).numpy()
@@ -226,6 +245,7 @@ def test_networks_own_evaluate_function_is_used(tmp_path):
 
 def test_onnx_model_predicts_the_same(run):
     network = read(run.predict("TTBar"))
+    run.settings["loading"] = {"pad_on_device": True}  # which an ONNX model is spared
     onnx = read(run.predict("TTBar", name="onnx.root", model=run.export() / "model.onnx"))
     for name in ("score_label_QCD", "score_label_Hbb", "score_label_Tbqq"):
         np.testing.assert_allclose(onnx[name], network[name], atol=2e-6)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import stage_run
+from weaver_tasks.training import padding
 
 # A trimmer that draws lengths at random and counts its calls in a buffer that state_dict leaves out.
 TRIMMING = stage_run.NETWORK.replace(
@@ -175,6 +176,24 @@ def test_epochs_with_a_number_of_steps_go_on_in_one_stream(run):
         single.call("train_epoch", epochs=[epoch])
     assert_same(tensors(single, range(3)), tensors(whole, range(3)))
     assert whole.read("train_epoch-2.json")["samples"] == 400
+
+
+def test_padding_on_the_device_changes_no_bit(run, monkeypatch):
+    """Of an epoch and of its validation; and the journal takes the two trainings for one."""
+    calls = []
+    padded = padding._padded
+    monkeypatch.setattr(padding, "_padded", lambda *arguments: calls.append(None) or padded(*arguments))
+    on_host, on_device = run("host"), run("device")
+    for training in (on_host, on_device):
+        assert not calls
+        training.settings["loading"] = {"pad_on_device": training is on_device}
+        training.call("train_epoch", epochs=[0])
+        training.call("validate_epoch")
+    assert len(calls) == 2 * (6 + 2)  # two packed columns of each batch of training and validation
+    assert_same(tensors(on_device, range(1)), tensors(on_host, range(1)))
+    assert on_device.read("train_epoch-0.json")["digest"] == on_host.read("train_epoch-0.json")["digest"]
+    one, other = on_host.read("val_epoch-0.json"), on_device.read("val_epoch-0.json")
+    assert [one[name] for name in ("loss", "accuracy", "auc")] == [other[name] for name in ("loss", "accuracy", "auc")]
 
 
 def test_regression(run):

@@ -1,5 +1,7 @@
 """Validation against metrics computed by hand from the model and the jets, and the loops that networks bring themselves."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -103,6 +105,18 @@ def test_a_networks_own_loops_train_as_ours(run):
     for name, expected in states[0].items():
         assert torch.allclose(states[1][name].float(), expected.float(), atol=1e-6), name
     assert ours.read("val_epoch-0.json")["accuracy"] == theirs.read("val_epoch-0.json")["accuracy"]
+
+
+def test_a_networks_own_loops_get_padded_inputs_whatever_the_loader_is_told(run):
+    own = run(network=CUSTOM)
+    expected, accuracy = torch.load(own.checkpoint("net_epoch-0_state"), weights_only=True), own.read("val_epoch-0.json")["accuracy"]
+    shutil.rmtree(own.checkpoints)
+    own.settings["loading"] = {"pad_on_device": True}
+    for stage in ("init_model", "train_epoch", "validate_epoch"):
+        own.call(stage, epochs=[0])
+    found = torch.load(own.checkpoint("net_epoch-0_state"), weights_only=True)
+    assert all(torch.equal(value, found[name]) for name, value in expected.items())
+    assert own.read("val_epoch-0.json")["accuracy"] == accuracy
 
 
 INIT_OPT = (

@@ -95,7 +95,12 @@ def _batches(
     arguments: argparse.Namespace, configuration: DataConfiguration, manifest: dict[str, Any], epoch: int
 ) -> tuple[Iterable[Batch], int | None]:
     settings = arguments.settings
-    options = {"threads": settings.get("loading", {}).get("num_workers", 1), "custom_functions": arguments.custom_functions}
+    loading = settings.get("loading", {})
+    options = {
+        "threads": loading.get("num_workers", 1),
+        "custom_functions": arguments.custom_functions,
+        "pad": not loading.get("pad_on_device"),
+    }
     if arguments.split != "test":
         loader = EpochLoader(manifest, configuration, settings, split=arguments.split, seed=settings.get("seed", 1), epoch=epoch, **options)
         return loader, None

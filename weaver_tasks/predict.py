@@ -186,6 +186,7 @@ class Prediction:
 
     def _batches(self, *, batch_size: int, trim: bool, first_only: bool = False) -> Iterator[Any]:
         from weaver_tasks.data.prediction_order import prediction_batches
+        from weaver_tasks.training.device import batch_memory
         from weaver_tasks.training.distributed import rank, world_size
 
         settings = self.arguments.settings
@@ -199,8 +200,15 @@ class Prediction:
             world_size=world_size(),
             threads=0 if first_only else max(1, (settings.get("loading") or {}).get("num_workers", 1)),
             custom_functions=self.arguments.custom_functions,
+            allocate=batch_memory(self.device),
             trim=trim,
+            pad=first_only or not self._pads_on_device(),
         )
+
+    def _pads_on_device(self) -> bool:
+        """A network's own evaluate function and ONNX models take inputs as they are, which are padded before."""
+        wanted = (self.arguments.settings.get("loading") or {}).get("pad_on_device", False)
+        return wanted and self._network is None and self.arguments.model.suffix != ".onnx"
 
     def _ignores_padding(self) -> bool:
         from weaver_tasks.results.inference import ignores_padding
@@ -229,6 +237,7 @@ class Prediction:
     def _scored(self) -> Iterator[tuple[Any, dict[str, Any], dict[str, Any]]]:
         """(scores, labels, observers) of each batch."""
         from weaver_tasks.results.inference import as_columns
+        from weaver_tasks.training.padding import on_device
 
         batches = self._batches(batch_size=self._batch_size(), trim=self._trim)
         if self._network is not None:
@@ -236,7 +245,8 @@ class Prediction:
             return
         assert self._score is not None
         for batch in batches:
-            scores, mask = self._score(batch.inputs)
+            inputs = on_device(batch.inputs, self.device) if self._pads_on_device() else batch.inputs
+            scores, mask = self._score(inputs)
             yield *as_columns(scores, batch.labels, task=self.training.task, mask=mask), batch.observers
 
     def _nothing(self) -> tuple[Any, dict[str, Any], dict[str, Any]]:

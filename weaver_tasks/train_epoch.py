@@ -218,7 +218,7 @@ def make_trainer(work: Work, device: torch.device) -> Trainer:
     arguments, training, configuration = work.arguments, work.training, work.configuration
     settings = arguments.settings
     seed = settings.get("seed", 1)
-    options = settings.get("network") or {}
+    options, loading = settings.get("network") or {}, settings.get("loading") or {}
     network = load_network(
         arguments.network,
         configuration.weaver,
@@ -243,9 +243,10 @@ def make_trainer(work: Work, device: torch.device) -> Trainer:
             rank=rank(),
             world_size=world_size(),
             position=position,
-            threads=(settings.get("loading") or {}).get("num_workers", 1),
+            threads=loading.get("num_workers", 1),
             files=files,
             allocate=batch_memory(device),
+            pad=not loading.get("pad_on_device") or network.train_fn is not None,
         )
 
     loss = network.loss if network.loss is not None else default_loss(training.task)

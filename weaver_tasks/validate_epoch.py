@@ -114,7 +114,8 @@ def validate_one(arguments: argparse.Namespace, training: TrainingSettings, reco
         )
         checkpoint.load_state(network.model, record.read(arguments.state))
         seed_generators(settings.get("seed", 1), "validation", rank())
-        batches = _validation_batches(arguments, configuration, manifest, device)
+        pad = not (settings.get("loading") or {}).get("pad_on_device") or network.evaluate_fn is not None
+        batches = _validation_batches(arguments, configuration, manifest, device, pad=pad)
         loss = network.loss if network.loss is not None else default_loss(training.task)
         asked = Task(
             settings=training,
@@ -132,7 +133,7 @@ def validate_one(arguments: argparse.Namespace, training: TrainingSettings, reco
     return {"epoch": arguments.epoch, **metrics, "device": str(device.type), "threads": training.threads}
 
 
-def _validation_batches(arguments: argparse.Namespace, configuration: Any, manifest: dict[str, Any], device: Any) -> Any:
+def _validation_batches(arguments: argparse.Namespace, configuration: Any, manifest: dict[str, Any], device: Any, *, pad: bool) -> Any:
     from weaver_tasks.data.loader import EpochLoader
     from weaver_tasks.training.device import batch_memory
     from weaver_tasks.training.distributed import rank, world_size
@@ -149,6 +150,7 @@ def _validation_batches(arguments: argparse.Namespace, configuration: Any, manif
         threads=(arguments.settings.get("loading") or {}).get("num_workers", 1),
         custom_functions=arguments.custom_functions,
         allocate=batch_memory(device),
+        pad=pad,
     )
 
 

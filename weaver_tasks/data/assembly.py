@@ -1,6 +1,7 @@
 """From packed columns to a batch's inputs: gather, standardize, clip, pad or wrap, NaN to 0, in one pass.
 
-The one definition of what weaver's `inputs` section means. Shape legend: B events of a batch, P pieces (files, or
+The one definition of what weaver's `inputs` section means; `training.padding` does the same to the last bit, on the device that trains.
+Shape legend: B events of a batch, P pieces (files, or
 blocks read from them), k variables of a packed column, S places of variables in the input groups, L length of a group.
 """
 
@@ -8,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from weaver_tasks.base.errors import DataConfigError
 from weaver_tasks.data.blocks import Block, Packed, packed_columns
 from weaver_tasks.data.buffers import BufferPool
-from weaver_tasks.data.kernels import assemble_flat, assemble_jagged, corner, load, longest_event, touch
+from weaver_tasks.data.kernels import assemble_flat, assemble_jagged, corner, gather_jagged, load, longest_event, touch
 
 if TYPE_CHECKING:
     from weaver_tasks.data.configuration import DataConfiguration, InputGroup, Variable
@@ -59,8 +60,8 @@ def _addresses(packed: Packed) -> tuple[int, int]:
     return values.ctypes.data, offsets.ctypes.data
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Layout:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Layout:
     """The groups that one packed column fills. They share variables, hence length (None: flat) and padding.
 
     how: (k, 5) center, scale, low, high and padding of its variables. group, slot, column: (S,) of each place in the groups,
@@ -76,22 +77,47 @@ class _Layout:
     slot: np.ndarray
     column: np.ndarray
 
+    @property
+    def columns(self) -> dict[str, np.ndarray]:
+        """group -> (S of it,) which of the k variables it holds."""
+        return {group.name: self.column[self.group == which] for which, group in enumerate(self.groups)}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Unpadded:
+    """What the groups of a jagged packed column are made of, in a batch that is padded elsewhere.
+
+    values: (particles, k) float32 of its events, one after another, as they are; of each at most as many as the groups take. counts:
+    (B, k) int32, how many particles of an event have each variable; the largest of them is how many it has here. length: of the groups.
+    """
+
+    layout: Layout
+    values: np.ndarray
+    counts: np.ndarray
+    length: int
+
+    @property
+    def nbytes(self) -> int:
+        return self.values.nbytes + self.counts.nbytes
+
 
 class InputAssembler:
     """Makes the inputs of batches of at most `batch_size` events.
 
     trim: cut or pad a batch only to its longest event (never beyond the group's length), for networks that do not
-    mind the padding.
+    mind the padding. pad: whether jagged groups are standardized and padded here.
     """
 
-    def __init__(self, configuration: DataConfiguration, *, batch_size: int, allocate: Allocate = np.empty, trim: bool = False) -> None:
+    def __init__(
+        self, configuration: DataConfiguration, *, batch_size: int, allocate: Allocate = np.empty, trim: bool = False, pad: bool = True
+    ) -> None:
         self._layouts = [
             _layout(column.name, column.jagged, column.variables, configuration.inputs) for column in packed_columns(configuration)
         ]
-        jagged = (assemble_jagged, touch, *((longest_event,) if trim else ()))
+        jagged = (touch, assemble_jagged, *((longest_event,) if trim else ())) if pad else (touch, gather_jagged)
         for kernel in {kernel for layout in self._layouts for kernel in (jagged if layout.length is not None else (assemble_flat,))}:
             load(kernel)
-        self._trim = trim
+        self._trim, self._pad = trim, pad
         self._pool = BufferPool(allocate)
         self._batch_size = batch_size
 
@@ -100,21 +126,40 @@ class InputAssembler:
         """The packed columns that are read."""
         return tuple(layout.name for layout in self._layouts)
 
-    def assemble(self, segments: Sequence[Segment]) -> dict[str, np.ndarray]:
+    def assemble(self, segments: Sequence[Segment]) -> dict[str, Any]:
         """The inputs of the events of all segments in turn: group -> (B, variables, L), (B, variables) or (B,) float32.
 
+        Without padding: packed column -> Unpadded, in place of its jagged groups.
         Their memory is used again when nobody holds an array of it any more.
         """
         events = sum(len(rows) for _, _, rows in segments)
-        inputs: dict[str, np.ndarray] = {}
+        inputs: dict[str, Any] = {}
         for layout in self._layouts:
+            if layout.length is not None and not self._pad:
+                inputs[layout.name] = self._gathered(layout, layout.length, segments, events)
+                continue
             longest = self._longest(layout, segments)
             arrays = [self._array(group, events, longest) for group in layout.groups]
             inputs.update((group.name, array) for group, array in zip(layout.groups, arrays, strict=True))
             _fill(layout, segments, arrays)
         return inputs
 
-    def _longest(self, layout: _Layout, segments: Sequence[Segment]) -> int | None:
+    def _gathered(self, layout: Layout, length: int, segments: Sequence[Segment], events: int) -> Unpadded:
+        width = len(layout.how)
+        room = self._batch_size * width * length
+        values = self._pool.array(f"{layout.name} values", room, (room // width, width))
+        counts = self._pool.array(f"{layout.name} counts", self._batch_size * width, (events, width)).view(np.int32)
+        event, particles = 0, 0
+        for columns, pieces, rows in segments:
+            packed, own = columns[layout.name], counts[event : event + len(rows)]
+            assert packed.width == width
+            target = values.ctypes.data + particles * values.strides[0]
+            particles += gather_jagged(pieces, rows, packed.values, packed.offsets, width, length, target, own)
+            event += len(rows)
+        longest = max(1, int(counts.max())) if self._trim else length
+        return Unpadded(layout=layout, values=values[:particles], counts=counts, length=longest)
+
+    def _longest(self, layout: Layout, segments: Sequence[Segment]) -> int | None:
         if not self._trim or layout.length is None:
             return None
         return max(1, *(longest_event(pieces, rows, columns[layout.name].offsets) for columns, pieces, rows in segments))
@@ -127,7 +172,7 @@ class InputAssembler:
         return self._pool.array(group.name, self._batch_size * places * group.length, (events, places, length))
 
 
-def _layout(name: str, jagged: bool, variables: Sequence[str], groups: Sequence[InputGroup]) -> _Layout:
+def _layout(name: str, jagged: bool, variables: Sequence[str], groups: Sequence[InputGroup]) -> Layout:
     members = tuple(
         group
         for group in groups
@@ -136,7 +181,7 @@ def _layout(name: str, jagged: bool, variables: Sequence[str], groups: Sequence[
     places = [(which, slot, variable) for which, group in enumerate(members) for slot, variable in enumerate(group.variables)]
     column = [variables.index(variable.name) for _, _, variable in places]
     distinct = [places[column.index(which)][2] for which in range(len(variables))]
-    return _Layout(
+    return Layout(
         name=name,
         groups=members,
         length=members[0].length,
@@ -160,7 +205,7 @@ def _how(variable: Variable, *, wrap: bool) -> tuple[float, ...]:
     return variable.center, variable.scale, variable.low, variable.high, padding
 
 
-def _fill(layout: _Layout, segments: Sequence[Segment], arrays: Sequence[np.ndarray]) -> None:
+def _fill(layout: Layout, segments: Sequence[Segment], arrays: Sequence[np.ndarray]) -> None:
     """Write the events of the segments, in turn, to the arrays of the groups."""
     strides = np.array([array.strides[0] for array in arrays], dtype=np.int64)[layout.group]
     starts = np.array([array.ctypes.data for array in arrays], dtype=np.int64)[layout.group]

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 class Batch:
     """B events, as numpy arrays. A batch stays valid for as long as it is held; then its inputs' memory is used again.
 
-    inputs: group -> float32 (B, variables, length), flat groups (B, variables) or, with one variable, (B,).
+    inputs: group -> float32 (B, variables, length), flat groups (B, variables) or, with one variable, (B,). From a loader that does not
+        pad: packed column -> `assembly.Unpadded`, in place of its jagged groups.
     labels: name -> int64 or float32, (B,) or, per particle, (B, length).
     observers: the observers (in prediction) and monitor variables, name -> (B,) of any type, jagged ones awkward arrays.
     weights: (B,) float32, those by which the events were accepted, or None.
@@ -27,7 +28,7 @@ class Batch:
     number: the batch's place in the epoch, over all ranks. end_position: where the stream is after this batch.
     """
 
-    inputs: dict[str, np.ndarray]
+    inputs: dict[str, Any]
     labels: dict[str, np.ndarray]
     observers: dict[str, Any] = field(default_factory=dict)
     weights: np.ndarray | None = None

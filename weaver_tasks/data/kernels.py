@@ -191,6 +191,32 @@ def assemble_flat(pieces, rows, values, how, column, targets, strides):
 
 
 @numba.njit(nogil=True, cache=True)
+def gather_jagged(pieces, rows, values, offsets, width, length, target, counts):
+    """Copy the particles of events as they are, at most the first `length` of each, one event after another.
+
+    target: address of the first. counts: (B, k) is filled with how many of an event's particles have each of the k variables: fewer
+    than another where its list is shorter. Returns how many particles were copied.
+    """
+    place = target
+    for event in range(len(rows)):
+        _prefetch_next(event, pieces, rows, values, offsets, width)
+        ends = numba.carray(_integers_at(offsets[pieces[event]]), _ANY_LENGTH)
+        first = ends[np.uint64(rows[event])]
+        particles = min(length, ends[np.uint64(rows[event]) + np.uint64(1)] - first)
+        source = values[pieces[event]] + 4 * first * width
+        _copy_line(place, source, particles * width)
+        bits = numba.carray(_bits_at(source), _ANY_LENGTH)
+        for variable in range(width):
+            own = particles
+            while own > 0 and bits[(own - 1) * width + variable] == np.uint32(ABSENT):
+                own -= 1
+            counts[event, variable] = own
+        place += 4 * particles * width
+    finish_streams()
+    return (place - target) // (4 * width)
+
+
+@numba.njit(nogil=True, cache=True)
 def longest_event(pieces, rows, offsets):
     """The largest number of particles of these events."""
     longest = 0
@@ -217,6 +243,7 @@ _EVENTS = (_INTEGERS, _INTEGERS)
 _SIGNATURES = {
     assemble_jagged: (*_EVENTS, _INTEGERS, _INTEGERS, _PARAMETERS, types.boolean, types.int64, _PARAMETERS, *3 * (_INTEGERS,)),
     assemble_flat: (*_EVENTS, _INTEGERS, _PARAMETERS, _INTEGERS, _INTEGERS, _INTEGERS),
+    gather_jagged: (*_EVENTS, _INTEGERS, _INTEGERS, types.int64, types.int64, types.int64, types.int32[:, ::1]),
     longest_event: (*_EVENTS, _INTEGERS),
     touch: (*_EVENTS, _INTEGERS, _INTEGERS, types.int64),
 }

@@ -41,6 +41,7 @@ class EpochLoader:
     custom_functions: the file of functions that expressions call; it matters where files are transformed on the fly.
     files: those of the manifest, for loaders of several epochs to share, so that each is opened once.
     allocate: called as numpy.empty is, for the inputs' memory. trim: pad only to the longest event of each batch.
+    pad: False leaves jagged groups as `assembly.Unpadded`, for `training.padding`.
 
     Raises DataConfigError when an event belongs to no class, or when there is not a single batch.
     """
@@ -62,6 +63,7 @@ class EpochLoader:
         files: OpenFiles | None = None,
         allocate: Allocate = np.empty,
         trim: bool = False,
+        pad: bool = True,
     ) -> None:
         records = manifest["files"]
         own_files = any(record["split"] == "val" for record in records)
@@ -82,7 +84,7 @@ class EpochLoader:
             whole_batches=self._options.whole_batches,
             drop_last=self._options.drop_last,
         )
-        self._assembler = InputAssembler(configuration, batch_size=self._options.batch_size, allocate=allocate, trim=trim)
+        self._assembler = InputAssembler(configuration, batch_size=self._options.batch_size, allocate=allocate, trim=trim, pad=pad)
         self._reader = WindowReader(
             files or OpenFiles(manifest, configuration, custom_functions=custom_functions),
             configuration,

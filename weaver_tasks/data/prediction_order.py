@@ -40,6 +40,7 @@ def prediction_batches(
     custom_functions: Path | None = None,
     allocate: Allocate = np.empty,
     trim: bool = False,
+    pad: bool = True,
 ) -> Iterator[Batch]:
     """Batches of training.batch_size_test events (the last one smaller) of the test files of a group; files share batches.
 
@@ -48,7 +49,7 @@ def prediction_batches(
     the number of events. Other arguments: as of `loader.EpochLoader`.
     """
     options = dataclasses.replace(split_options(settings, "test"), fetch_by_files=True, fetch_step=1, in_memory=False)
-    assembler = InputAssembler(configuration, batch_size=options.batch_size, allocate=allocate, trim=trim)
+    assembler = InputAssembler(configuration, batch_size=options.batch_size, allocate=allocate, trim=trim, pad=pad)
     reader = WindowReader(
         OpenFiles(manifest, configuration, custom_functions=custom_functions),
         configuration,

@@ -50,7 +50,7 @@ class Settings:
         """
         training = self.config["training"]
         return {
-            "loading": _only(self.config["loading"], "num_workers", "prefetch"),
+            "loading": _only(self.config["loading"], "num_workers", "prefetch", "pad_on_device"),
             "training": {
                 **_only(training, "epochs", "epochs_per_job", "snapshot_minutes", "tensorboard", "keep_checkpoints", "continue_from"),
                 "scheduler": {**training["scheduler"], "horizon": self._horizon()},

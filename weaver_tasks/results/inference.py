@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from weaver_tasks.results.tables import Column
 
 Array = np.ndarray
-Inputs = Mapping[str, Array]
+Inputs = Mapping[str, Any]
 Labels = Mapping[str, Array]
 Scorer = Callable[[Inputs], tuple[Array, "Array | None"]]
 
@@ -34,6 +34,7 @@ def torch_scorer(
 ) -> Scorer:
     """A function from inputs to (scores, mask): the model's output as float32, with the softmax that turns logits into probabilities.
 
+    Inputs are arrays, or tensors, perhaps already on the device.
     names: the input groups in the order of the model's arguments. precision: makes the autocast context of each batch.
     Scores are (B, C) or (B, C, P) for a classification, (B,), (B, T) or (B, P) for a regression. mask: (B, P), which
     particles count, where the model returns one with its output; else None.
@@ -42,7 +43,7 @@ def torch_scorer(
 
     def score(inputs: Inputs) -> tuple[Array, Array | None]:
         with torch.inference_mode(), precision():
-            output = model(*(torch.from_numpy(inputs[name]).to(device, non_blocking=True) for name in names))
+            output = model(*(torch.as_tensor(inputs[name]).to(device, non_blocking=True) for name in names))
             mask = None
             if isinstance(output, tuple):
                 output, mask = output[0], output[-1].bool().cpu().numpy()

@@ -29,10 +29,10 @@ _MEANINGFUL = (
     "task", "batch_size", "samples_per_epoch", "steps_per_epoch", "lr", "optimizer", "amp", "compile", "compile_optimizer",
     "device", "ranks", "nodes", "threads",
 )  # fmt: skip
-_UNIMPORTANT = {"loading": ("num_workers", "prefetch", "fetch_step_val"), "network": ("source_digest", "config")}
+_UNIMPORTANT = {"loading": ("num_workers", "prefetch", "pad_on_device", "fetch_step_val"), "network": ("source_digest", "config")}
 
 _OF_NO_VALIDATION = {
-    "loading": ("num_workers", "prefetch"),
+    "loading": ("num_workers", "prefetch", "pad_on_device"),
     "network": ("source_digest",),
     "training": ("epochs", "epochs_per_job", "snapshot_minutes", "tensorboard", "keep_checkpoints", "scheduler"),
     "validation": ("metric", "mode"),

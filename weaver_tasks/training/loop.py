@@ -1,6 +1,7 @@
 """One epoch of training on whatever batches come in.
 
-A batch has `inputs` {group: float32 array}, `labels` {name: array}, `file` and `entry` (B,) and `end_position`.
+A batch has `inputs` {group: float32 array} or whatever `padding.on_device` makes these of, `labels` {name: array}, `file` and `entry` (B,)
+and `end_position`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from weaver_tasks.training.device import compiled, gradient_scaler, mixed_precis
 from weaver_tasks.training.distributed import rank, synchronize_batch_norm, world_size
 from weaver_tasks.training.losses import LossFunction, Outcome, outcome
 from weaver_tasks.training.optimizers import apply_rates
+from weaver_tasks.training.padding import on_device
 from weaver_tasks.training.schedules import Rates, step_rates
 from weaver_tasks.training.settings import TrainingSettings
 from weaver_tasks.training.tally import Tally
@@ -42,13 +43,10 @@ class Task:
 
     def run(self, runner: nn.Module, batch: Any) -> Outcome:
         """Send a batch through the model `runner` and compare with its labels."""
-        inputs, labels = self._move(batch.inputs), self._move(batch.labels)
+        inputs, labels = on_device(batch.inputs, self.device), on_device(batch.labels, self.device)
         with mixed_precision(self.settings, self.device):
             output = runner(*(inputs[name] for name in self.input_names))
             return outcome(self.settings.task, output, labels, self.label_names, self.loss_function)
-
-    def _move(self, arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
-        return {name: torch.from_numpy(array).to(self.device, non_blocking=True) for name, array in arrays.items()}
 
 
 @dataclass(kw_only=True)

@@ -31,9 +31,12 @@ def profile_steps(engine: Engine, batches: Iterator[Any], *, steps: int, trace: 
         Progress("profiled training", total=None) as bar,
         profile(activities=activities, schedule=when, record_shapes=True, profile_memory=True, acc_events=True) as profiler,
     ):
+        held = []
         for _ in range(_WARM_UP + steps):
             with record_function("wait for the batch"):
                 batch = next(batches)
+            # Nothing here waits for the GPU: a batch let go could be overwritten before it is copied.
+            held.append(batch)
             with record_function("training step"):
                 engine.step(batch)
             bar.advance(len(batch.entry))
