@@ -72,7 +72,9 @@ def test_two_runs_are_planned_side_by_side(other):
         assert f"rule {name}_standardize:" in planned
         assert f"--output results/{run}/standardization.json" in planned
     assert "rule first_train_epoch_0_to_1:" in planned
-    assert "rule first_stage_inputs_0:" in planned
+    # Ten training files and two of the test: in jobs of five, and one by one.
+    assert planned.count("rule first_stage_inputs:") == 2 + 1
+    assert planned.count("rule second_stage_inputs:") == 10 + 2
     assert "rule second_train_epoch:" in planned
     commands = [line for line in planned.splitlines() if "-m weaver_tasks.init_model" in line]
     assert len(commands) == 2

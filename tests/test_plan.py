@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from weaver_tasks.base.errors import ConfigError, DataConfigError
 from weaver_tasks.base.maps import merge
 from weaver_tasks.base.record import changed_files
-from weaver_tasks.plan import check_clean_code, clean_code, make_plan
-from weaver_tasks.plan.files import unique_names
+from weaver_tasks.plan import InputFile, Plan, check_clean_code, clean_code, make_plan
+from weaver_tasks.plan.files import staging_jobs, unique_names
 
 
 @pytest.fixture
@@ -96,8 +96,6 @@ def test_urls_are_taken_as_they_are(folder):
 def test_blocks_cover_each_epoch_once(epochs, size):
     import types
 
-    from weaver_tasks.plan import Plan
-
     config = types.MappingProxyType({"training": {"epochs": epochs, "epochs_per_job": size}})
     blocks = Plan(config=config, where="").blocks()
     assert [epoch for block in blocks for epoch in block] == list(range(epochs))
@@ -109,6 +107,24 @@ def test_names_are_unique(paths):
     sources = [f"{folder}/{stem}.root" for folder, stem in paths]
     names = unique_names(sources)
     assert len(set(names)) == len(names)
+
+
+@given(st.lists(st.sampled_from(["a", "a-b", "b"]), max_size=30), st.integers(1, 7))
+def test_staging_jobs_take_each_file_once_and_have_names_of_their_own(groups, size):
+    files = [InputFile(split="train", group=group, source=f"{n}.root", name=f"b-{n}") for n, group in enumerate(sorted(groups))]
+    jobs = staging_jobs(files, size)
+    assert [file for taken in jobs.values() for file in taken] == files
+    assert all({(file.split, file.group) for file in taken} == {job[:2]} for job, taken in jobs.items())
+    assert max(map(len, jobs.values()), default=0) <= size
+
+
+@pytest.mark.parametrize(
+    ("files", "asked", "size"), [(200, None, 1), (201, None, 2), (10_000, None, 50), (10**6, None, 200), (10_000, 1, 1)]
+)
+def test_many_files_are_staged_several_a_job_unless_told_otherwise(files, asked, size):
+    made = Plan(config={"staging": {"files_per_job": asked}}, where="")
+    made.__dict__["files"] = range(files)
+    assert made.files_per_job == size
 
 
 def train_settings(made, epoch):

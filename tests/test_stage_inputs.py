@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -226,6 +227,56 @@ def test_the_records_of_a_run_are_those_of_its_files(stage, gather, tmp_path, hb
     for splits, records in ((["train", "val"], train), (["test"], test), (["train", "val", "test"], [*train, *test])):
         stage_inputs.main(["--gather-run", str(tmp_path / "run"), "--splits", *splits, "--output", str(output)])
         assert read_json(output) == gather(*records)
+
+
+def test_a_task_takes_what_was_staged_before_and_stages_what_has_changed(stage, tmp_path, hbb, top, data_config):
+    sources = [tmp_path / f"{name}.root" for name in ("same", "touched", "other", "gone", "cut")]
+    for source, content in zip(sources, (hbb, hbb, hbb, hbb, top), strict=True):
+        shutil.copy(content, source)
+    sources[4].write_bytes(top.read_bytes()[:1000])
+    first = stage(*sources)
+    assert [bool(record["bad"]) for record in first] == [False, False, False, False, True]
+    staged = [tmp_path / "train" / f"{number}-{source.stem}.arrow" for number, source in enumerate(sources)]
+    before = [path.stat().st_ino for path in staged]
+    os.utime(sources[1])
+    shutil.copy(top, sources[2])
+    (tmp_path / "train" / "2-other.sha256").unlink()
+    staged[3].unlink()
+    shutil.copy(top, sources[4])
+    again = stage(*sources)
+    assert read_json(tmp_path / "task.json")["staged_before"] == [str(source) for source in sources[:2]]
+    assert [path.stat().st_ino == inode for path, inode in zip(staged[:2], before[:2], strict=True)] == [True, True]
+    assert again[0] == first[0]
+    assert again[1] == first[1] | {"modified_ns": sources[1].stat().st_mtime_ns}
+    assert [record["checksum"] for record in again[2:]] == [file_checksum(path) for path in sources[2:]]
+    assert [len(StagedFile(path).entries) for path in staged] == [record["kept"] for record in again]
+    # Another selection is another result.
+    data_config.write_text(data_config.read_text().replace("jet_pt > 600", "jet_pt > 650"))
+    assert stage(*sources)[0]["kept"] < first[0]["kept"]
+    assert read_json(tmp_path / "task.json")["staged_before"] == []
+
+
+def test_tasks_of_bad_or_missing_files_are_run_again(stage, tmp_path, hbb, top):
+    run = tmp_path / "run"
+    tasks = run / "provenance" / "tasks" / "stage_inputs"
+    tasks.mkdir(parents=True)
+    stage(hbb, top)
+    records = [run / "staged" / "train" / "jets" / f"{name}.json" for name in ("a", "b")]
+    for number, (record, source) in enumerate(zip(records, (hbb, top), strict=True)):
+        record.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(tmp_path / "train" / f"{number}-{source.stem}.json", record)
+        (tasks / f"{record.name}").write_text(json.dumps({"outputs": {str(record): {}}}))
+    files = [{"split": "train", "group": "jets", "name": path.stem} for path in records]
+    (run / "files.json").write_text(json.dumps({"files": files}))
+    gather = ["--gather-run", str(run), "--output", str(tmp_path / "inputs.json")]
+    records[0].write_text(json.dumps(read_json(records[0]) | {"bad": "a: cut"}))
+    with pytest.raises(InputFileError, match="1 of 2 input files cannot be used: a: cut"):
+        stage_inputs.main(gather)
+    assert sorted(path.name for path in tasks.iterdir()) == ["b.json"]
+    records[1].unlink()
+    with pytest.raises(InputFileError, match=r"staged/train/jets/b\.json: is missing, though its file was staged \(1 of 2\)"):
+        stage_inputs.main(gather)
+    assert not list(tasks.iterdir())
 
 
 def test_bad_files_are_skipped_up_to_a_fraction(stage, gather, tmp_path, hbb, top, caplog):

@@ -428,3 +428,31 @@ def test_strings_of_the_command_line_are_typed_and_files_merge(finished):
     (finished.folder / "more.yaml").write_text("training: {epochs: 4}\n")
     assert finished.planned("--configfile", str(finished.folder / "config.yaml"), str(finished.folder / "more.yaml"))["train_epoch"] == 1
     assert finished.planned("--config", "training={epochs: 5}")["train_epoch"] == 2
+
+
+@pytest.mark.slow
+def test_a_job_of_several_files_stages_only_what_is_new(tmp_path, repository, jets):
+    run = Run(tmp_path, repository, jets)
+    run.config["data"]["train"] = {"all": "jets/*.root"}
+    run.config["staging"] = {"files_per_job": 2}
+    (tmp_path / "jets").mkdir()
+    for name in ("ZJetsToNuNu", "HToBB", "TTBarLep"):
+        shutil.copy(jets / "train" / f"{name}.root", tmp_path / "jets")
+    manifest = "results/small/staged/fitting.json"
+    run.snakemake(manifest)
+    before = json.loads((run.folder / manifest).read_text())
+    # It comes first, and shifts all others.
+    shutil.copy(jets / "test" / "HToBB.root", tmp_path / "jets" / "A.root")
+    run.config["data"]["train"] = {"all": "jets/[A-Z]*.root"}
+    run.snakemake(manifest)
+    after = json.loads((run.folder / manifest).read_text())
+    assert after["files"][1:] == before["files"]
+    tasks = run.results / "provenance/tasks/stage_inputs/train/all"
+    found = [json.loads((tasks / f"files-{job}.json").read_text())["staged_before"] for job in ("0-to-1", "2-to-3")]
+    assert found == [["jets/HToBB.root"], ["jets/TTBarLep.root", "jets/ZJetsToNuNu.root"]]
+    # A record that is gone is told, and made by the next run.
+    (run.results / "staged/train/all/HToBB.json").unlink()
+    output = run.snakemake(manifest, "--forcerun", "gather_fitting_inputs", code=1)
+    assert "HToBB.json: is missing, though its file was staged (1 of 4). Run again to make it." in output
+    run.snakemake(manifest)
+    assert json.loads((run.folder / manifest).read_text()) == after

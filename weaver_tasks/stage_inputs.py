@@ -11,6 +11,8 @@ gather the records, of the files named or of those in the run's files.json, and 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
 import logging
 from pathlib import Path
 
@@ -18,13 +20,13 @@ from weaver_tasks.base.command_line import run_command, stage_parser, task
 from weaver_tasks.base.errors import ConfigError, InputFileError
 from weaver_tasks.base.files import read_json, write_json
 from weaver_tasks.base.progress import Progress
-from weaver_tasks.base.record import TaskRecord
+from weaver_tasks.base.record import RECORDS, TaskRecord
 from weaver_tasks.data.blocks import StagingOptions
 from weaver_tasks.data.configuration import load_data_configuration
 from weaver_tasks.data.manifest import make_manifest
 from weaver_tasks.data.recorded import keep_checksum, recorded
 from weaver_tasks.data.restage import located
-from weaver_tasks.data.staging import Staging, stage_file
+from weaver_tasks.data.staging import Staging, stage_file, staged_before
 
 logger = logging.getLogger("weaver_tasks")
 
@@ -78,9 +80,16 @@ def _stage(arguments: argparse.Namespace, record: TaskRecord) -> None:
     )
     record.read_configuration(data=arguments.data_config, functions=arguments.custom_functions)
     targets = arguments.staged if mode != "none" else [None] * len(arguments.sources)
+    found: list[str] = []
     with Progress(f"staging {arguments.group}", total=None) as progress:
         for source, target, output in zip(arguments.sources, targets, arguments.records, strict=True):
-            file = stage_file(source, target, staging, group=arguments.group)
+            file = staged_before(output, source, target, staging, group=arguments.group)
+            if file is not None:
+                found.append(source)
+            else:
+                # First: a record must never stand beside another task's events.
+                output.unlink(missing_ok=True)
+                file = stage_file(source, target, staging, group=arguments.group)
             write_json(output, file)
             if file["checksum"] and not file["bad"]:
                 record.wrote(keep_checksum(output, source, file["checksum"]))
@@ -90,6 +99,9 @@ def _stage(arguments: argparse.Namespace, record: TaskRecord) -> None:
             record.wrote(output)
             if file["staged"]:
                 record.wrote(located(file["staged"]))
+    if found:
+        logger.info("%d of %d files were staged before and have not changed", len(found), len(arguments.sources))
+    record.note(staged_before=found)
 
 
 def _report(file: dict) -> None:
@@ -107,8 +119,29 @@ def _listed_records(run: Path, splits: list[str] | None) -> list[Path]:
     return [run / "staged" / f["split"] / f["group"] / f"{f['name']}.json" for f in files if not splits or f["split"] in splits]
 
 
+def _check_present(records: list[Path], run: Path) -> None:
+    missing = [path for path in records if not path.exists()]
+    if missing:
+        _forget_tasks(missing, run)
+        raise InputFileError(
+            f"{missing[0]}: is missing, though its file was staged ({len(missing)} of {len(records)}). Run again to make it."
+        )
+
+
+def _forget_tasks(records: list[Path], run: Path) -> None:
+    """Delete the records of the tasks that wrote some records of files: what those tasks declare, so that they run again."""
+    written = set(map(str, records))
+    for path in (run / RECORDS / "stage_inputs").rglob("*.json"):
+        # Another task that gathers may be at it too.
+        with contextlib.suppress(FileNotFoundError):
+            if not written.isdisjoint(json.loads(path.read_text())["outputs"]):
+                path.unlink()
+
+
 def _gather(arguments: argparse.Namespace, record: TaskRecord) -> None:
     staging = arguments.settings.get("staging", {})
+    if arguments.gather_run:
+        _check_present(arguments.gather, arguments.gather_run)
     files = [read_json(path) for path in arguments.gather]
     for path in arguments.gather:
         record.read(path)
@@ -117,9 +150,12 @@ def _gather(arguments: argparse.Namespace, record: TaskRecord) -> None:
             files, on_bad_file=staging.get("on_bad_file", "fail"), max_bad_fraction=staging.get("max_bad_fraction", 0.01)
         )
     except InputFileError:
-        # Their records are not worth keeping: the next run shall try these files again.
-        for path, file in zip(arguments.gather, files, strict=True):
-            if file["bad"]:
+        # The next run shall try these files again.
+        bad = [path for path, file in zip(arguments.gather, files, strict=True) if file["bad"]]
+        if arguments.gather_run:
+            _forget_tasks(bad, arguments.gather_run)
+        else:
+            for path in bad:
                 path.unlink(missing_ok=True)
         raise
     write_json(arguments.output, manifest)

@@ -13,12 +13,12 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from weaver_tasks.base.errors import InputFileError
-from weaver_tasks.base.files import atomic_path
+from weaver_tasks.base.files import atomic_path, read_json
 from weaver_tasks.base.hashing import digest, file_checksum
 from weaver_tasks.base.source_digest import source_digest
 from weaver_tasks.data.blocks import LABEL, Block, StagingOptions
 from weaver_tasks.data.readers import Reader, branch_names, open_reader
-from weaver_tasks.data.recorded import Recorded
+from weaver_tasks.data.recorded import Recorded, check_unchanged
 from weaver_tasks.data.restage import located
 from weaver_tasks.data.sources import blocks_of
 from weaver_tasks.data.staged import FORMAT, StagedWriter
@@ -73,7 +73,53 @@ def stage_file(source: str, target: Path | None, staging: Staging, *, group: str
     A file that cannot be used has its reason in the record's "bad", and an empty file in place of the staged one.
     Raises DataConfigError when the configuration does not fit the file.
     """
-    record: dict[str, Any] = {
+    record = _not_read_yet(source, staging, group)
+    named = target
+    if target is not None:
+        target = located(target)
+    try:
+        _stage(record, target, staging)
+    except InputFileError as error:
+        record |= {"staged": None, "bad": " ".join(str(error).split()), "kept": 0, "classes": None, "not_finite": {}}
+    if target is not None and record["staged"] is None:
+        # The workflow expects the file that it declared; nothing reads it.
+        with atomic_path(target):
+            pass
+    if record["staged"]:
+        record["staged"] = str(named)
+    return record
+
+
+def staged_before(path: Path, source: str, target: Path | None, staging: Staging, *, group: str) -> dict[str, Any] | None:
+    """The record of an earlier task at `path`, where staging the source now would give the same; otherwise None.
+
+    The bytes of a source are looked at only when its size or its time is another. A bad file is always tried again.
+    """
+    if not path.exists():
+        return None
+    record: dict[str, Any] = read_json(path)
+    now = _not_read_yet(source, staging, group)
+    if any(record.get(key) != now[key] for key in _ASKED) or record["bad"]:
+        return None
+    if record["staged"] and not (record["staged"] == str(target) and located(record["staged"]).exists()):
+        return None
+    if not is_remote(source):
+        try:
+            check_unchanged(record)
+            status = Path(source).stat()
+        except (InputFileError, FileNotFoundError):
+            return None
+        if record["modified_ns"] is not None:
+            record["modified_ns"] = status.st_mtime_ns
+    return record
+
+
+# What a record says before its source is read.
+_ASKED = ("split", "group", "source", "staging_digest", "on_the_fly", "mode", "options", "data_config", "custom_functions")
+
+
+def _not_read_yet(source: str, staging: Staging, group: str) -> dict[str, Any]:
+    return {
         "split": staging.split,
         "group": group,
         "source": source,
@@ -94,20 +140,6 @@ def stage_file(source: str, target: Path | None, staging: Staging, *, group: str
         "data_config": str(staging.configuration.path),
         "custom_functions": str(staging.custom_functions) if staging.custom_functions else None,
     }
-    named = target
-    if target is not None:
-        target = located(target)
-    try:
-        _stage(record, target, staging)
-    except InputFileError as error:
-        record |= {"staged": None, "bad": " ".join(str(error).split()), "kept": 0, "classes": None, "not_finite": {}}
-    if target is not None and record["staged"] is None:
-        # The workflow expects the file that it declared; nothing reads it.
-        with atomic_path(target):
-            pass
-    if record["staged"]:
-        record["staged"] = str(named)
-    return record
 
 
 def _stage(record: dict[str, Any], target: Path | None, staging: Staging) -> None:

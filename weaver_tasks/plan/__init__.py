@@ -8,7 +8,6 @@ outside `params`. Imported each time that the Snakefile is parsed: neither numpy
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,12 +19,15 @@ from weaver_tasks.base.files import read_json, write_json
 from weaver_tasks.base.kinematics import kinematic_observers
 from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration
 from weaver_tasks.plan.clean_code import check_clean_code
-from weaver_tasks.plan.files import InputFile, expand, patterns_of
+from weaver_tasks.plan.files import InputFile, expand, patterns_of, staging_jobs
 from weaver_tasks.plan.settings import Settings, of_member
 
 __all__ = ["InputFile", "Plan", "check_clean_code", "make_plan"]
 
 FITTING = ("train", "val")
+
+_STAGING_JOBS = 200  # at about which a run takes several files a job, unless told otherwise
+_MOST_FILES = 200  # of one job: their names go into its command
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,11 +83,15 @@ class Plan:
     def files_of(self, *splits: str) -> list[InputFile]:
         return [file for file in self.files if file.split in splits]
 
-    def chunks(self) -> Iterator[list[InputFile]]:
-        """The files that one staging job takes: of one split and group, `staging.files_per_job` at most."""
-        size = self.config["staging"]["files_per_job"]
-        for _, files in itertools.groupby(self.files, key=lambda file: (file.split, file.group)):
-            yield from _batched(list(files), size)
+    @property
+    def files_per_job(self) -> int:
+        """The files of one staging job at most: `staging.files_per_job`, or as many as bound the number of jobs."""
+        asked: int | None = self.config["staging"]["files_per_job"]
+        return asked or min(_MOST_FILES, max(1, -(-len(self.files) // _STAGING_JOBS)))
+
+    def staging_jobs(self) -> dict[tuple[str, str, str], list[InputFile]]:
+        """(split, group, name) of each staging job -> its files."""
+        return staging_jobs(self.files, self.files_per_job)
 
     def statistics_parts(self) -> list[tuple[int, int]]:
         """The ranges of training files that jobs of standardize and reweight go through; empty when one job of each does it all."""
@@ -206,8 +212,3 @@ def make_plan(document: dict[str, Any], *, where: str) -> Plan:
         plan.data_configuration(split)
     plan.untracked()
     return plan
-
-
-def _batched(items: list[InputFile], size: int) -> Iterator[list[InputFile]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]

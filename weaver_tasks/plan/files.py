@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,3 +93,17 @@ def unique_names(sources: list[str]) -> list[str]:
     stems = [Path(source.partition("?")[0]).stem for source in sources]
     times = Counter(stems)
     return [stem if times[stem] == 1 else f"{stem}-{digest(source)[:8]}" for source, stem in zip(sources, stems, strict=True)]
+
+
+def staging_jobs(files: Sequence[InputFile], size: int) -> dict[tuple[str, str, str], list[InputFile]]:
+    """(split, group, name) of each staging job -> its files: `size` at most, of one split and group.
+
+    A job of one file has the name of that file where all are such; otherwise its name says which files of the group it takes.
+    """
+    jobs = {}
+    for (split, group), listed in itertools.groupby(files, key=lambda file: (file.split, file.group)):
+        of_group = list(listed)
+        for first in range(0, len(of_group), size):
+            part = of_group[first : first + size]
+            jobs[split, group, part[0].name if size == 1 else f"files-{first}-to-{first + len(part) - 1}"] = part
+    return jobs

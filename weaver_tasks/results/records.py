@@ -87,7 +87,8 @@ class Run:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.tasks = [Task(folder, path, content) for path, content in _records(folder / RECORDS)]
-        self.makers = {path: task for task in self.tasks for path in task.outputs}
+        # The last that wrote a file: of jobs that took other files together before, records may be left.
+        self.makers = {path: task for task in sorted(self.tasks, key=lambda task: task.content["end"]) for path in task.outputs}
 
     def with_output(self, checksum: str) -> tuple[Task, str] | None:
         """The task that wrote a file of these bytes, and that file."""

@@ -4,64 +4,21 @@
 # produced: staged events, inputs.json, standardization.json, reweighting.json and data_config.auto.yaml,
 #           the resolved data configuration, which all later stages read (and weaver-core can).
 
-INPUT_FILES = {(file.split, file.group, file.name): file for file in PLAN.files}
-# With one file a job, one rule with wildcards makes them all; otherwise each job is a rule of its own.
-CHUNKS = [] if PLAN.config["staging"]["files_per_job"] == 1 else list(PLAN.chunks())
+STAGING_JOBS = PLAN.staging_jobs()
 STAGES_FILES = PLAN.config["staging"]["mode"] != "none"
 
 
-def single_file(wildcards):
-    return INPUT_FILES[wildcards.split, wildcards.group, wildcards.name]
+def job_files(wildcards):
+    return STAGING_JOBS[wildcards.split, wildcards.group, wildcards.name]
 
 
 def records_of(*splits):
-    return [PLAN.staged_record(file) for file in PLAN.files_of(*splits)]
-
-
-# Raw copies, and what lies outside the run's folder (on node-local scratch, say), are not declared: only their records are.
-DECLARES_STAGED = (
-    PLAN.config["staging"]["mode"] == "columnar"
-    and not PLAN.config["staging"]["directory"]
-)
-
-STAGE_INPUTS = (
-    "{params.common.python} -m weaver_tasks.stage_inputs --data-config {params.data_config:q} {params.common.custom_functions}"
-    " --split {params.split} --group {params.group} --sources {params.sources:q} --records {output.records:q} {params.staged}"
-    " --settings {params.settings:q} --settings {params.common.untracked:q} --log-file {log:q} --record {output.record:q}"
-)
-
-
-rule stage_inputs:
-    """Select events of one input file, compute the new variables, write them as columns."""
-    input:
-        lambda w: [single_file(w).source] if single_file(w).is_local else [],
-    output:
-        **(
-            {"staged": f"{RUN}/staged/{{split}}/{{group}}/{{name}}.arrow"}
-            if DECLARES_STAGED
-            else {}
-        ),
-        records=f"{RUN}/staged/{{split}}/{{group}}/{{name}}.json",
-        record=f"{RUN}/provenance/tasks/stage_inputs/{{split}}-{{group}}-{{name}}.json",
-    log:
-        f"{RUN}/logs/stage_inputs/{{split}}-{{group}}-{{name}}.log",
-    benchmark:
-        f"{RUN}/benchmarks/stage_inputs/{{split}}-{{group}}-{{name}}.tsv"
-    wildcard_constraints:
-        # Never a list of all names: Snakemake goes through it for each file of each job.
-        name="none" if CHUNKS else "[^/]+",
-    resources:
-        mem_mb=attempt_memory(2),
-    params:
-        common=COMMON,
-        data_config=lambda w: PLAN.data_config_file(w.split),
-        split="{split}",
-        group="{group}",
-        sources=lambda w: [single_file(w).source],
-        staged=lambda w: staged_option([single_file(w)]),
-        settings=settings("stage_inputs", split=lambda w: w.split),
-    shell:
-        STAGE_INPUTS
+    """The records of the jobs that stage the files of some splits."""
+    return [
+        f"{RUN}/provenance/tasks/stage_inputs/{split}/{group}/{name}.json"
+        for split, group, name in STAGING_JOBS
+        if split in splits
+    ]
 
 
 def staged_option(files):
@@ -72,39 +29,48 @@ def staged_option(files):
     )
 
 
-for index, chunk in enumerate(CHUNKS):
+# A job of several files declares its own record only, which it writes last. So Snakemake, which goes through each name of each job
+# and deletes what is declared before it runs a job again, leaves what the job has staged: it takes that as it is where nothing has changed.
+# Nor are raw copies declared, or what lies outside the run's folder (on node-local scratch, say).
+DECLARED = {}
+if PLAN.files_per_job == 1:
+    DECLARED = {"records": f"{RUN}/staged/{{split}}/{{group}}/{{name}}.json"}
+    if (
+        PLAN.config["staging"]["mode"] == "columnar"
+        and not PLAN.config["staging"]["directory"]
+    ):
+        DECLARED |= {"staged": f"{RUN}/staged/{{split}}/{{group}}/{{name}}.arrow"}
 
-    rule:
-        name:
-            f"stage_inputs_{index}"
-        input:
-            [file.source for file in chunk if file.is_local],
-        output:
-            **(
-                {"staged": [PLAN.staged_file(file) for file in chunk]}
-                if DECLARES_STAGED
-                else {}
-            ),
-            records=[PLAN.staged_record(file) for file in chunk],
-            record=f"{RUN}/provenance/tasks/stage_inputs/{chunk[0].split}-{chunk[0].group}-chunk{index}.json",
-        log:
-            f"{RUN}/logs/stage_inputs/{chunk[0].split}-{chunk[0].group}-chunk{index}.log",
-        benchmark:
-            f"{RUN}/benchmarks/stage_inputs/{chunk[0].split}-{chunk[0].group}-chunk{index}.tsv"
-        resources:
-            mem_mb=attempt_memory(2),
-        params:
-            common=COMMON,
-            data_config=PLAN.data_config_file(chunk[0].split),
-            split=chunk[0].split,
-            group=chunk[0].group,
-            sources=[file.source for file in chunk],
-            staged=staged_option(chunk),
-            settings=settings_text("stage_inputs", split=chunk[0].split),
-        shell:
-            STAGE_INPUTS
 
-    take_profile_settings(f"stage_inputs_{index}", rule="stage_inputs")
+rule stage_inputs:
+    """Select events of input files, compute the new variables, write them as columns."""
+    input:
+        lambda w: [file.source for file in job_files(w) if file.is_local],
+    output:
+        **DECLARED,
+        record=f"{RUN}/provenance/tasks/stage_inputs/{{split}}/{{group}}/{{name}}.json",
+    log:
+        f"{RUN}/logs/stage_inputs/{{split}}/{{group}}/{{name}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/stage_inputs/{{split}}/{{group}}/{{name}}.tsv"
+    wildcard_constraints:
+        # Never a list of all names: Snakemake goes through it for each file of each job.
+        name="[^/]+",
+    resources:
+        mem_mb=attempt_memory(2),
+    params:
+        common=COMMON,
+        data_config=lambda w: PLAN.data_config_file(w.split),
+        split="{split}",
+        group="{group}",
+        sources=lambda w: [file.source for file in job_files(w)],
+        records=lambda w: [PLAN.staged_record(file) for file in job_files(w)],
+        staged=lambda w: staged_option(job_files(w)),
+        settings=settings("stage_inputs", split=lambda w: w.split),
+    shell:
+        "{params.common.python} -m weaver_tasks.stage_inputs --data-config {params.data_config:q} {params.common.custom_functions}"
+        " --split {params.split} --group {params.group} --sources {params.sources:q} --records {params.records:q} {params.staged}"
+        " --settings {params.settings:q} --settings {params.common.untracked:q} --log-file {log:q} --record {output.record:q}"
 
 
 GATHER_INPUTS = (
