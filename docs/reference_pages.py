@@ -30,8 +30,8 @@ unchanged; what is special here: `new_variables` may stand in any order, and exp
 ERRORS = """# Errors
 
 A mistake in a configuration or a file ends a command with one line, `ERROR: …`, and exit code 2; nothing is left half-written. It names
-the file, the key, the value and the remedy. A Python traceback, on the other hand, is a fault of this project (please report it) or of your
-network's own code.
+the file, the key, the value and the remedy. For an exception of your network configuration's own code it names the file and the line; the
+log of the task, in `results/<run>/logs/`, has the traceback. A traceback on the terminal is a fault of this project: please report it.
 
 Below are all messages, by kind and by the module that gives them; `<…>` is filled in. Search this page for words of yours.
 

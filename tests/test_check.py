@@ -94,6 +94,11 @@ def test_what_would_fail_after_the_data_are_read_is_told_before(prepared, sectio
         check.main(prepared(**sections))
 
 
+def test_classes_that_the_evaluation_would_miss_are_told(prepared):
+    with pytest.raises(WeaverTasksError, match=r"evaluation\.signal_efficiencies: 'label_Hb' is not a class.*Did you mean: label_Hbb"):
+        check.main(prepared(evaluation={"signal_efficiencies": {"label_Hb": 0.5}}))
+
+
 def test_network_options_that_the_network_does_not_take_are_told(prepared, repository):
     network = {"config": str(repository / "config/networks/pfn.py"), "options": {"Phi_size": [8]}}
     with pytest.raises(WeaverTasksError, match="Phi_size"):

@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from weaver_tasks.base.errors import ConfigError, DataConfigError
 from weaver_tasks.base.maps import merge
 from weaver_tasks.base.record import changed_files
-from weaver_tasks.plan import InputFile, Plan, check_clean_code, clean_code, make_plan
+from weaver_tasks.plan import (
+    InputFile,
+    Plan,
+    check_clean_code,
+    check_configuration_files,
+    check_run_folder,
+    clean_code,
+    make_plan,
+)
 from weaver_tasks.plan.files import staging_jobs, unique_names
 
 
@@ -80,7 +88,26 @@ def test_missing_and_doubled_files_are_named(folder, data, words):
         assert word in str(error.value)
 
 
+def test_a_key_given_twice_in_config_yaml_is_told(folder):
+    (folder / "c.yaml").write_text("run: a\ntraining: {epochs: 2}\nrun: b\n")
+    with pytest.raises(ConfigError, match=r"c\.yaml: line 3: the key 'run' is given twice, first in line 1"):
+        check_configuration_files(["c.yaml"])
+
+
+def test_a_run_folder_that_cannot_be_made_is_told(folder, monkeypatch):
+    check_run_folder(plan(), writes=True)
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write anywhere
+    check_run_folder(plan(), writes=False)
+    with pytest.raises(ConfigError, match=r"results go to results/r, but \. cannot be written to"):
+        check_run_folder(plan(), writes=True)
+    (folder / "results").write_text("")
+    with pytest.raises(ConfigError, match=r"results go to results/r, but results is a file"):
+        check_run_folder(plan(), writes=False)
+
+
 def test_missing_configurations_are_named(folder):
+    with pytest.raises(DataConfigError, match=r"data\.config_val: no such file 'no\.yaml'"):
+        plan(data={"config_val": "no.yaml"})
     with pytest.raises(DataConfigError, match=r"data\.config: no such file 'no\.yaml'"):
         plan(data={"config": "no.yaml"})
     with pytest.raises(ConfigError, match=r"network\.config: no such file 'no\.py'"):

@@ -22,6 +22,7 @@ from weaver_tasks.check_files import Finding, disk_needed, disk_problems, file_p
 from weaver_tasks.data.configuration import DataConfiguration
 from weaver_tasks.init_model import fresh_network
 from weaver_tasks.plan import Plan, make_plan
+from weaver_tasks.results.evaluation import check_classes
 from weaver_tasks.training.selection import METRICS
 
 
@@ -38,6 +39,7 @@ def main(argv: list[str] | None = None) -> None:
     show(plan, findings, needed, console)
     problems = list(file_problems(findings))
     problems += [*disk_problems(plan, needed[0]), *_missing_classes(plan, findings), *_training_problems(plan, console)]
+    problems += _evaluation_problems(plan)
     if problems:
         raise WeaverTasksError("; ".join(dict.fromkeys(problems)))
     console.print("The run can work.")
@@ -58,6 +60,17 @@ def _missing_classes(plan: Plan, findings: list[Finding]) -> Iterator[str]:
                 f"{plan.data_config_file('train')}: labels.value: no event of class '{name}' in the first training file of any group. "
                 "Add files that hold it, or leave the class out."
             )
+
+
+def _evaluation_problems(plan: Plan) -> Iterator[str]:
+    """Classes that `evaluation` names and the labels do not have: the evaluation would only find them after the training."""
+    labels = plan.data_configuration("train").labels
+    if labels is None or labels.kind != "simple":
+        return
+    try:
+        check_classes(labels.classes, plan.config["evaluation"])
+    except WeaverTasksError as error:
+        yield str(error)
 
 
 def _training_problems(plan: Plan, console: Console) -> Iterator[str]:

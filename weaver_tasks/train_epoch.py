@@ -256,6 +256,7 @@ def make_trainer(work: Work, device: torch.device) -> Trainer:
         input_names=configuration.input_names,
         label_names=configuration.label_names,
         loss_function=loss.to(device) if hasattr(loss, "to") else loss,
+        classes=configuration.class_count,
     )
     if network.init_opt is None:
         optimizer, clip = build_optimizer(

@@ -123,6 +123,7 @@ def validate_one(arguments: argparse.Namespace, training: TrainingSettings, reco
             input_names=configuration.input_names,
             label_names=configuration.label_names,
             loss_function=loss.to(device) if hasattr(loss, "to") else loss,
+            classes=configuration.class_count,
         )
         model = compiled(network.model.to(device), training)
         if network.evaluate_fn is not None:

@@ -58,6 +58,11 @@ def test_strings_of_the_command_line_take_the_types_of_the_schema(section, typed
         ({"training": {"amp": "fp16", "device": "cpu"}}, "fp16 needs a GPU"),
         ({"data": {"train": {}}}, "data.train is empty"),
         ({"run": "../elsewhere"}, "key 'run'"),
+        ({"run": "r" * 101}, "at most 100 letters is wanted"),
+        ({"training": {"lr": float("inf")}}, "key 'training.lr': inf is not a finite number"),
+        ({"sampling": {"weight_scale": float("nan")}}, "key 'sampling.weight_scale': nan is not a finite number"),
+        ({"data": {"train": {"a b": "x"}}}, "key 'data.train': 'a b' does not fit; text like"),
+        ({"data": {"train": {"a": ["x", 3]}}}, "key 'data.train.a[1]': 3 does not fit; text is wanted"),
     ],
 )
 def test_mistakes_name_the_file_the_key_and_the_remedy(over, message):

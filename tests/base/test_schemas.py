@@ -19,6 +19,12 @@ SCHEMA = {
                 "device": {"enum": ["cpu", "cuda", None]},
                 "lr": {"type": "number", "exclusiveMinimum": 0, "description": "Learning rate."},
                 "files": {"type": ["array", "null"], "minItems": 2, "items": {"type": "string"}},
+                "groups": {
+                    "oneOf": [
+                        {"type": "string"},
+                        {"type": "object", "propertyNames": {"pattern": "^[a-z]+$", "description": "A folder."}, "maxProperties": 3},
+                    ]
+                },
             },
         },
     },
@@ -41,6 +47,14 @@ SCHEMA = {
         ({"run": "a", "training": {"files": ["x"]}}, "c.yaml: key 'training.files': ['x'] does not fit; at least 2 of them is wanted."),
         ({"run": "a", "training": {"files": ["x", 1]}}, "c.yaml: key 'training.files[1]': 1 does not fit; text is wanted."),
         ({"run": "A"}, "c.yaml: key 'run': 'A' does not fit; text like ^[a-z]+$ is wanted. (Name of the run.)"),
+        (
+            {"run": "a", "training": {"groups": {"a b": "x"}}},
+            "c.yaml: key 'training.groups': 'a b' does not fit; text like ^[a-z]+$ is wanted. (A folder.)",
+        ),
+        (
+            {"run": "a", "training": {"groups": 3}},
+            "c.yaml: key 'training.groups': 3 does not fit; text or a map of keys is wanted.",
+        ),
         ([], "c.yaml: the document: [] does not fit; a map of keys is wanted."),
     ],
 )
@@ -74,6 +88,8 @@ def test_schemas_are_found_and_describe_every_key(name):
         ("[" * 2000, "not valid YAML"),
         ("a: " + "[" * 100 + "]" * 100, "key 'a': nested too deep"),
         ("a: {1: x}\n", "key 1 of 'a' is no text. Put it in quotes."),
+        ("a: 1\nb: 2\na: 3\n", "line 3: the key 'a' is given twice, first in line 1. Keep one of them."),
+        ("a:\n  b: 1\n  c: {d: [{e: 1, e: 2}]}\n", "line 3: the key 'e' is given twice, first in line 3."),
         ("a: {b: .nan}\n", "key 'a.b': not a number"),
         ("a: 1e999\n", ""),
     ],
@@ -89,6 +105,12 @@ def test_yaml_mistakes_are_one_line(tmp_path, text, message):
     assert str(caught.value).startswith(f"{path}: ")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_merged_key_may_be_given_anew(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("a: &a {x: 1, y: 1}\nb: &b {<<: *a, x: 2}\nc: {<<: *b, x: 3}\n")
+    assert read_yaml(path) == {"a": {"x": 1, "y": 1}, "b": {"x": 2, "y": 1}, "c": {"x": 3, "y": 1}}
 
 
 def test_a_file_that_is_not_there(tmp_path):

@@ -84,6 +84,18 @@ def test_sibling_modules_are_importable(tmp_path: Path, data_configuration: Simp
         (BARE.replace("Linear(2, 3)", "Linear(2, 3, **kwargs)"), r"option 'depth' \(network\.options\) is not taken"),
         (BARE + "\ndef get_train_fn(data_config, **kwargs): return 1\n", r"defines get_train_fn alone"),
         ("def f(:\n", r"net\.py, line 1: not valid Python"),
+        (BARE + "\ndef get_loss(data_config, **kwargs): return 'ce'\n", r"net\.py: get_loss returned str\. Return a module or function"),
+        (BARE + "\nget_loss = 3\n", r"net\.py: get_loss is int\. Define it as a function"),
+        (BARE + "\ndef get_loss(): pass\n", r"net\.py: get_loss takes no option 'depth'"),
+        (BARE.replace("import torch", "import torchh"), r"net\.py: No module named 'torchh'\. Install it, or correct the import"),
+        ("1 / 0\n", r"net\.py, line 1, in <module>: importing it failed \(ZeroDivisionError: division by zero\)"),
+        ("import sys\nsys.exit(3)\n", r"net\.py, line 2, in <module>: importing it failed \(SystemExit: 3\)"),
+        (BARE.replace("Linear(2, 3)", "Linear(2, 1 // 0)"), r"net\.py, line 4, in get_model: get_model failed \(ZeroDivisionError"),
+        (BARE.replace("Linear(2, 3)", "Linear(2, -3)"), r"net\.py, line 4, in get_model: get_model failed \(RuntimeError: .*negative"),
+        (
+            BARE + "\ndef get_loss(data_config, **kwargs): return data_config.nothing\n",
+            r"in get_loss: get_loss failed \(AttributeError: .*'nothing'",
+        ),
         ("from weaver.nn.model.ParticleNett import ParticleNet\n", r"ParticleNett.* Did you mean: weaver\.nn\.model\.ParticleNet"),
     ],
 )
@@ -97,8 +109,7 @@ def test_a_missing_file_is_told(tmp_path: Path, data_configuration: SimpleNamesp
         load_network(tmp_path / "none.py", data_configuration)
 
 
-def test_an_error_of_the_users_code_keeps_its_own_type(tmp_path: Path, data_configuration: SimpleNamespace) -> None:
-    with pytest.raises(ZeroDivisionError):
+def test_an_error_of_the_users_code_has_its_traceback_as_cause(tmp_path: Path, data_configuration: SimpleNamespace) -> None:
+    with pytest.raises(NetworkError) as told:
         load_network(write(tmp_path, BARE.replace("Linear(2, 3)", "Linear(2, 1 // 0)")), data_configuration)
-    with pytest.raises(AttributeError, match="nothing"):
-        load_network(write(tmp_path, BARE + "\ndef get_loss(data_config, **kwargs): return data_config.nothing\n"), data_configuration)
+    assert isinstance(told.value.__cause__, ZeroDivisionError)

@@ -124,6 +124,9 @@ def test_frozen_weights_are_left_out_and_gradients_clipped():
         ("adam", {"weight_decai": 1}, r"adam has no option 'weight_decai'.*Did you mean: weight_decay"),
         ("adam", {"betas": [2.0, 0.9]}, "Invalid beta"),
         ("ranger", {"lr_mult": ["tail", 2]}, "no weight matches 'tail'"),
+        ("ranger", {"lr_mult": 3}, r"options\.lr_mult: 3 does not fit\. Write \[regular expression, factor\]"),
+        ("ranger", {"lr_mult": ["(", 3]}, r"lr_mult: '\(' is not a regular expression"),
+        ("ranger", {"lr": 3}, r"options\.lr: 3 would not be used\. Give training\.lr"),
     ],
 )
 def test_mistakes_are_named(name, options, message):

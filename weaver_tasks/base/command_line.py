@@ -65,7 +65,9 @@ def task(arguments: argparse.Namespace, *, first_rank: bool = True) -> Iterator[
     record = TaskRecord(arguments.stage, arguments.settings, arguments.record)
     try:
         yield record
-    except WeaverTasksError:
+    except WeaverTasksError as error:
+        if error.__cause__ is not None:
+            logger.debug("what led to the error", exc_info=True)
         raise
     except Exception:
         # Not handled here: only written to the log too, since the terminal may be gone.

@@ -6,6 +6,7 @@ Both the workflow and the tools (`check`, `import_weaver`) read configurations t
 from __future__ import annotations
 
 import contextlib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,20 @@ def resolve_config(document: dict[str, Any], *, where: str = "config.yaml") -> d
     schema = load_schema("config")
     typed = _coerce(document, schema, schema)
     validate(typed, schema, where=where, error=ConfigError)
+    _check_finite(typed, where)
     config = _with_defaults(typed, schema, schema)
     _check_meaning(config, where)
     return config
+
+
+def _check_finite(value: Any, where: str, key: str = "") -> None:
+    """What YAML calls .inf and .nan is larger than any number, or not smaller. Options of a network or an optimizer may want them."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{where}: key '{key}': {value} is not a finite number. Correct it.")
+    if isinstance(value, dict):
+        for name, item in value.items():
+            if name != "options":
+                _check_finite(item, where, f"{key}.{name}" if key else name)
 
 
 def _coerce(value: Any, schema: Schema, root: Schema) -> Any:

@@ -31,7 +31,7 @@ def read_yaml(path: str | os.PathLike[str], *, error: type[WeaverTasksError] = C
     except UnicodeDecodeError as cause:
         raise error(f"{path}: not a text file in UTF-8 (byte {cause.start}). Save it as UTF-8.") from cause
     try:
-        document = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        document = _parsed(text, path, error)
     except yaml.MarkedYAMLError as cause:
         mark = cause.problem_mark or cause.context_mark
         place = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
@@ -45,6 +45,41 @@ def read_yaml(path: str | os.PathLike[str], *, error: type[WeaverTasksError] = C
         raise error(f"{path}: not valid YAML ({_one_line(cause)}).") from None
     _check_plain(document, path, error)
     return document
+
+
+def _parsed(text: str, path: str | os.PathLike[str], error: type[WeaverTasksError]) -> Any:
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check_no_key_twice(node, path, error)
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _check_no_key_twice(root: yaml.Node, path: str | os.PathLike[str], error: type[WeaverTasksError]) -> None:
+    """YAML would let the later of two equal keys win without a word."""
+    pending, seen = [root], {id(root)}
+    while pending:
+        node = pending.pop()
+        children: list[yaml.Node] = list(node.value) if isinstance(node, yaml.SequenceNode) else []
+        if isinstance(node, yaml.MappingNode):
+            lines: dict[tuple[str, str], int] = {}
+            for key, value in node.value:
+                children.append(value)
+                if isinstance(key, yaml.ScalarNode):
+                    line, name = key.start_mark.line + 1, (key.tag, key.value)
+                    if name in lines:
+                        twice = f"the key '{_one_line(key.value)}' is given twice, first in line {lines[name]}"
+                        raise error(f"{path}: line {line}: {twice}. Keep one of them.")
+                    lines[name] = line
+        for child in children:
+            # An alias stands for the same node.
+            if id(child) not in seen:
+                seen.add(id(child))
+                pending.append(child)
 
 
 def _one_line(problem: object) -> str:
@@ -100,7 +135,26 @@ def validate(document: Any, schema: dict[str, Any], *, where: str, error: type[W
     validator = _Validator(schema)
     found = jsonschema.exceptions.best_match(validator.iter_errors(document))
     if found is not None:
-        raise error(f"{where}: {_message(found)}")
+        raise error(f"{where}: {_message(_narrowed(found))}")
+
+
+def _narrowed(found: jsonschema.ValidationError) -> jsonschema.ValidationError:
+    """Of a value that may have one of several forms: what is wrong with it in the form that it has."""
+    while found.validator in ("anyOf", "oneOf"):
+        forms: dict[Any, list[jsonschema.ValidationError]] = {}
+        for inner in found.context or ():
+            forms.setdefault(inner.relative_schema_path[0], []).append(inner)
+        own = [errors for errors in forms.values() if not any(_is_of_another_form(each) for each in errors)]
+        if len(own) != 1:
+            break
+        inner = jsonschema.exceptions.best_match(own[0])
+        assert inner is not None
+        found = inner
+    return found
+
+
+def _is_of_another_form(found: jsonschema.ValidationError) -> bool:
+    return found.validator in ("type", "const", "enum") and not found.relative_path
 
 
 def _message(found: jsonschema.ValidationError) -> str:
@@ -168,6 +222,8 @@ def _wanted(found: jsonschema.ValidationError) -> str:
             return f"less than {value}"
         case "minItems" | "minProperties" | "minLength":
             return f"at least {value} of them" if value > 1 else "one that is not empty"
+        case "maxLength":
+            return f"at most {value} letters"
         case "maxItems":
             return f"at most {value} of them"
         case "uniqueItems":

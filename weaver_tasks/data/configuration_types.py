@@ -137,6 +137,11 @@ class DataConfiguration:
         return self.labels.names if self.labels else ()
 
     @property
+    def class_count(self) -> int | None:
+        """How many classes simple labels tell apart; None for others."""
+        return len(self.labels.classes) if self.labels and self.labels.kind == "simple" else None
+
+    @property
     def label_value(self) -> list[str] | dict[str, str] | None:
         """The list of flags of a simple label, the map of expressions of custom ones."""
         return self.raw["labels"].get("value")

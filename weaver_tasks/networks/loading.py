@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn
 
 from weaver_tasks.base.errors import NetworkError, nearest
+from weaver_tasks.base.users_code import users_code
 from weaver_tasks.networks import weaver_alias
 
 _INFO_KEYS = ("input_names", "input_shapes", "output_names", "dynamic_axes")
@@ -55,8 +56,8 @@ def load_network(
 
     options: network.options of config.yaml. `use_amp`, `compile_model` and `for_inference` join them when true.
     weaver_imports: what `from weaver… import …` means in the file: this project's networks ("own"), or the installed weaver-core.
-    Raises NetworkError when the file is missing or lacks get_model, when an option is unknown, or when what it returns does not
-    fit the data configuration. Exceptions of the file's own code pass unchanged.
+    Raises NetworkError when the file is missing or lacks get_model, when an option is unknown, when its code raises anything, or
+    when what it returns does not fit the data configuration.
     """
     path = Path(path)
     module = import_network(path, weaver_imports=weaver_imports)
@@ -64,21 +65,24 @@ def load_network(
     keywords |= {name: True for name, injected in _injected(use_amp, compile_model, for_inference) if injected}
     if not hasattr(module, "get_model"):
         raise NetworkError(f"{path}: no function get_model(data_config, **kwargs).{nearest('get_model', vars(module))} Define it.")
-    returned = _call(path, module.get_model, data_configuration, keywords)
+    returned = _call(path, module, "get_model", data_configuration, keywords)
     model, info = _checked(path, returned, data_configuration)
 
     def provided(name: str) -> Any:
-        return _call(path, getattr(module, name), data_configuration, keywords) if hasattr(module, name) else None
+        return _call(path, module, name, data_configuration, keywords) if hasattr(module, name) else None
 
     loops = [name for name in ("get_train_fn", "get_evaluate_fn") if hasattr(module, name)]
     if len(loops) == 1:
         raise NetworkError(f"{path}: defines {loops[0]} alone. Define both get_train_fn and get_evaluate_fn, or neither.")
+    loss = provided("get_loss")
+    if loss is not None and not callable(loss) and not loops:
+        raise NetworkError(f"{path}: get_loss returned {type(loss).__name__}. Return a module or function that gives the loss, or None.")
     return Network(
         path=path,
         module=module,
         model=model,
         info=info,
-        loss=provided("get_loss"),
+        loss=loss,
         train_fn=provided("get_train_fn"),
         evaluate_fn=provided("get_evaluate_fn"),
         init_opt=getattr(module, "init_opt", None),
@@ -89,7 +93,7 @@ def load_network(
 def import_network(path: str | Path, *, weaver_imports: weaver_alias.Choice = "own") -> ModuleType:
     """Execute a Python file as a module. Its folder is importable, as for a script, so it may import sibling modules.
 
-    Raises NetworkError when there is no such file, or when it imports from weaver what does not exist here.
+    Raises NetworkError when there is no such file, when it imports from weaver what does not exist here, or raises anything itself.
     """
     path = Path(path)
     if not path.is_file():
@@ -104,13 +108,14 @@ def import_network(path: str | Path, *, weaver_imports: weaver_alias.Choice = "o
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses and pickle look a class's module up there
     try:
-        spec.loader.exec_module(module)
+        with users_code(path, NetworkError, doing="importing it", passing=(SyntaxError, ImportError)):
+            spec.loader.exec_module(module)
     except SyntaxError as error:
         raise NetworkError(f"{error.filename}, line {error.lineno}: not valid Python ({error.msg}).") from error
     except ImportError as error:
         if (error.name or "").partition(".")[0] == "weaver":
             raise NetworkError(f"{path}: {error}{weaver_alias.remedy(error)}") from error
-        raise
+        raise NetworkError(f"{path}: {error}. Install it, or correct the import.") from error
     return module
 
 
@@ -118,22 +123,26 @@ def _injected(use_amp: bool, compile_model: bool, for_inference: bool) -> list[t
     return [("for_inference", for_inference), ("use_amp", use_amp), ("compile_model", compile_model)]
 
 
-def _call(path: Path, function: Callable[..., Any], data_configuration: Any, keywords: Mapping[str, Any]) -> Any:
-    """function(data_configuration, **keywords), telling an option that nothing takes from an error of the file's own code."""
+def _call(path: Path, module: ModuleType, name: str, data_configuration: Any, keywords: Mapping[str, Any]) -> Any:
+    """name(data_configuration, **keywords), telling an option that nothing takes from an error of the file's own code."""
+    function = getattr(module, name)
+    if not callable(function):
+        raise NetworkError(f"{path}: {name} is {type(function).__name__}. Define it as a function.")
     signature = inspect.signature(function)
     known = [name for name, parameter in signature.parameters.items() if parameter.kind is not parameter.VAR_KEYWORD]
     if len(known) == len(signature.parameters):
-        for name in set(keywords) - set(known):
+        for option in set(keywords) - set(known):
             raise NetworkError(
-                f"{path}: {function.__name__} takes no option '{name}' (network.options).{nearest(name, known[1:])} "
+                f"{path}: {name} takes no option '{option}' (network.options).{nearest(option, known[1:])} "
                 f"Let it take **kwargs if the option is for another function."
             )
     try:
-        return function(data_configuration, **keywords)
-    except TypeError as error:
-        for name in keywords:
-            if f"unexpected keyword argument '{name}'" in str(error):
-                raise NetworkError(f"{path}: option '{name}' (network.options) is not taken: {error}.") from error
+        with users_code(path, NetworkError, doing=name):
+            return function(data_configuration, **keywords)
+    except NetworkError as error:
+        for option in keywords:
+            if isinstance(error.__cause__, TypeError) and f"unexpected keyword argument '{option}'" in str(error.__cause__):
+                raise NetworkError(f"{path}: option '{option}' (network.options) is not taken: {error.__cause__}.") from error.__cause__
         raise
 
 

@@ -16,6 +16,9 @@ from weaver_tasks.base.errors import NetworkError, nearest
 
 logger = logging.getLogger("weaver_tasks")
 
+# What torch.load raises on files of another kind.
+_NOT_BY_TORCH = (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError, IsADirectoryError)
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedWeights:
@@ -70,8 +73,9 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise NetworkError(f"{file}: no such file. Give the path of a state_dict (.pt) in network.load_weights.") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise NetworkError(f"{file}: not a state_dict written by torch.save ({str(error).splitlines()[0]}).") from error
+    except _NOT_BY_TORCH as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise NetworkError(f"{file}: not a state_dict written by torch.save ({reason}). Give the path of one.") from error
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise NetworkError(f"{file}: holds {type(state).__name__}, not a state_dict of tensors. Save model.state_dict().")
     if prefix:

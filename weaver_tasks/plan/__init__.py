@@ -18,11 +18,12 @@ from weaver_tasks.base.errors import ConfigError, DataConfigError
 from weaver_tasks.base.files import read_json, write_json
 from weaver_tasks.base.kinematics import kinematic_observers
 from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration
+from weaver_tasks.plan.before_start import check_configuration_files, check_run_folder
 from weaver_tasks.plan.clean_code import check_clean_code
 from weaver_tasks.plan.files import InputFile, expand, patterns_of, staging_jobs
 from weaver_tasks.plan.settings import Settings, of_member
 
-__all__ = ["InputFile", "Plan", "check_clean_code", "make_plan"]
+__all__ = ["InputFile", "Plan", "check_clean_code", "check_configuration_files", "check_run_folder", "make_plan"]
 
 FITTING = ("train", "val")
 
@@ -208,7 +209,8 @@ def make_plan(document: dict[str, Any], *, where: str) -> Plan:
     plan = Plan(config=resolve_config(document, where=where), where=where)
     for split in (*FITTING, "test"):
         if not Path(plan.data_config_file(split)).is_file():
-            raise DataConfigError(f"{where}: data.config: no such file '{plan.data_config_file(split)}'. Correct the path.")
+            key = f"config_{split}" if plan.config["data"].get(f"config_{split}") else "config"
+            raise DataConfigError(f"{where}: data.{key}: no such file '{plan.data_config_file(split)}'. Correct the path.")
         plan.data_configuration(split)
     plan.untracked()
     return plan

@@ -6,14 +6,14 @@ import contextlib
 import hashlib
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
-from weaver_tasks.base.errors import ConfigError
+from weaver_tasks.base.errors import ConfigError, TrainingError
 from weaver_tasks.training.settings import TrainingSettings
 
 _PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -67,6 +67,18 @@ def batch_memory(device: torch.device) -> Callable[..., np.ndarray]:
     if device.type == "cpu":
         return np.empty
     return lambda count, dtype: torch.empty(count, dtype=torch.float32, pin_memory=True).numpy()
+
+
+@contextlib.contextmanager
+def enough_memory(key: str, size: int) -> Iterator[None]:
+    """Tell in one line that the GPU's memory does not suffice for a batch of `size` events, the value of training.<key>."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"training.{key}: {size} events at a time need more memory than the GPU has ({' '.join(str(error).split())[:200]}). "
+            "Give a smaller one, or less precision (training.amp)."
+        ) from error
 
 
 def mixed_precision(settings: TrainingSettings, device: torch.device) -> contextlib.AbstractContextManager[object]:

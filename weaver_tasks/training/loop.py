@@ -6,6 +6,7 @@ and `end_position`.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,8 +17,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from weaver_tasks.base.errors import NetworkError
 from weaver_tasks.base.progress import Progress
-from weaver_tasks.training.device import compiled, gradient_scaler, mixed_precision
+from weaver_tasks.base.users_code import users_code
+from weaver_tasks.training.device import compiled, enough_memory, gradient_scaler, mixed_precision
 from weaver_tasks.training.distributed import rank, synchronize_batch_norm, world_size
 from weaver_tasks.training.losses import LossFunction, Outcome, outcome
 from weaver_tasks.training.optimizers import apply_rates
@@ -32,7 +35,8 @@ from weaver_tasks.training.tensorboard import TensorBoard
 class Task:
     """What is asked of a model, and where it is computed.
 
-    input_names: groups in the order of the model's arguments. label_names: with their masks.
+    input_names: groups in the order of the model's arguments. label_names: with their masks. classes: how many the labels tell
+    apart, where that is known.
     """
 
     settings: TrainingSettings
@@ -40,13 +44,26 @@ class Task:
     input_names: Sequence[str]
     label_names: Sequence[str]
     loss_function: LossFunction
+    classes: int | None = None
 
     def run(self, runner: nn.Module, batch: Any) -> Outcome:
         """Send a batch through the model `runner` and compare with its labels."""
         inputs, labels = on_device(batch.inputs, self.device), on_device(batch.labels, self.device)
         with mixed_precision(self.settings, self.device):
-            output = runner(*(inputs[name] for name in self.input_names))
-            return outcome(self.settings.task, output, labels, self.label_names, self.loss_function)
+            # With several ranks it may be the exchange between them that fails.
+            told: dict[str, Any] = {"only_inside": world_size() > 1, "passing": (torch.OutOfMemoryError,)}
+            with users_code(_file_of(runner), NetworkError, doing="its model", **told):
+                output = runner(*(inputs[name] for name in self.input_names))
+            return outcome(self.settings.task, output, labels, self.label_names, self.loss_function, classes=self.classes)
+
+
+def _file_of(runner: nn.Module) -> str:
+    """The file that defines a model, whether bare, compiled or joined with those of other ranks."""
+    bare: Any = runner
+    for wrapped in ("module", "_orig_mod"):
+        if isinstance(bare, DistributedDataParallel) or wrapped == "_orig_mod":
+            bare = getattr(bare, wrapped, bare)
+    return inspect.getfile(type(bare))
 
 
 @dataclass(kw_only=True)
@@ -90,7 +107,14 @@ class Engine:
             self.runner = DistributedDataParallel(self._compiled, device_ids=on)
 
     def step(self, batch: Any) -> tuple[Outcome, Tensor]:
-        """Forward, backward, clip, update. Returns the outcome and the norm of the gradients (nan unless clipped)."""
+        """Forward, backward, clip, update. Returns the outcome and the norm of the gradients (nan unless clipped).
+
+        Raises NetworkError when the network's own code fails, and TrainingError when the GPU's memory does not suffice.
+        """
+        with enough_memory("batch_size", len(batch.entry)):
+            return self._step(batch)
+
+    def _step(self, batch: Any) -> tuple[Outcome, Tensor]:
         self.optimizer.zero_grad(set_to_none=True)
         result = self.task.run(self.runner, batch)
         loss = self._share_of_all_ranks(result)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from weaver_tasks.base.errors import NetworkError
+from weaver_tasks.base.users_code import users_code
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 
@@ -42,12 +43,21 @@ def label_columns(names: Sequence[str]) -> list[str]:
     return [name for name in names if not name.endswith("_mask")]
 
 
-def outcome(task: str, output: Any, labels: Mapping[str, Tensor], names: Sequence[str], loss_function: LossFunction) -> Outcome:
-    """Loss and figures of a batch. `output` is what the model returned; `names` the labels of the data configuration."""
-    return (_classification if task == "classification" else _regression)(output, labels, label_columns(names), loss_function)
+def outcome(
+    task: str, output: Any, labels: Mapping[str, Tensor], names: Sequence[str], loss_function: LossFunction, *, classes: int | None = None
+) -> Outcome:
+    """Loss and figures of a batch. `output` is what the model returned; `names` the labels of the data configuration.
+
+    classes: how many they tell apart, where that is known. Raises NetworkError when output, labels and loss do not fit each other.
+    """
+    if task == "classification":
+        return _classification(output, labels, label_columns(names), loss_function, classes)
+    return _regression(output, labels, label_columns(names), loss_function)
 
 
-def _classification(output: Any, labels: Mapping[str, Tensor], names: Sequence[str], loss_function: LossFunction) -> Outcome:
+def _classification(
+    output: Any, labels: Mapping[str, Tensor], names: Sequence[str], loss_function: LossFunction, classes: int | None
+) -> Outcome:
     mask = labels.get(f"{names[0]}_mask")
     logits, truth, _ = flatten_predictions(output, labels[names[0]].long(), None if mask is None else mask.bool())
     assert truth is not None
@@ -56,7 +66,14 @@ def _classification(output: Any, labels: Mapping[str, Tensor], names: Sequence[s
             f"the model gives an output of shape {tuple(logits.shape)} for {len(truth)} labels; (events, classes) is wanted, "
             "or (events, classes, particles) with per-particle labels."
         )
-    loss = loss_function(logits, truth)
+    # A loss of the user's own may take more outputs, of which the first are the scores.
+    own_loss = not isinstance(loss_function, nn.CrossEntropyLoss)
+    if classes and (logits.shape[1] < classes or (logits.shape[1] > classes and not own_loss)):
+        raise NetworkError(
+            f"the model gives {logits.shape[1]} outputs for the {classes} classes of labels.value. "
+            "Make it as wide as they are many: num_classes=len(data_config.label_value)."
+        )
+    loss = _loss(loss_function, logits, truth)
     correct = (logits.detach().argmax(1) == truth).sum()
     return Outcome(loss=loss, count=len(truth), sums={"correct": correct}, predictions=logits.detach(), truth=truth, output=output)
 
@@ -70,10 +87,22 @@ def _regression(output: Any, labels: Mapping[str, Tensor], names: Sequence[str],
     mask = labels.get(f"{names[0]}_mask")
     if mask is not None:
         predictions, truth = predictions[mask.bool()], truth[mask.bool()]
-    loss = loss_function(predictions, truth)
+    loss = _loss(loss_function, predictions, truth)
     error = (predictions.detach() - truth).double()
     sums = {"absolute_error": error.abs().sum(), "squared_error": error.square().sum(), "values": torch.tensor(truth.numel())}
     return Outcome(loss=loss, count=len(truth), sums=sums, predictions=predictions.detach(), truth=truth, output=output)
+
+
+def _loss(loss_function: LossFunction, predictions: Tensor, truth: Tensor) -> Tensor:
+    sizes = f"for an output of shape {tuple(predictions.shape)} and labels of shape {tuple(truth.shape)}"
+    with users_code("get_loss of the network", NetworkError, doing=f"its loss function {sizes}", passing=(torch.OutOfMemoryError,)):
+        loss = loss_function(predictions, truth)
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        what = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        raise NetworkError(
+            f"get_loss of the network: its loss function gives {what} {sizes}. Let it return one number, the mean of the batch."
+        )
+    return loss
 
 
 def flatten_predictions(

@@ -35,6 +35,8 @@ def build_optimizer(model: nn.Module, name: str, options: Mapping[str, Any], *, 
     """
     options = dict(options)
     clip = options.pop("clip_grad_norm", None)
+    if "lr" in options:
+        raise ConfigError(f"training.optimizer.options.lr: {options['lr']} would not be used. Give training.lr instead.")
     optimizer_class, defaults = _find(name)
     groups = _parameter_groups(model, options, lr=lr)
     keywords = {**defaults, **options, "lr": lr}
@@ -105,7 +107,7 @@ def _parameter_groups(model: nn.Module, options: dict[str, Any], *, lr: float) -
     trainable = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     if not trainable:
         raise ConfigError("network.freeze_weights: no weight is left to train. Freeze fewer of them.")
-    pattern, factor = options.pop("lr_mult", None) or (None, 1.0)
+    pattern, factor = _multiplier(options.pop("lr_mult", None))
     if "weight_decay" not in options and pattern is None:
         return [{"params": [parameter for _, parameter in trainable]}]
     decay = options.get("weight_decay", 0.0)
@@ -126,6 +128,18 @@ def _parameter_groups(model: nn.Module, options: dict[str, Any], *, lr: float) -
         for (multiplied, decayed), parameters in groups.items()
         if parameters
     ]
+
+
+def _multiplier(given: Any) -> tuple[str | None, float]:
+    if not given:
+        return None, 1.0
+    if not isinstance(given, (list, tuple)) or len(given) != 2 or not isinstance(given[0], str) or not isinstance(given[1], (int, float)):
+        raise ConfigError(f"training.optimizer.options.lr_mult: {given!r} does not fit. Write [regular expression, factor].")
+    try:
+        re.compile(given[0])
+    except re.error as error:
+        raise ConfigError(f"training.optimizer.options.lr_mult: '{given[0]}' is not a regular expression ({error}).") from None
+    return given[0], float(given[1])
 
 
 def _is_decayed(name: str, parameter: Tensor, spared: set[str]) -> bool:

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from weaver_tasks.base.progress import Progress
+from weaver_tasks.training.device import enough_memory
 from weaver_tasks.training.distributed import from_all_ranks, rank, world_size
 from weaver_tasks.training.loop import Task
 from weaver_tasks.training.tally import Tally, figures
@@ -36,7 +37,8 @@ def validate(
     model.eval()
     with torch.inference_mode(), Progress(description, total=samples, quiet=rank() > 0) as bar:
         for number, batch in enumerate(batches):
-            result = task.run(model, batch)
+            with enough_memory("batch_size_val", len(batch.entry)):
+                result = task.run(model, batch)
             tally = Tally(kind, torch.device("cpu"), where=description, describe=describe)
             tally.add(number * world_size() + rank(), batch, len(batch.entry), result)
             rows.append(tally.sums)

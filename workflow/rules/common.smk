@@ -37,9 +37,12 @@ def checked_plan():
             )
         # A module is read once for each `use rule`, and finds what was put here before.
         config.pop("report_page", None)
+        if workflow.is_main_process:
+            planning.check_configuration_files(files)
         plan = planning.make_plan(config, where=where)
         plan.files
         if workflow.is_main_process:
+            planning.check_run_folder(plan, writes=not workflow.dryrun)
             planning.check_clean_code(plan, Path(WORKFLOW_FOLDER))
         if not plan.config["prediction"]["model"]:
             [plan.weights(member) for member in plan.members()]
