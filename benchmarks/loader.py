@@ -156,6 +156,7 @@ def timed(open_epoch: Callable[[int], Iterable[tuple[int, int]]]) -> dict[str, f
 
 def ours_training(mode: str, fetch_step: float) -> Callable[[Path], dict[str, float]]:
     def measure(folder: Path) -> dict[str, float]:
+        from weaver_tasks.data.buffers import BufferPool
         from weaver_tasks.data.configuration import load_data_configuration
         from weaver_tasks.data.loader import EpochLoader
         from weaver_tasks.data.parts import OpenFiles
@@ -166,7 +167,9 @@ def ours_training(mode: str, fetch_step: float) -> Callable[[Path], dict[str, fl
             "loading": {"fetch_step": fetch_step},
             "training": {"batch_size": BATCH_SIZE},
         }
-        options = {"split": "train", "seed": 1, "threads": 2, "files": OpenFiles(manifest, configuration)}
+        # As a training job does, which goes through several epochs.
+        shared = {"files": OpenFiles(manifest, configuration), "buffers": BufferPool()}
+        options = {"split": "train", "seed": 1, "threads": 2, **shared}
         return timed(lambda epoch: _as_tensors(EpochLoader(manifest, configuration, settings, epoch=epoch, **options)))
 
     return measure

@@ -185,6 +185,7 @@ class Prediction:
         return chosen or (min(self.training.batch_size, _CPU_BATCH) if self.device.type == "cpu" else self.training.batch_size)
 
     def _batches(self, *, batch_size: int, trim: bool, first_only: bool = False) -> Iterator[Any]:
+        from weaver_tasks.data.buffers import BufferPool
         from weaver_tasks.data.prediction_order import prediction_batches
         from weaver_tasks.training.device import batch_memory
         from weaver_tasks.training.distributed import rank, world_size
@@ -200,7 +201,7 @@ class Prediction:
             world_size=world_size(),
             threads=0 if first_only else max(1, (settings.get("loading") or {}).get("num_workers", 1)),
             custom_functions=self.arguments.custom_functions,
-            allocate=batch_memory(self.device),
+            buffers=BufferPool(batch_memory(self.device)),
             trim=trim,
             pad=first_only or not self._pads_on_device(),
         )

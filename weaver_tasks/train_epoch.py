@@ -203,6 +203,7 @@ def _makes_schedule(network: Path) -> bool:
 
 def make_trainer(work: Work, device: torch.device) -> Trainer:
     """The network of this run, its optimizer and its data, on one rank."""
+    from weaver_tasks.data.buffers import BufferPool
     from weaver_tasks.data.loader import EpochLoader
     from weaver_tasks.data.parts import OpenFiles
     from weaver_tasks.networks.loading import load_network
@@ -230,6 +231,7 @@ def make_trainer(work: Work, device: torch.device) -> Trainer:
     load_weights(network.model, None, freeze=options.get("freeze_weights") or ())
     model = network.model.to(device)
 
+    buffers = BufferPool(batch_memory(device))
     files = OpenFiles(work.manifest, configuration, custom_functions=arguments.custom_functions)
 
     def open_batches(epoch: int, position: Any) -> EpochLoader:
@@ -245,7 +247,7 @@ def make_trainer(work: Work, device: torch.device) -> Trainer:
             position=position,
             threads=loading.get("num_workers", 1),
             files=files,
-            allocate=batch_memory(device),
+            buffers=buffers,
             pad=not loading.get("pad_on_device") or network.train_fn is not None,
         )
 

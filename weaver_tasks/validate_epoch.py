@@ -135,6 +135,7 @@ def validate_one(arguments: argparse.Namespace, training: TrainingSettings, reco
 
 
 def _validation_batches(arguments: argparse.Namespace, configuration: Any, manifest: dict[str, Any], device: Any, *, pad: bool) -> Any:
+    from weaver_tasks.data.buffers import BufferPool
     from weaver_tasks.data.loader import EpochLoader
     from weaver_tasks.training.device import batch_memory
     from weaver_tasks.training.distributed import rank, world_size
@@ -150,7 +151,7 @@ def _validation_batches(arguments: argparse.Namespace, configuration: Any, manif
         world_size=world_size(),
         threads=(arguments.settings.get("loading") or {}).get("num_workers", 1),
         custom_functions=arguments.custom_functions,
-        allocate=batch_memory(device),
+        buffers=BufferPool(batch_memory(device)),
         pad=pad,
     )
 

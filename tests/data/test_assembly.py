@@ -220,28 +220,31 @@ def test_memory_is_used_again_but_never_while_a_view_of_it_is_held() -> None:
         return np.empty(size, dtype=dtype)
 
     pool = BufferPool(allocate)
-    first = pool.array("a", 12, (2, 3, 2))
+    first = pool.array(12, (2, 3, 2))
     first[:] = 1
     view = first[1, :, 0]
     address = first.ctypes.data
     del first
     gc.collect()
-    second = pool.array("a", 12, (2, 6))
+    second = pool.array(12, (2, 6))
     assert second.ctypes.data != address
     second[:] = 2
     assert (view == 1).all()
     del view
-    third = pool.array("a", 12, (1, 6))
+    third = pool.array(12, (1, 6))
     assert third.ctypes.data == address
     assert len(made) == 2
+    other = pool.array(13, (1, 6))
+    assert other.ctypes.data not in (second.ctypes.data, address)
+    assert len(made) == 3
     assert address % 64 == 0, "vectors shall not lie across cache lines"
 
 
 def test_a_tensor_holds_the_memory() -> None:
     torch = pytest.importorskip("torch")
     pool = BufferPool()
-    tensor = torch.from_numpy(pool.array("a", 6, (2, 3))).fill_(5)[:1]
-    other = pool.array("a", 6, (2, 3))
+    tensor = torch.from_numpy(pool.array(6, (2, 3))).fill_(5)[:1]
+    other = pool.array(6, (2, 3))
     other[:] = 0
     assert (tensor == 5).all()
 

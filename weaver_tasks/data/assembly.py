@@ -7,7 +7,7 @@ blocks read from them), k variables of a packed column, S places of variables in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,6 @@ from weaver_tasks.data.kernels import assemble_flat, assemble_jagged, corner, ga
 if TYPE_CHECKING:
     from weaver_tasks.data.configuration import DataConfiguration, InputGroup, Variable
 
-Allocate = Callable[..., np.ndarray]
 Segment = tuple[dict[str, "PackedPieces"], np.ndarray, np.ndarray]
 """Events of a batch that come from one window: its packed columns, and where the events are in them: pieces (n,), rows (n,)."""
 
@@ -109,7 +108,7 @@ class InputAssembler:
     """
 
     def __init__(
-        self, configuration: DataConfiguration, *, batch_size: int, allocate: Allocate = np.empty, trim: bool = False, pad: bool = True
+        self, configuration: DataConfiguration, *, batch_size: int, buffers: BufferPool | None = None, trim: bool = False, pad: bool = True
     ) -> None:
         self._layouts = [
             _layout(column.name, column.jagged, column.variables, configuration.inputs) for column in packed_columns(configuration)
@@ -118,7 +117,7 @@ class InputAssembler:
         for kernel in {kernel for layout in self._layouts for kernel in (jagged if layout.length is not None else (assemble_flat,))}:
             load(kernel)
         self._trim, self._pad = trim, pad
-        self._pool = BufferPool(allocate)
+        self._buffers = buffers or BufferPool()
         self._batch_size = batch_size
 
     @property
@@ -147,8 +146,8 @@ class InputAssembler:
     def _gathered(self, layout: Layout, length: int, segments: Sequence[Segment], events: int) -> Unpadded:
         width = len(layout.how)
         room = self._batch_size * width * length
-        values = self._pool.array(f"{layout.name} values", room, (room // width, width))
-        counts = self._pool.array(f"{layout.name} counts", self._batch_size * width, (events, width)).view(np.int32)
+        values = self._buffers.array(room, (room // width, width))
+        counts = self._buffers.array(self._batch_size * width, (events, width)).view(np.int32)
         event, particles = 0, 0
         for columns, pieces, rows in segments:
             packed, own = columns[layout.name], counts[event : event + len(rows)]
@@ -167,9 +166,9 @@ class InputAssembler:
     def _array(self, group: InputGroup, events: int, longest: int | None) -> np.ndarray:
         places = len(group.variables)
         if group.length is None:
-            return self._pool.array(group.name, self._batch_size * places, (events, places) if places > 1 else (events,))
+            return self._buffers.array(self._batch_size * places, (events, places) if places > 1 else (events,))
         length = group.length if longest is None else min(group.length, longest)
-        return self._pool.array(group.name, self._batch_size * places * group.length, (events, places, length))
+        return self._buffers.array(self._batch_size * places * group.length, (events, places, length))
 
 
 def _layout(name: str, jagged: bool, variables: Sequence[str], groups: Sequence[InputGroup]) -> Layout:

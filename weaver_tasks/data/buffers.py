@@ -13,7 +13,7 @@ _ALIGNMENT = 64
 
 
 class BufferPool:
-    """Gives out float32 arrays. Fresh memory for each batch would cost as much as filling it: the system clears it first.
+    """Gives out float32 arrays; loaders may share one. Fresh memory for each batch would cost as much as filling it: the system clears it.
 
     The memory of an array comes back when the array, every view of it and every tensor made of it are gone: so a batch stays
     valid for as long as anyone has it. With an asynchronous copy to a GPU, hold the batch until the copy is done.
@@ -22,11 +22,11 @@ class BufferPool:
 
     def __init__(self, allocate: Callable[..., np.ndarray] = np.empty) -> None:
         self._allocate = allocate
-        self._free: dict[str, list[np.ndarray]] = defaultdict(list)
+        self._free: dict[int, list[np.ndarray]] = defaultdict(list)
 
-    def array(self, name: str, capacity: int, shape: tuple[int, ...]) -> np.ndarray:
-        """An array of `shape`, its values arbitrary, at the start of a buffer of `capacity` floats. One capacity per name."""
-        free = self._free[name]
+    def array(self, capacity: int, shape: tuple[int, ...]) -> np.ndarray:
+        """An array of `shape`, its values arbitrary, at the start of a buffer of `capacity` floats."""
+        free = self._free[capacity]
         try:
             buffer = free.pop()
         except IndexError:

@@ -12,11 +12,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from weaver_tasks.base.errors import DataConfigError
-from weaver_tasks.data.assembly import Allocate, InputAssembler
+from weaver_tasks.data.assembly import InputAssembler
 from weaver_tasks.data.batches import Batch, make_batch
+from weaver_tasks.data.buffers import BufferPool
 from weaver_tasks.data.parts import OpenFiles
 from weaver_tasks.data.plan_windows import PlannedFile, Window, plan_windows
 from weaver_tasks.data.prefetch import ordered_map
@@ -40,7 +39,7 @@ class EpochLoader:
     threads: how many assemble batches, up to loading.prefetch ahead; 0: the caller does all work.
     custom_functions: the file of functions that expressions call; it matters where files are transformed on the fly.
     files: those of the manifest, for loaders of several epochs to share, so that each is opened once.
-    allocate: called as numpy.empty is, for the inputs' memory. trim: pad only to the longest event of each batch.
+    buffers: the inputs' memory, which loaders of several epochs may share as well. trim: pad only to the longest event of each batch.
     pad: False leaves jagged groups as `assembly.Unpadded`, for `training.padding`.
 
     Raises DataConfigError when an event belongs to no class, or when there is not a single batch.
@@ -61,7 +60,7 @@ class EpochLoader:
         threads: int = 1,
         custom_functions: Path | None = None,
         files: OpenFiles | None = None,
-        allocate: Allocate = np.empty,
+        buffers: BufferPool | None = None,
         trim: bool = False,
         pad: bool = True,
     ) -> None:
@@ -84,7 +83,7 @@ class EpochLoader:
             whole_batches=self._options.whole_batches,
             drop_last=self._options.drop_last,
         )
-        self._assembler = InputAssembler(configuration, batch_size=self._options.batch_size, allocate=allocate, trim=trim, pad=pad)
+        self._assembler = InputAssembler(configuration, batch_size=self._options.batch_size, buffers=buffers, trim=trim, pad=pad)
         self._reader = WindowReader(
             files or OpenFiles(manifest, configuration, custom_functions=custom_functions),
             configuration,

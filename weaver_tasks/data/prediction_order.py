@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from weaver_tasks.base.errors import DataConfigError
-from weaver_tasks.data.assembly import Allocate, InputAssembler
+from weaver_tasks.data.assembly import InputAssembler
 from weaver_tasks.data.batches import Batch, make_batch
+from weaver_tasks.data.buffers import BufferPool
 from weaver_tasks.data.loader import planned_files
 from weaver_tasks.data.parts import OpenFiles
 from weaver_tasks.data.plan_windows import Window, plan_windows
@@ -38,7 +39,7 @@ def prediction_batches(
     world_size: int = 1,
     threads: int = 1,
     custom_functions: Path | None = None,
-    allocate: Allocate = np.empty,
+    buffers: BufferPool | None = None,
     trim: bool = False,
     pad: bool = True,
 ) -> Iterator[Batch]:
@@ -49,7 +50,7 @@ def prediction_batches(
     the number of events. Other arguments: as of `loader.EpochLoader`.
     """
     options = dataclasses.replace(split_options(settings, "test"), fetch_by_files=True, fetch_step=1, in_memory=False)
-    assembler = InputAssembler(configuration, batch_size=options.batch_size, allocate=allocate, trim=trim, pad=pad)
+    assembler = InputAssembler(configuration, batch_size=options.batch_size, buffers=buffers, trim=trim, pad=pad)
     reader = WindowReader(
         OpenFiles(manifest, configuration, custom_functions=custom_functions),
         configuration,
