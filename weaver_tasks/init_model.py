@@ -76,7 +76,7 @@ def fresh_network(
 
     settings: those of the rule. Raises a WeaverTasksError when network, weights and optimizer do not fit each other or the data.
     """
-    from weaver_tasks.networks.loading import load_network
+    from weaver_tasks.networks.loading import configured_network
     from weaver_tasks.networks.weights import load_weights
     from weaver_tasks.training.device import seed_generators
     from weaver_tasks.training.optimizers import build_optimizer
@@ -85,14 +85,7 @@ def fresh_network(
     training = TrainingSettings.of(settings)
     chosen = settings.get("network") or {}
     seed_generators(settings.get("seed", 1), "model")
-    network = load_network(
-        path,
-        configuration.weaver,
-        chosen.get("options"),
-        use_amp=training.amp is not None,
-        compile_model=bool(training.compile),
-        weaver_imports=chosen.get("weaver_imports") or "own",
-    )
+    network = configured_network(path, configuration.weaver, settings)
     load_weights(
         network.model,
         chosen.get("load_weights"),

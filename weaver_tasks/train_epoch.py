@@ -12,7 +12,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -32,6 +32,8 @@ from weaver_tasks.training.settings import TrainingSettings
 if TYPE_CHECKING:
     import torch
 
+    from weaver_tasks.data.loader import EpochLoader
+    from weaver_tasks.networks.loading import Network
     from weaver_tasks.training.trainer import Trainer
 
 logger = logging.getLogger("weaver_tasks")
@@ -203,44 +205,51 @@ def _makes_schedule(network: Path) -> bool:
 
 def make_trainer(work: Work, device: torch.device) -> Trainer:
     """The network of this run, its optimizer and its data, on one rank."""
+    from weaver_tasks.networks.loading import configured_network
+    from weaver_tasks.networks.weights import load_weights
+    from weaver_tasks.training.loop import Engine, Task
+    from weaver_tasks.training.trainer import Trainer
+    from weaver_tasks.training.weaver_adapter import custom_epoch
+
+    arguments, settings = work.arguments, work.arguments.settings
+    network = configured_network(arguments.network, work.configuration.weaver, settings)
+    load_weights(network.model, None, freeze=(settings.get("network") or {}).get("freeze_weights") or ())
+    network.model.to(device)
+    open_batches = _opener(work, device, own_loop=network.train_fn is not None)
+    optimizer, clip, scheduler = _optimizer(work, network, open_batches)
+    task_of = Task.of(network, work.configuration, work.training, device)
+    engine = Engine(task=task_of, model=network.model, optimizer=optimizer, clip_grad_norm=clip, scheduler=scheduler)
+    return Trainer(
+        engine=engine,
+        journal=work.journal,
+        seed=settings.get("seed", 1),
+        open_batches=open_batches,
+        describe=lambda batch: describe_batch(batch, work.manifest),
+        board_folder=arguments.checkpoints.parent / "tensorboard",
+        custom=custom_epoch(network, engine, work.configuration) if network.train_fn is not None else None,
+    )
+
+
+def _opener(work: Work, device: torch.device, *, own_loop: bool) -> Callable[[int, Any], EpochLoader]:
+    """Opens the batches of an epoch: (epoch, stream position or None) -> loader. A network's own loop gets padded inputs in any case."""
     from weaver_tasks.data.buffers import BufferPool
     from weaver_tasks.data.loader import EpochLoader
     from weaver_tasks.data.parts import OpenFiles
-    from weaver_tasks.networks.loading import load_network
-    from weaver_tasks.networks.weights import load_weights
     from weaver_tasks.training.device import batch_memory
     from weaver_tasks.training.distributed import rank, world_size
-    from weaver_tasks.training.loop import Engine, Task
-    from weaver_tasks.training.losses import default_loss
-    from weaver_tasks.training.optimizers import build_optimizer
-    from weaver_tasks.training.trainer import Trainer
-    from weaver_tasks.training.weaver_adapter import custom_epoch, optimizer_of_network
 
-    arguments, training, configuration = work.arguments, work.training, work.configuration
-    settings = arguments.settings
-    seed = settings.get("seed", 1)
-    options, loading = settings.get("network") or {}, settings.get("loading") or {}
-    network = load_network(
-        arguments.network,
-        configuration.weaver,
-        options.get("options"),
-        use_amp=training.amp is not None,
-        compile_model=bool(training.compile),
-        weaver_imports=options.get("weaver_imports") or "own",
-    )
-    load_weights(network.model, None, freeze=options.get("freeze_weights") or ())
-    model = network.model.to(device)
-
+    settings = work.arguments.settings
+    loading = settings.get("loading") or {}
     buffers = BufferPool(batch_memory(device))
-    files = OpenFiles(work.manifest, configuration, custom_functions=arguments.custom_functions)
+    files = OpenFiles(work.manifest, work.configuration, custom_functions=work.arguments.custom_functions)
 
     def open_batches(epoch: int, position: Any) -> EpochLoader:
         return EpochLoader(
             work.manifest,
-            configuration,
+            work.configuration,
             settings,
             split="train",
-            seed=seed,
+            seed=settings.get("seed", 1),
             epoch=epoch,
             rank=rank(),
             world_size=world_size(),
@@ -248,40 +257,23 @@ def make_trainer(work: Work, device: torch.device) -> Trainer:
             threads=loading.get("num_workers", 1),
             files=files,
             buffers=buffers,
-            pad=not loading.get("pad_on_device") or network.train_fn is not None,
+            pad=own_loop or not loading.get("pad_on_device"),
         )
 
-    loss = network.loss if network.loss is not None else default_loss(training.task)
-    task_of = Task(
-        settings=training,
-        device=device,
-        input_names=configuration.input_names,
-        label_names=configuration.label_names,
-        loss_function=loss.to(device) if hasattr(loss, "to") else loss,
-        classes=configuration.class_count,
-    )
-    if network.init_opt is None:
-        optimizer, clip = build_optimizer(
-            model,
-            training.optimizer.get("name", "ranger"),
-            training.optimizer.get("options") or {},
-            lr=training.lr,
-            compiled_step=training.compile_optimizer,
-        )
-        scheduler = None
-    else:
-        first = next(link.epoch for link in work.links)
-        optimizer, clip, scheduler = optimizer_of_network(network, training, steps=open_batches(first, None).steps)
-    engine = Engine(task=task_of, model=model, optimizer=optimizer, clip_grad_norm=clip, scheduler=scheduler)
-    return Trainer(
-        engine=engine,
-        journal=work.journal,
-        seed=seed,
-        open_batches=open_batches,
-        describe=lambda batch: describe_batch(batch, work.manifest),
-        board_folder=arguments.checkpoints.parent / "tensorboard",
-        custom=custom_epoch(network, engine, configuration) if network.train_fn is not None else None,
-    )
+    return open_batches
+
+
+def _optimizer(work: Work, network: Network, open_batches: Callable[[int, Any], EpochLoader]) -> tuple[torch.optim.Optimizer, float, Any]:
+    """The optimizer, the largest norm of the gradients, and the scheduler if the network's init_opt makes one."""
+    from weaver_tasks.training.optimizers import build_optimizer
+    from weaver_tasks.training.weaver_adapter import optimizer_of_network
+
+    training = work.training
+    if network.init_opt is not None:
+        return optimizer_of_network(network, training, steps=open_batches(work.links[0].epoch, None).steps)
+    name, options = training.optimizer.get("name", "ranger"), training.optimizer.get("options") or {}
+    built = build_optimizer(network.model, name, options, lr=training.lr, compiled_step=training.compile_optimizer)
+    return built.optimizer, built.clip_grad_norm, None
 
 
 def describe_batch(batch: Any, manifest: dict[str, Any]) -> str:

@@ -84,17 +84,15 @@ def _was_stopped(arguments: argparse.Namespace) -> bool:
 def validate_one(arguments: argparse.Namespace, training: TrainingSettings, record: TaskRecord) -> dict[str, Any]:
     """The metrics of one epoch over the events of all ranks."""
     from weaver_tasks.data.configuration import load_data_configuration
-    from weaver_tasks.networks.loading import load_network
+    from weaver_tasks.networks.loading import configured_network
     from weaver_tasks.training import checkpoint
     from weaver_tasks.training.device import choose_device, compiled, device_name, prepare_process, seed_generators
     from weaver_tasks.training.distributed import joined_ranks, rank
     from weaver_tasks.training.loop import Task
-    from weaver_tasks.training.losses import default_loss
     from weaver_tasks.training.validation import described, validate
     from weaver_tasks.training.weaver_adapter import evaluate_by_network
 
     settings = arguments.settings
-    options = settings.get("network") or {}
     configuration = load_data_configuration(arguments.data_config, custom_functions=arguments.custom_functions)
     record.read_configuration(data=arguments.data_config, functions=arguments.custom_functions)
     if _training_metrics(arguments).exists():
@@ -104,27 +102,12 @@ def validate_one(arguments: argparse.Namespace, training: TrainingSettings, reco
     record.note(device=device_name(device))
     prepare_process(training, device, cache=arguments.state.parent / ".compiled")
     with joined_ranks(device):
-        network = load_network(
-            record.read_code(arguments.network),
-            configuration.weaver,
-            options.get("options"),
-            use_amp=training.amp is not None,
-            compile_model=bool(training.compile),
-            weaver_imports=options.get("weaver_imports") or "own",
-        )
+        network = configured_network(record.read_code(arguments.network), configuration.weaver, settings)
         checkpoint.load_state(network.model, record.read(arguments.state))
         seed_generators(settings.get("seed", 1), "validation", rank())
         pad = not (settings.get("loading") or {}).get("pad_on_device") or network.evaluate_fn is not None
         batches = _validation_batches(arguments, configuration, manifest, device, pad=pad)
-        loss = network.loss if network.loss is not None else default_loss(training.task)
-        asked = Task(
-            settings=training,
-            device=device,
-            input_names=configuration.input_names,
-            label_names=configuration.label_names,
-            loss_function=loss.to(device) if hasattr(loss, "to") else loss,
-            classes=configuration.class_count,
-        )
+        asked = Task.of(network, configuration, training, device)
         model = compiled(network.model.to(device), training)
         if network.evaluate_fn is not None:
             metrics = evaluate_by_network(network, asked, model, batches, configuration, epoch=arguments.epoch)

@@ -111,3 +111,22 @@ def test_the_bits_are_those_of_the_loader(
     assert {name for name, content in unpadded.items() if isinstance(content, Unpadded)} == {"first", "other"}
     assert unpadded["first"].nbytes == 4 * 5 * (sum(min(count, length) for count in rows) + len(rows))
     assert_same(on_device(unpadded, CPU), expected)
+
+
+def test_memory_of_particles_is_used_again_but_not_while_a_batch_is_held(configurations: Any) -> None:
+    rows = [3, 0, 40]
+    configuration = configurations(16, "constant")
+    generator = np.random.default_rng(1)
+    packed = {name: column(generator, rows, width, lacking=False) for name, width in (("first", 5), ("other", 1))}
+    packed["flat"] = Packed(np.zeros((3, 2), dtype=np.float32), None)
+    assembler = InputAssembler(configuration, batch_size=3, pad=False)
+    columns = {name: PackedPieces([Piece(Block(entries=np.arange(3), packed=packed))], name) for name in assembler.columns}
+    segments = [(columns, np.zeros(3, dtype=np.int64), np.arange(3))]
+    held = assembler.assemble(segments)["first"]
+    values, counts, address = held.values.copy(), held.counts.copy(), held.values.ctypes.data
+    other = assembler.assemble([(columns, np.zeros(3, dtype=np.int64), np.array([2, 2, 2]))])["first"]
+    assert other.values.ctypes.data != address
+    np.testing.assert_array_equal(held.values, values)
+    np.testing.assert_array_equal(held.counts, counts)
+    del held
+    assert assembler.assemble(segments)["first"].values.ctypes.data == address

@@ -90,6 +90,19 @@ def load_network(
     )
 
 
+def configured_network(path: str | Path, data_configuration: Any, settings: Mapping[str, Any]) -> Network:
+    """`load_network` for training, as the sections network and training of config.yaml want it."""
+    chosen, training = settings.get("network") or {}, settings.get("training") or {}
+    return load_network(
+        path,
+        data_configuration,
+        chosen.get("options"),
+        use_amp=training.get("amp") is not None,
+        compile_model=bool(training.get("compile")),
+        weaver_imports=chosen.get("weaver_imports") or "own",
+    )
+
+
 def import_network(path: str | Path, *, weaver_imports: weaver_alias.Choice = "own") -> ModuleType:
     """Execute a Python file as a module. Its folder is importable, as for a script, so it may import sibling modules.
 

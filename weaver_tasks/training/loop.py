@@ -22,7 +22,7 @@ from weaver_tasks.base.progress import Progress
 from weaver_tasks.base.users_code import users_code
 from weaver_tasks.training.device import compiled, enough_memory, gradient_scaler, mixed_precision
 from weaver_tasks.training.distributed import rank, synchronize_batch_norm, world_size
-from weaver_tasks.training.losses import LossFunction, Outcome, outcome
+from weaver_tasks.training.losses import LossFunction, Outcome, default_loss, outcome
 from weaver_tasks.training.optimizers import apply_rates
 from weaver_tasks.training.padding import on_device
 from weaver_tasks.training.schedules import Rates, step_rates
@@ -45,6 +45,19 @@ class Task:
     label_names: Sequence[str]
     loss_function: LossFunction
     classes: int | None = None
+
+    @classmethod
+    def of(cls, network: Any, configuration: Any, settings: TrainingSettings, device: torch.device) -> Task:
+        """What training and validation ask of `network`. configuration: the data's, with input_names and label_names."""
+        loss = default_loss(settings.task) if network.loss is None else network.loss
+        return cls(
+            settings=settings,
+            device=device,
+            input_names=configuration.input_names,
+            label_names=configuration.label_names,
+            loss_function=loss.to(device) if hasattr(loss, "to") else loss,
+            classes=configuration.class_count,
+        )
 
     def run(self, runner: nn.Module, batch: Any) -> Outcome:
         """Send a batch through the model `runner` and compare with its labels."""
