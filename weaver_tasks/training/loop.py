@@ -6,8 +6,8 @@ and `end_position`.
 
 from __future__ import annotations
 
-import inspect
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -71,12 +71,13 @@ class Task:
 
 
 def _file_of(runner: nn.Module) -> str:
-    """The file that defines a model, whether bare, compiled or joined with those of other ranks."""
+    """The file that defines a model, whether bare, compiled or joined with those of other ranks; its module where that has no file."""
     bare: Any = runner
     for wrapped in ("module", "_orig_mod"):
         if isinstance(bare, DistributedDataParallel) or wrapped == "_orig_mod":
             bare = getattr(bare, wrapped, bare)
-    return inspect.getfile(type(bare))
+    module = type(bare).__module__
+    return getattr(sys.modules.get(module), "__file__", None) or module
 
 
 @dataclass(kw_only=True)
