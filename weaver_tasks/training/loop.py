@@ -72,11 +72,8 @@ class Task:
 
 def _file_of(runner: nn.Module) -> str:
     """The file that defines a model, whether bare, compiled or joined with those of other ranks; its module where that has no file."""
-    bare: Any = runner
-    for wrapped in ("module", "_orig_mod"):
-        if isinstance(bare, DistributedDataParallel) or wrapped == "_orig_mod":
-            bare = getattr(bare, wrapped, bare)
-    module = type(bare).__module__
+    alone = runner.module if isinstance(runner, DistributedDataParallel) else runner
+    module = type(getattr(alone, "_orig_mod", alone)).__module__
     return getattr(sys.modules.get(module), "__file__", None) or module
 
 
