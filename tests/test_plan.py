@@ -21,6 +21,7 @@ from weaver_tasks.plan import (
     make_plan,
 )
 from weaver_tasks.plan.files import staging_jobs, unique_names
+from weaver_tasks.training.journal import validation_key
 
 
 @pytest.fixture
@@ -181,6 +182,15 @@ def test_more_epochs_keep_those_whose_rates_stay(folder):
 )
 def test_what_changes_no_result_is_not_in_the_settings_of_training(folder, over):
     assert train_settings(plan(), 3) == train_settings(plan(**over), 3)
+
+
+def test_how_batches_are_made_reruns_neither_validation_nor_prediction(folder):
+    plans = plan(), plan(loading={"num_workers": 7, "prefetch": 9, "pad_on_device": True})
+    for stage in ("validate_epoch", "predict"):
+        first, other = (made.settings(stage) for made in plans)
+        assert first == other
+    # What validation finds is kept in the journal under a key of what the task gets.
+    assert len({validation_key(merge(made.settings("validate_epoch"), made.untracked()), manifest="m") for made in plans}) == 1
 
 
 @pytest.mark.parametrize(
