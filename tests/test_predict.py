@@ -293,3 +293,19 @@ def test_weaver_core_predicts_the_same(run):
     for name in expected.fields:
         difference = ak.flatten(abs(found[name] * 1.0 - expected[name] * 1.0), axis=None)
         assert ak.max(difference) < 1e-5, name
+
+
+NETWORK_WITH_A_MEMORY = result_run.NETWORK.replace(
+    "return self.pfn(features, mask)", "self.seen = features; time.sleep(0.002); return self.pfn(self.seen, mask)"
+)
+
+
+def test_threads_score_with_networks_of_their_own(tmp_path):
+    run = result_run.ResultRun(tmp_path / "run", network="import time\n" + NETWORK_WITH_A_MEMORY)
+    run.settings["training"] |= {"batch_size_test": 5}
+    alone = read(run.predict("TTBar"))
+    run.settings["training"]["threads"] = 4
+    together = read(run.predict("TTBar"))
+    assert "4 at a time" in (run.folder / "logs" / "predict.log").read_text()
+    for name in alone.fields:
+        assert ak.all(ak.flatten(alone[name] == together[name], axis=None)), name

@@ -7,40 +7,45 @@ class and score_<label>, then the labels and the observers; in Parquet `scores`,
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import itertools
 import logging
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from weaver_tasks import __version__
 from weaver_tasks.base.command_line import run_command, stage_parser, task
-from weaver_tasks.base.errors import ConfigError, DataConfigError, ResultError, nearest
+from weaver_tasks.base.errors import ConfigError, ResultError, nearest
 from weaver_tasks.base.files import read_json
 from weaver_tasks.base.hashing import digest, file_checksum
 from weaver_tasks.base.lifetime import end_with_workflow
-from weaver_tasks.base.memory import give_back_holes, keep_one_heap
+from weaver_tasks.base.memory import Holes, keep_one_heap
 from weaver_tasks.base.progress import Progress
 from weaver_tasks.base.record import TaskRecord
 from weaver_tasks.data.blocks import StagingOptions
 from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration
+from weaver_tasks.data.configuration_of_tests import configuration_of_tests
+from weaver_tasks.scoring import load_scoring
 from weaver_tasks.training.launch import is_first_rank, is_rank, run_ranks
 from weaver_tasks.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
     import torch
 
-    from weaver_tasks.results.inference import Scorer
+    from weaver_tasks.data.batches import Batch
     from weaver_tasks.results.tables import Columns
+
+Scored: TypeAlias = "tuple[Any, dict[str, Any], dict[str, Any]]"
+"""Scores, labels and observers of the same events."""
 
 logger = logging.getLogger("weaver_tasks")
 
 _CPU_BATCH = 128  # a larger batch leaves the cache: measured with 128 particles, 512 jets go at less than a third of the speed
+_CPU_FULLNESS = 1 / 8  # of a batch of similar length: layers of a megabyte or two take no longer, and leave small holes in the heap
 _PROBED = 3  # small batches that tell whether a network minds the padding
 _PROBE_SIZE = 8
-_BATCHES_BETWEEN = 32  # two looks at the heap: batches of ever other lengths leave holes in it
+_MOST_HOLES = 16 << 20  # bytes; batches of ever other lengths leave holes in the heap
 _NETWORK_CHUNK = 100  # batches that a network's own evaluate function gets at a time
 
 
@@ -70,7 +75,7 @@ def predict(arguments: argparse.Namespace, training: TrainingSettings, record: T
     from weaver_tasks.training.device import choose_device, device_name, prepare_process
     from weaver_tasks.training.distributed import joined_ranks, rank
 
-    configuration = predicted_configuration(arguments, record)
+    configurations = predicted_configuration(arguments, record)
     manifest = read_json(record.read(arguments.inputs))
     groups = dict.fromkeys(file["group"] for file in manifest["files"] if file["split"] == "test")
     if arguments.group not in groups:
@@ -79,7 +84,7 @@ def predict(arguments: argparse.Namespace, training: TrainingSettings, record: T
     record.note(device=device_name(device))
     prepare_process(training, device)
     with joined_ranks(device):
-        prediction = Prediction(arguments, training, configuration, manifest, device)
+        prediction = Prediction(arguments, training, configurations, manifest, device)
         checksum = file_checksum(arguments.model)
         record.read(arguments.model, checksum=checksum)
         if arguments.network is not None and arguments.model.suffix != ".onnx":
@@ -93,39 +98,14 @@ def predict(arguments: argparse.Namespace, training: TrainingSettings, record: T
             logger.info("%s: %d events", arguments.output, entries)
 
 
-def predicted_configuration(arguments: argparse.Namespace, record: TaskRecord) -> DataConfiguration:
-    """The configuration of the test files, with the standardization of the training.
-
-    Raises DataConfigError when the two describe other inputs or classes.
-    """
+def predicted_configuration(arguments: argparse.Namespace, record: TaskRecord) -> tuple[DataConfiguration, DataConfiguration]:
+    """The configuration of the training, and that of the test files: the same, unless there is one for them."""
     record.read_configuration(data=arguments.data_config, functions=arguments.custom_functions)
     fitted = load_data_configuration(arguments.data_config, custom_functions=arguments.custom_functions)
     if arguments.data_config_test is None:
-        return fitted
+        return fitted, fitted
     test = load_data_configuration(record.read(arguments.data_config_test), custom_functions=arguments.custom_functions)
-    where = f"{test.path}, of the test files"
-    for name, of_test in _described_inputs(test).items():
-        of_training = _described_inputs(fitted).get(name)
-        if of_training != of_test:
-            raise DataConfigError(
-                f"{where}: input group '{name}' is {of_test}, but the network was trained on {of_training} ({fitted.path}). "
-                "Give both the same inputs."
-            )
-    if test.input_names != fitted.input_names:
-        raise DataConfigError(f"{where}: inputs are {', '.join(test.input_names)}, but {', '.join(fitted.input_names)} in {fitted.path}.")
-    if test.labels is not None and test.labels != fitted.labels:
-        raise DataConfigError(f"{where}: other labels than in {fitted.path}. Give both the same, or none to predict without labels.")
-    for name, parameters in test.preprocess_params.items():
-        if parameters["center"] != "auto" and parameters != fitted.preprocess_params[name]:
-            raise DataConfigError(f"{where}: variable '{name}' has other parameters than in {fitted.path}. Give it the same.")
-    return dataclasses.replace(test, inputs=fitted.inputs)
-
-
-def _described_inputs(configuration: DataConfiguration) -> dict[str, str]:
-    return {
-        group.name: f"{group.length} x ({', '.join(variable.name for variable in group.variables)}), pad_mode {group.pad_mode}"
-        for group in configuration.inputs
-    }
+    return fitted, configuration_of_tests(fitted, test)
 
 
 class Prediction:
@@ -135,94 +115,64 @@ class Prediction:
         self,
         arguments: argparse.Namespace,
         training: TrainingSettings,
-        configuration: DataConfiguration,
+        configurations: tuple[DataConfiguration, DataConfiguration],
         manifest: Mapping[str, Any],
         device: torch.device,
     ) -> None:
-        self.arguments, self.configuration, self.manifest = arguments, configuration, manifest
-        self.training, self.device = training, device
-        self.label_names = configuration.label_names
-        self._network: Any = None
-        self._fitted = load_data_configuration(arguments.data_config, custom_functions=arguments.custom_functions)
-        self._score: Scorer | None = None
-        dynamic = self._load()
-        self._trim = dynamic and self._ignores_padding()
-        logger.info("batches of %d events%s", self._batch_size(), ", padded to the longest of each" if self._trim else "")
-
-    def _load(self) -> bool:
-        """Load network or ONNX model. Returns whether it takes any number of particles."""
-        names, kind = self.configuration.input_names, self.training.task
-        if self.arguments.model.suffix == ".onnx":
-            from weaver_tasks.results.onnx_inference import OnnxScorer
-
-            onnx = OnnxScorer(self.arguments.model, names, task=kind, threads=self.training.threads)
-            self._score = onnx
-            return onnx.any_length
-        if self.arguments.network is None:
-            raise ConfigError(f"--network is missing: {self.arguments.model} holds weights only. Name the network configuration.")
-        from weaver_tasks.networks.loading import load_network
-        from weaver_tasks.results.inference import torch_scorer
-        from weaver_tasks.training import checkpoint
-        from weaver_tasks.training.device import mixed_precision
-
-        options = self.arguments.settings.get("network") or {}
+        self.arguments, self.training, self.manifest, self.device = arguments, training, manifest, device
+        self._fitted, self.configuration = configurations
+        self.label_names = self.configuration.label_names
         # The network is that of the training: the test's configuration may have no labels.
-        network = load_network(
-            self.arguments.network, self._fitted.weaver, options.get("options"), weaver_imports=options.get("weaver_imports") or "own"
-        )
-        checkpoint.load_state(network.model, self.arguments.model)
-        model = network.model.to(self.device).eval()
-        if network.evaluate_fn is not None:
-            self._network = network
-            return False
-        amp = self.training if self.device.type == "cuda" else dataclasses.replace(self.training, amp=None)
-        self._score = torch_scorer(model, names, task=kind, device=self.device, precision=lambda: mixed_precision(amp, self.device))
-        padded = [group.name for group in self.configuration.inputs if group.length is not None]
-        return any(2 in network.info["dynamic_axes"].get(name, ()) for name in padded)
+        options = arguments.settings.get("network") or {}
+        self._scoring = load_scoring(arguments.model, arguments.network, self._fitted, training, options, device)
+        self._by_length = self._scoring.any_length and self._ignores_padding()
+        told = f"batches of {self._batch_size()} events{', of similar length and padded to the longest' if self._by_length else ''}"
+        logger.info("%s%s", told, f", {self._scoring.in_threads} at a time" if self._scoring.in_threads > 1 else "")
 
     def _batch_size(self) -> int:
         chosen = self.training.batch_size_test
         return chosen or (min(self.training.batch_size, _CPU_BATCH) if self.device.type == "cpu" else self.training.batch_size)
 
-    def _batches(self, *, batch_size: int, trim: bool, first_only: bool = False) -> Iterator[Any]:
+    def _options(self) -> dict[str, Any]:
+        """How the events are read, whichever way they are scored."""
         from weaver_tasks.data.buffers import BufferPool
-        from weaver_tasks.data.prediction_order import prediction_batches
         from weaver_tasks.training.device import batch_memory
         from weaver_tasks.training.distributed import rank, world_size
 
+        workers = max(1, (self.arguments.settings.get("loading") or {}).get("num_workers", 1))
+        return {
+            "group": self.arguments.group,
+            "custom_functions": self.arguments.custom_functions,
+            "rank": rank(),
+            "world_size": world_size(),
+            "threads": workers,
+            "buffers": BufferPool(batch_memory(self.device)),
+        }
+
+    def _batches(self, *, batch_size: int, **options: Any) -> Iterator[Batch]:
+        from weaver_tasks.data.prediction_order import prediction_batches
+
         settings = self.arguments.settings
-        training = {**settings.get("training", {}), "batch_size_test": batch_size}
-        return prediction_batches(
-            self.manifest,
-            self.configuration,
-            {**settings, "training": training},
-            group=self.arguments.group,
-            rank=rank(),
-            world_size=world_size(),
-            threads=0 if first_only else max(1, (settings.get("loading") or {}).get("num_workers", 1)),
-            custom_functions=self.arguments.custom_functions,
-            buffers=BufferPool(batch_memory(self.device)),
-            trim=trim,
-            pad=first_only or not self._pads_on_device(),
-        )
+        settings = {**settings, "training": {**settings.get("training", {}), "batch_size_test": batch_size}}
+        return prediction_batches(self.manifest, self.configuration, settings, **{**self._options(), **options})
 
     def _pads_on_device(self) -> bool:
         """A network's own evaluate function and ONNX models take inputs as they are, which are padded before."""
         wanted = (self.arguments.settings.get("loading") or {}).get("pad_on_device", False)
-        return wanted and self._network is None and self.arguments.model.suffix != ".onnx"
+        return wanted and self._scoring.network is None and self.arguments.model.suffix != ".onnx"
 
     def _ignores_padding(self) -> bool:
         from weaver_tasks.results.inference import ignores_padding
 
-        assert self._score is not None
+        assert self._scoring.scorers is not None
         padded, trimmed = (
-            [batch.inputs for batch in itertools.islice(self._batches(batch_size=_PROBE_SIZE, trim=trim, first_only=True), _PROBED)]
+            [batch.inputs for batch in itertools.islice(self._batches(batch_size=_PROBE_SIZE, trim=trim, threads=0), _PROBED)]
             for trim in (False, True)
         )
-        return ignores_padding(self._score, padded, trimmed)
+        return ignores_padding(self._scoring.scorers, padded, trimmed)
 
     def columns(self) -> Iterator[Columns]:
-        """The columns of the prediction table, batch by batch; at least one, perhaps empty."""
+        """The columns of the prediction table, some events after others; at least once, perhaps of none."""
         from weaver_tasks.results.inference import score_names
         from weaver_tasks.results.predictions import output_columns
 
@@ -235,22 +185,37 @@ class Prediction:
             served = {name: observers[name] for name in self.configuration.z_variables if name in observers}
             yield output_columns(scores, truth, served, classes=classes, table_format=suffix.removeprefix("."))
 
-    def _scored(self) -> Iterator[tuple[Any, dict[str, Any], dict[str, Any]]]:
-        """(scores, labels, observers) of each batch."""
-        from weaver_tasks.results.inference import as_columns
+    def _scored(self) -> Iterator[Scored]:
+        """(scores, labels, observers) of some events after others."""
+        if (scorers := self._scoring.scorers) is None:
+            yield from self._by_network(self._batches(batch_size=self._batch_size()))
+            return
+        from weaver_tasks.data.prediction_windows import WindowBatch, window_batches
+        from weaver_tasks.data.prefetch import ordered_map
+        from weaver_tasks.results.inference import as_columns, in_order
         from weaver_tasks.training.padding import on_device
 
-        batches = self._batches(batch_size=self._batch_size(), trim=self._trim)
-        if self._network is not None:
-            yield from self._by_network(batches)
-            return
-        assert self._score is not None
-        for batch in batches:
-            inputs = on_device(batch.inputs, self.device) if self._pads_on_device() else batch.inputs
-            scores, mask = self._score(inputs)
-            yield *as_columns(scores, batch.labels, task=self.training.task, mask=mask), batch.observers
+        unpadded = self._pads_on_device()
 
-    def _nothing(self) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+        def score(batch: WindowBatch) -> tuple[Any, Any, Any, Any]:
+            inputs = on_device(batch.inputs, self.device) if unpadded else batch.inputs
+            return *scorers(inputs), batch.places, batch.window
+
+        fullness = _CPU_FULLNESS if self.device.type == "cpu" and not self.training.batch_size_test else 1.0
+        options = {**self._options(), "pad": not unpadded, "by_length": self._by_length, "fullness": fullness}
+        batches = window_batches(self.manifest, self.configuration, self.arguments.settings, batch_size=self._batch_size(), **options)
+        in_threads = self._scoring.in_threads
+        pieces: list[tuple[Any, Any, Any]] = []
+        for scores, mask, places, window in ordered_map(score, batches, threads=in_threads, ahead=2 * in_threads, name="scorer"):
+            pieces.append((scores, mask, places))
+            if window is None:
+                continue
+            all_scores, masks, all_places = zip(*pieces, strict=True)
+            ordered_mask = None if mask is None else in_order(masks, all_places)
+            pieces = []
+            yield *as_columns(in_order(all_scores, all_places), window.labels, task=self.training.task, mask=ordered_mask), window.observers
+
+    def _nothing(self) -> Scored:
         """Scores, labels and observers of no event, so that the columns of an empty table have their types."""
         import numpy as np
 
@@ -259,25 +224,25 @@ class Prediction:
 
         files = [file for file in self.manifest["files"] if file["split"] == "test" and file["group"] == self.arguments.group]
         good = [file for file in files if not file["bad"]]
-        if not good or self._score is None:
+        if not good or self._scoring.scorers is None:
             raise ResultError(f"{self.arguments.inputs}: no event of the group '{self.arguments.group}' to predict. Leave the group out.")
         options = StagingOptions.from_manifest(self.manifest)
         plain = open_source(good[0], self.configuration, options, custom_functions=self.arguments.custom_functions).read(0, 0).plain
         shapes = {name: shape[1:] if shape[2] is not None else shape[1:2] for name, shape in self.configuration.input_shapes.items()}
-        scores, _ = self._score({name: np.zeros((1, *shape), np.float32) for name, shape in shapes.items()})
+        scores, _ = self._scoring.scorers({name: np.zeros((1, *shape), np.float32) for name, shape in shapes.items()})
         labels = {name: plain[name] for name in self.label_names if name in plain}
         return *as_columns(scores[:0], labels, task=self.training.task), plain
 
-    def _by_network(self, batches: Iterator[Any]) -> Iterator[tuple[Any, dict[str, Any], dict[str, Any]]]:
+    def _by_network(self, batches: Iterator[Batch]) -> Iterator[Scored]:
         """By the network's own evaluate function, some batches at a time."""
         from weaver_tasks.training.weaver_adapter import WeaverLoader, weaver_arguments
 
         for chunk in iter(lambda: list(itertools.islice(batches, _NETWORK_CHUNK)), []):
-            options = weaver_arguments(self.training, self._network.options, steps=None)
+            options = weaver_arguments(self.training, self._scoring.network.options, steps=None)
             loader = WeaverLoader(chunk, self.configuration.weaver, steps=len(chunk))
             extra = {"args": options}
-            _, scores, labels, observers = self._network.evaluate_fn(
-                self._network.model, loader, self.device, epoch=None, for_training=False, tb_helper=None, extra_args=extra
+            _, scores, labels, observers = self._scoring.network.evaluate_fn(
+                self._scoring.network.model, loader, self.device, epoch=None, for_training=False, tb_helper=None, extra_args=extra
             )
             yield scores, labels, observers
 
@@ -303,17 +268,20 @@ def write_share(prediction: Prediction, metadata: Mapping[str, Any]) -> tuple[in
 
     Returns (on rank 0) how many events there are, and in which files.
     """
+    import pyarrow
+
     from weaver_tasks.results.tables import open_table, read_table, table_names
     from weaver_tasks.training.distributed import from_all_ranks, rank, world_size
 
+    pyarrow.set_memory_pool(pyarrow.system_memory_pool())  # its own would keep a heap besides
     output = prediction.arguments.output
     shares = [output.with_name(f".{output.stem}.rank-{number}.parquet") for number in range(world_size())]
     mine = output if world_size() == 1 else shares[rank()]
     try:
         with open_table(mine, metadata) as table, Progress(f"predicting {prediction.arguments.group}", total=None, quiet=rank() > 0) as bar:
-            for number, columns in enumerate(prediction.columns()):
-                if number % _BATCHES_BETWEEN == 0:
-                    give_back_holes()
+            holes = Holes(_MOST_HOLES)
+            for columns in prediction.columns():
+                holes.limit()
                 before = table.entries
                 table.write(columns)
                 bar.advance((table.entries - before) * world_size())

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import resource
+from pathlib import Path
 
 # Parameters of mallopt, of glibc's malloc.h, and what they are set to.
 _LIBC = ctypes.CDLL(None)
+_STATM = Path("/proc/self/statm")
 _KEEP_ONE_HEAP = {
     -8: 1,  # M_ARENA_MAX: heaps
     -3: 32 << 20,  # M_MMAP_THRESHOLD: only larger arrays get pages of their own, which the system clears each time
@@ -25,7 +28,21 @@ def keep_one_heap() -> None:
             _LIBC.mallopt(parameter, value)
 
 
-def give_back_holes() -> None:
-    """Give the system the free pages within the heap. Takes milliseconds, so not for every batch."""
-    if hasattr(_LIBC, "malloc_trim"):
-        _LIBC.malloc_trim(0)
+class Holes:
+    """Free pages within the heap, given back to the system whenever they may have become more than `most` bytes."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._kept = 0
+
+    def limit(self) -> None:
+        """To be called now and then: to look takes microseconds, to give back milliseconds."""
+        if hasattr(_LIBC, "malloc_trim") and anonymous_bytes() > self._kept + self._most:
+            _LIBC.malloc_trim(0)
+            self._kept = anonymous_bytes()
+
+
+def anonymous_bytes() -> int:
+    """The memory of this process that is not that of mapped files."""
+    resident, shared = _STATM.read_text().split()[1:3]
+    return (int(resident) - int(shared)) * resource.getpagesize()

@@ -16,7 +16,7 @@ import numpy as np
 from weaver_tasks.base.errors import DataConfigError
 from weaver_tasks.data.blocks import Block, Packed, packed_columns
 from weaver_tasks.data.buffers import BufferPool
-from weaver_tasks.data.kernels import assemble_flat, assemble_jagged, corner, gather_jagged, load, longest_event, touch
+from weaver_tasks.data.kernels import assemble_flat, assemble_jagged, corner, event_lengths, gather_jagged, load, touch
 
 if TYPE_CHECKING:
     from weaver_tasks.data.configuration import DataConfiguration, InputGroup, Variable
@@ -113,7 +113,7 @@ class InputAssembler:
         self._layouts = [
             _layout(column.name, column.jagged, column.variables, configuration.inputs) for column in packed_columns(configuration)
         ]
-        jagged = (touch, assemble_jagged, *((longest_event,) if trim else ())) if pad else (touch, gather_jagged)
+        jagged = (touch, assemble_jagged if pad else gather_jagged, *((event_lengths,) if trim else ()))
         for kernel in {kernel for layout in self._layouts for kernel in (jagged if layout.length is not None else (assemble_flat,))}:
             load(kernel)
         self._trim, self._pad = trim, pad
@@ -124,6 +124,11 @@ class InputAssembler:
     def columns(self) -> tuple[str, ...]:
         """The packed columns that are read."""
         return tuple(layout.name for layout in self._layouts)
+
+    @property
+    def largest(self) -> int:
+        """The largest of `sizes`: that of an event which fills all jagged inputs."""
+        return sum(layout.length * len(layout.slot) for layout in self._layouts if layout.length is not None)
 
     def assemble(self, segments: Sequence[Segment]) -> dict[str, Any]:
         """The inputs of the events of all segments in turn: group -> (B, variables, L), (B, variables) or (B,) float32.
@@ -158,10 +163,18 @@ class InputAssembler:
         longest = max(1, int(counts.max())) if self._trim else length
         return Unpadded(layout=layout, values=values[:particles], counts=counts, length=longest)
 
+    def sizes(self, segment: Segment) -> np.ndarray:
+        """How much each event fills of what it may: its values in all jagged inputs. (n,); 0 where all inputs are flat. Needs `trim`."""
+        sizes = np.zeros(len(segment[2]), dtype=np.int64)
+        for layout in self._layouts:
+            if layout.length is not None:
+                sizes += np.minimum(_lengths(layout, segment), layout.length) * len(layout.slot)
+        return sizes
+
     def _longest(self, layout: Layout, segments: Sequence[Segment]) -> int | None:
         if not self._trim or layout.length is None:
             return None
-        return max(1, *(longest_event(pieces, rows, columns[layout.name].offsets) for columns, pieces, rows in segments))
+        return max(1, *(_lengths(layout, segment).max(initial=0) for segment in segments))
 
     def _array(self, group: InputGroup, events: int, longest: int | None) -> np.ndarray:
         places = len(group.variables)
@@ -169,6 +182,11 @@ class InputAssembler:
             return self._buffers.array(self._batch_size * places, (events, places) if places > 1 else (events,))
         length = group.length if longest is None else min(group.length, longest)
         return self._buffers.array(self._batch_size * places * group.length, (events, places, length))
+
+
+def _lengths(layout: Layout, segment: Segment) -> np.ndarray:
+    columns, pieces, rows = segment
+    return event_lengths(pieces, rows, columns[layout.name].offsets)
 
 
 def _layout(name: str, jagged: bool, variables: Sequence[str], groups: Sequence[InputGroup]) -> Layout:

@@ -217,13 +217,13 @@ def gather_jagged(pieces, rows, values, offsets, width, length, target, counts):
 
 
 @numba.njit(nogil=True, cache=True)
-def longest_event(pieces, rows, offsets):
-    """The largest number of particles of these events."""
-    longest = 0
+def event_lengths(pieces, rows, offsets):
+    """The number of particles of each of these events. (B,)."""
+    lengths = np.empty(len(rows), dtype=np.int64)
     for event in range(len(rows)):
         ends = numba.carray(_integers_at(offsets[pieces[event]]), _ANY_LENGTH)
-        longest = max(longest, ends[rows[event] + 1] - ends[rows[event]])
-    return longest
+        lengths[event] = ends[rows[event] + 1] - ends[rows[event]]
+    return lengths
 
 
 @numba.njit(nogil=True, cache=True)
@@ -244,7 +244,7 @@ _SIGNATURES = {
     assemble_jagged: (*_EVENTS, _INTEGERS, _INTEGERS, _PARAMETERS, types.boolean, types.int64, _PARAMETERS, *3 * (_INTEGERS,)),
     assemble_flat: (*_EVENTS, _INTEGERS, _PARAMETERS, _INTEGERS, _INTEGERS, _INTEGERS),
     gather_jagged: (*_EVENTS, _INTEGERS, _INTEGERS, types.int64, types.int64, types.int64, types.int32[:, ::1]),
-    longest_event: (*_EVENTS, _INTEGERS),
+    event_lengths: (*_EVENTS, _INTEGERS),
     touch: (*_EVENTS, _INTEGERS, _INTEGERS, types.int64),
 }
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from weaver_tasks.data.configuration import DataConfiguration
 
 # Without sampling and shuffling, larger windows serve nothing; some are held at a time, however few events there are.
-_WINDOW_EVENTS = 2_500
+_WINDOW_EVENTS = 1_250
 
 
 def prediction_batches(
@@ -60,7 +60,7 @@ def prediction_batches(
         packed=assembler.columns,
         threads=threads,
     )
-    windows = [(0, window) for window in _windows(manifest, options, group=group, rank=rank, world_size=world_size)]
+    windows = [(0, window) for window in planned_windows(manifest, options, group=group, rank=rank, world_size=world_size)]
     loaded = ordered_map(reader.load, windows, threads=min(1, threads), ahead=2, name="loader-windows")
     planned = deal(loaded, Dealing(batch_size=options.batch_size, whole_batches=True, drop_last=False), epoch=0)
     batches = ordered_map(
@@ -88,7 +88,7 @@ def prediction_values(
     settings: as of `prediction_batches`, without fold. Raises DataConfigError when the files were staged without the variable.
     """
     files = OpenFiles(manifest, configuration, custom_functions=custom_functions)
-    for window in _windows(manifest, split_options(settings, "test"), group=group, rank=0, world_size=1):
+    for window in planned_windows(manifest, split_options(settings, "test"), group=group, rank=0, world_size=1):
         for file, first, last in zip(window.files.tolist(), window.first.tolist(), window.last.tolist(), strict=True):
             part = files.read(file, first, last, (variable,))
             if variable not in part.piece.block.plain:
@@ -98,18 +98,22 @@ def prediction_values(
 
 def prediction_entries(manifest: Mapping[str, Any], settings: Mapping[str, Any], *, group: str, rank: int = 0, world_size: int = 1) -> int:
     """The entries, before selection, that `prediction_batches` goes through."""
-    windows = _windows(manifest, split_options(settings, "test"), group=group, rank=rank, world_size=world_size)
+    windows = planned_windows(manifest, split_options(settings, "test"), group=group, rank=rank, world_size=world_size)
     return sum(window.entries for window in windows)
 
 
-def _windows(manifest: Mapping[str, Any], options: SplitOptions, *, group: str, rank: int, world_size: int) -> list[Window]:
+def planned_windows(manifest: Mapping[str, Any], options: SplitOptions, *, group: str, rank: int, world_size: int) -> list[Window]:
+    """What rank r reads, in the order of the files: windows of one file each, of at most `window_events` entries."""
     files = [file for file in planned_files(manifest["files"], "test") if file.group == group]
-    most = min(options.max_window_events, _WINDOW_EVENTS)
-    windows = plan_windows(
-        files, dataclasses.replace(options, fetch_by_files=True, fetch_step=1, max_window_events=most, in_memory=False), seed=(0,)
-    )
+    whole_files = dataclasses.replace(options, fetch_by_files=True, fetch_step=1, max_window_events=window_events(options), in_memory=False)
+    windows = plan_windows(files, whole_files, seed=(0,))
     total = sum(window.entries for window in windows)
     return _stretch(windows, total * rank // world_size, total * (rank + 1) // world_size)
+
+
+def window_events(options: SplitOptions) -> int:
+    """The most entries that a window of a prediction has."""
+    return min(options.max_window_events, _WINDOW_EVENTS)
 
 
 def _stretch(windows: Sequence[Window], first: int, last: int) -> list[Window]:

@@ -165,7 +165,7 @@ def _simplest(column: Column) -> Column:
     """
     if isinstance(column, ak.Array) and "var" not in str(column.type) and not column.fields and "?" not in str(column.type):
         return ak.to_packed(column) if _is_text(column) or "string" in str(column.type) else ak.to_numpy(column)
-    return ak.to_packed(column) if isinstance(column, ak.Array) else column
+    return ak.to_packed(column) if isinstance(column, ak.Array) else np.ascontiguousarray(column)
 
 
 def concatenate(pieces: list[Column]) -> Column:
