@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).parent.parent
 PACKAGE = REPOSITORY / "weaver_tasks"
+# Functions that word an error for the one that raises it.
+_MAKE_TEXTS = ("_message", "_bad_files", "_why_not")
 SCHEMAS = REPOSITORY / "workflow" / "schemas"
 
 CONFIGURATION = """# config.yaml
@@ -147,7 +150,9 @@ def _type(schema: dict[str, Any]) -> str:
 
 
 def _cell(text: str) -> str:
-    return text.replace("<", "&lt;").replace("|", "\\|")
+    # Within backticks nothing is markup.
+    parts = text.replace("|", "\\|").split("`")
+    return "`".join(part if index % 2 else part.replace("<", "&lt;") for index, part in enumerate(parts))
 
 
 # Errors
@@ -176,12 +181,39 @@ def _error_classes() -> dict[str, str]:
 
 
 def _messages(path: Path, names: set[str]) -> Iterator[tuple[str, str]]:
-    """(class, message) of every error made in a module whose text is written there."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names and node.args:
-            message = " ".join(_template(node.args[0]).split())
-            if any(character.isalpha() for character in message.replace("<…>", "")):
-                yield node.func.id, message
+    """(class, message) of every error made in a module whose text is written there, or in a function of it that makes the text."""
+    tree = ast.parse(path.read_text())
+    functions = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    # Of any class, where the caller chooses it.
+    chosen = {argument.arg for function in functions.values() for argument in _arguments(function) if _is_error_class(argument)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names | chosen and node.args:
+            kind = node.func.id if node.func.id in names else "WeaverTasksError"
+            yield from ((kind, message) for message in _worded(node.args[0], functions))
+    # What `check` finds wrong it tells together, in one error.
+    for name, function in functions.items():
+        if name.endswith("_problems"):
+            texts = [node.value for node in ast.walk(function) if isinstance(node, ast.Yield) and node.value is not None]
+            yield from (("WeaverTasksError", message) for text in texts for message in _worded(text, functions))
+
+
+def _arguments(function: ast.FunctionDef) -> list[ast.arg]:
+    return [*function.args.args, *function.args.kwonlyargs]
+
+
+def _is_error_class(argument: ast.arg) -> bool:
+    return argument.annotation is not None and ast.unparse(argument.annotation) == "type[WeaverTasksError]"
+
+
+def _worded(node: ast.expr, functions: dict[str, ast.FunctionDef]) -> Iterator[str]:
+    """The message in words; of one that a function of the module makes, each that it may return."""
+    message = " ".join(_template(node).split())
+    if any(character.isalpha() for character in re.sub("<[^>]*>", "", message)):
+        yield message
+    for part in ast.walk(node):
+        if isinstance(part, ast.Call) and isinstance(part.func, ast.Name) and part.func.id in _MAKE_TEXTS and part.func.id in functions:
+            returned = [each.value for each in ast.walk(functions[part.func.id]) if isinstance(each, ast.Return) and each.value]
+            yield from (text for value in returned for text in _worded(value, {}))
 
 
 def _template(node: ast.expr) -> str:

@@ -50,6 +50,39 @@ def test_errors_that_the_code_gives_are_listed_with_their_remedy(pages):
     assert text.count("**Remedy:**") >= 7
 
 
+def test_errors_worded_by_a_function_and_those_of_any_class_are_listed(pages):
+    text = pages["reference/errors.md"]
+    for message in (
+        "unknown key '&lt;…>'",  # of base.schemas, which raises the class that its caller names
+        "is given twice, first in line",
+        "input files cannot be used, more than staging.max_bad_fraction",
+        "no event of class '&lt;name>' in the first training file of any group",  # what check finds
+        "are staged in",
+    ):
+        assert message in text
+    assert "`<shown>=4`" in text, "within backticks nothing is markup"
+
+
+def test_every_file_that_rules_write_is_among_the_artefacts(repository):
+    text = (repository / "docs" / "reference" / "artefacts.md").read_text()
+    written = set()
+    for chapter in (repository / "workflow" / "rules").glob("*.smk"):
+        written |= set(re.findall(r"\{RUN\}/([^\"]+\.\w+)\"", chapter.read_text()))
+    written = {
+        re.sub(r"\{+(\w+\.)?(member|TOOL_MEMBER)\}+", "", path)
+        for path in written
+        if not path.startswith(("logs/", "benchmarks/", "provenance/tasks/"))
+    }
+    assert len(written) > 20
+    for path in written:
+        name = Path(path).name
+        stands_for = re.sub(r"\{+(\w+)\}+", lambda found: f"<{_WORDS.get(found[1], found[1])}>", name)
+        assert stands_for in text or name in ("{name}.png", "{{group}}.{FORMAT}", "{group}.{FORMAT}"), path
+
+
+_WORDS = {"index": "n", "name": "file"}
+
+
 def test_every_command_is_listed(repository, pages):
     text = pages["reference/commands.md"]
     for path in (repository / "weaver_tasks").glob("*.py"):

@@ -38,14 +38,14 @@ def main(argv: list[str] | None = None) -> None:
     needed = disk_needed(plan, findings)
     show(plan, findings, needed, console)
     problems = list(file_problems(findings))
-    problems += [*disk_problems(plan, needed[0]), *_missing_classes(plan, findings), *_training_problems(plan, console)]
+    problems += [*disk_problems(plan, needed[0]), *_class_problems(plan, findings), *_training_problems(plan, console)]
     problems += _evaluation_problems(plan)
     if problems:
         raise WeaverTasksError("; ".join(dict.fromkeys(problems)))
     console.print("The run can work.")
 
 
-def _missing_classes(plan: Plan, findings: list[Finding]) -> Iterator[str]:
+def _class_problems(plan: Plan, findings: list[Finding]) -> Iterator[str]:
     labels = plan.data_configuration("train").labels
     fitting = [finding for finding in findings if finding.split == "train"]
     if labels is None or labels.kind != "simple" or any(finding.problem for finding in fitting):

@@ -171,6 +171,9 @@ def _check_meaning(config: dict[str, Any], where: str) -> None:
         samples, steps = f"samples_per_epoch{suffix}", f"steps_per_epoch{suffix}"
         if training[samples] is not None and training[steps] is not None:
             raise ConfigError(f"{where}: training.{samples} and training.{steps} are both set. Keep one of them.")
+    batch, samples = training["batch_size"] * training["ranks"] * training["nodes"], training["samples_per_epoch"]
+    if samples is not None and samples < batch:
+        raise ConfigError(f"{where}: training.samples_per_epoch: {samples} are less than one batch of {batch} over all ranks. Give more.")
     if config["seeds"] and config["cross_validation"]:
         raise ConfigError(f"{where}: seeds and cross_validation are both set. Keep one of them.")
     _check_places(config, where)

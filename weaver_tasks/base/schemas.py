@@ -72,8 +72,10 @@ def _check_no_key_twice(root: yaml.Node, path: str | os.PathLike[str], error: ty
                 if isinstance(key, yaml.ScalarNode):
                     line, name = key.start_mark.line + 1, (key.tag, key.value)
                     if name in lines:
-                        twice = f"the key '{_one_line(key.value)}' is given twice, first in line {lines[name]}"
-                        raise error(f"{path}: line {line}: {twice}. Keep one of them.")
+                        raise error(
+                            f"{path}: line {line}: the key '{_one_line(key.value)}' is given twice, first in line {lines[name]}. "
+                            "Keep one of them."
+                        )
                     lines[name] = line
         for child in children:
             # An alias stands for the same node.

@@ -15,7 +15,17 @@ import awkward as ak
 import numpy as np
 
 from weaver_tasks.base.errors import DataConfigError
-from weaver_tasks.data.blocks import BASE_WEIGHT, LABEL, WEIGHT, Block, PackedColumn, StagingOptions, packed_columns, plain_columns
+from weaver_tasks.data.blocks import (
+    BASE_WEIGHT,
+    LABEL,
+    WEIGHT,
+    Block,
+    PackedColumn,
+    StagingOptions,
+    packed_columns,
+    plain_columns,
+    weight_columns,
+)
 from weaver_tasks.data.expressions import ON_THE_FLY_VARIABLE, on_the_fly, parse_expression, resolve
 from weaver_tasks.data.expressions_evaluation import evaluate
 from weaver_tasks.data.helpers import Functions, expression_functions
@@ -69,6 +79,8 @@ class Transformation:
         self._define(table, self.defining, len(entries), source, seed)
         where = f"{self.configuration.path} (read from {source})"
         plain = {name: plain_array(name, table[name], where=where) for name in self.plain if name != LABEL}
+        for name in plain.keys() & set(weight_columns(self.configuration)):
+            _check_single(table[name], _place(name, "weights"), where)
         for name in plain.keys() & {f"_extra_selection_{split}_" for split in ("train", "val")}:
             plain[name] = _flags(table[name], "data.extra_selection", source)
         if self.fold_variable in plain:
@@ -93,6 +105,8 @@ class Transformation:
         return expression_functions(self.custom_functions, random=state)
 
     def _class_index(self, table: Mapping[str, Any], entries: np.ndarray, source: str) -> np.ndarray:
+        for label, name in self.flags.items():
+            _check_single(table[name], f"labels.value: {label}", f"{self.configuration.path} (read from {source})")
         flags = np.stack([np.asarray(ak.to_numpy(table[name])) != 0 for name in self.flags.values()], axis=1)  # (N, classes)
         index = np.where(flags.any(axis=1), flags.argmax(axis=1), -1)
         if self.split == "test":
@@ -185,14 +199,21 @@ def _all_definitions(configuration: DataConfiguration, split: str, options: Stag
     return definitions, flags
 
 
-def _place(name: str) -> str:
-    """The key of the data configuration (or of config.yaml) that a definition comes from."""
+def _place(name: str, section: str = "new_variables") -> str:
+    """The key of the data configuration (or of config.yaml) that a definition comes from. section: of what has no place of its own."""
     if name.startswith("_extra_selection_"):
         return "data.extra_selection"
     if name.startswith("_flag_"):
         return "labels.value"
     known = {_SELECTION: "selection", BASE_WEIGHT: "weights.reweight_basewgt", WEIGHT: "weights.weight_branches"}
-    return known.get(name, f"new_variables.{name}")
+    return known.get(name, f"{section}.{name}")
+
+
+def _check_single(value: Any, key: str, where: str) -> None:
+    if value.ndim != 1 or value.fields:
+        raise DataConfigError(
+            f"{where}: {key}: gives {value.type.content} where one number per event is wanted. Use ak.sum or ak.max, say."
+        )
 
 
 def _per_event(value: Any, events: int, where: str) -> Any:
