@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 from pathlib import Path
 from typing import Any
 
 from weaver_tasks.base.command_line import run_command, task
 from weaver_tasks.base.errors import TrainingError
 from weaver_tasks.base.files import write_json
-from weaver_tasks.base.lifetime import end_with_workflow
 from weaver_tasks.base.record import TaskRecord
 from weaver_tasks.fresh_training import endless_batches, fresh_trainer, tool_parser
-from weaver_tasks.training.launch import is_first_rank, is_rank, run_ranks
+from weaver_tasks.training.launch import is_first_rank, launch_ranks
 from weaver_tasks.training.settings import TrainingSettings
 
 logger = logging.getLogger("weaver_tasks")
@@ -29,10 +27,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--plot", type=Path, required=True, metavar="PNG", help="draw them here")
     arguments = parser.parse_args(argv)
     training = TrainingSettings.of(arguments.settings)
-    if not is_rank() and training.ranks * training.nodes > 1:
-        end_with_workflow()
-        given = sys.argv[1:] if argv is None else argv
-        raise SystemExit(run_ranks(["-m", "weaver_tasks.find_lr", *given], ranks=training.ranks, nodes=training.nodes))
+    launch_ranks("find_lr", argv, training)
     with task(arguments, first_rank=is_first_rank()) as record:
         history = _sweep(arguments, training, record)
         if is_first_rank():

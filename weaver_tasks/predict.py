@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import logging
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -19,7 +18,6 @@ from weaver_tasks.base.command_line import run_command, stage_parser, task
 from weaver_tasks.base.errors import ConfigError, ResultError, nearest
 from weaver_tasks.base.files import read_json
 from weaver_tasks.base.hashing import digest, file_checksum
-from weaver_tasks.base.lifetime import end_with_workflow
 from weaver_tasks.base.memory import Holes, keep_one_heap
 from weaver_tasks.base.progress import Progress
 from weaver_tasks.base.record import TaskRecord
@@ -27,7 +25,7 @@ from weaver_tasks.data.blocks import StagingOptions
 from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration
 from weaver_tasks.data.configuration_of_tests import configuration_of_tests
 from weaver_tasks.scoring import load_scoring
-from weaver_tasks.training.launch import is_first_rank, is_rank, run_ranks
+from weaver_tasks.training.launch import is_first_rank, launch_ranks
 from weaver_tasks.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -61,10 +59,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, required=True, help="the prediction file, .root or .parquet")
     arguments = parser.parse_args(argv)
     training = TrainingSettings.of(arguments.settings)
-    if not is_rank() and training.ranks * training.nodes > 1:
-        end_with_workflow()
-        given = sys.argv[1:] if argv is None else argv
-        raise SystemExit(run_ranks(["-m", "weaver_tasks.predict", *given], ranks=training.ranks, nodes=training.nodes))
+    launch_ranks("predict", argv, training)
     keep_one_heap()
     with task(arguments, first_rank=is_first_rank()) as record:
         predict(arguments, training, record)

@@ -11,7 +11,6 @@ import ast
 import contextlib
 import logging
 import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,12 +18,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from weaver_tasks.base.command_line import run_command, stage_parser, task
 from weaver_tasks.base.files import exclusive, read_json
 from weaver_tasks.base.hashing import digest
-from weaver_tasks.base.lifetime import end_with_workflow
 from weaver_tasks.base.record import TaskRecord
 from weaver_tasks.base.source_digest import source_digest
 from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration
 from weaver_tasks.training.journal import Journal, epoch_digest, epoch_uses
-from weaver_tasks.training.launch import is_first_rank, is_rank, run_ranks
+from weaver_tasks.training.launch import is_first_rank, is_rank, launch_ranks
 from weaver_tasks.training.schedules import Rates, epoch_rates
 from weaver_tasks.training.selection import best_epoch, should_stop
 from weaver_tasks.training.settings import TrainingSettings
@@ -52,10 +50,8 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     training = TrainingSettings.of(arguments.settings)
     work = Work(arguments, training)
-    if not is_rank() and training.ranks * training.nodes > 1 and work.missing():
-        end_with_workflow()
-        given = sys.argv[1:] if argv is None else argv
-        raise SystemExit(run_ranks(["-m", "weaver_tasks.train_epoch", *given], ranks=training.ranks, nodes=training.nodes))
+    if not is_rank() and work.missing():
+        launch_ranks("train_epoch", argv, training)
     if not is_rank() and training.nodes > 1 and os.environ.get("SLURM_NODEID", "0") != "0":
         return
     with task(arguments, first_rank=is_first_rank()) as record:

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 from pathlib import Path
 from typing import Any
 
 from weaver_tasks.base.command_line import run_command, stage_parser, task
 from weaver_tasks.base.files import copy_file, read_json, write_json
-from weaver_tasks.base.lifetime import end_with_workflow
 from weaver_tasks.base.record import TaskRecord
 from weaver_tasks.training.journal import Journal, validation_key
-from weaver_tasks.training.launch import is_first_rank, is_rank, run_ranks
+from weaver_tasks.training.launch import is_first_rank, launch_ranks
 from weaver_tasks.training.settings import TrainingSettings
 
 logger = logging.getLogger("weaver_tasks")
@@ -51,10 +49,7 @@ def main(argv: list[str] | None = None) -> None:
             record.wrote(arguments.output)
             logger.info("epoch %d: found finished in the journal", arguments.epoch)
         return
-    if not is_rank() and training.ranks * training.nodes > 1:
-        end_with_workflow()
-        given = sys.argv[1:] if argv is None else argv
-        raise SystemExit(run_ranks(["-m", "weaver_tasks.validate_epoch", *given], ranks=training.ranks, nodes=training.nodes))
+    launch_ranks("validate_epoch", argv, training)
     with task(arguments, first_rank=is_first_rank()) as record:
         metrics = validate_one(arguments, training, record)
         if is_first_rank():

@@ -18,7 +18,8 @@ from collections.abc import Iterator, Sequence
 
 from weaver_tasks.base.errors import TrainingError
 from weaver_tasks.base.hashing import digest
-from weaver_tasks.base.lifetime import VARIABLE, name_this_process
+from weaver_tasks.base.lifetime import VARIABLE, end_with_workflow, name_this_process
+from weaver_tasks.training.settings import TrainingSettings
 
 _GRACE = 10.0  # seconds between asking the other ranks to end and killing them
 
@@ -30,6 +31,18 @@ def is_rank() -> bool:
 
 def is_first_rank() -> bool:
     return os.environ.get("RANK", "0") == "0"
+
+
+def launch_ranks(stage: str, argv: Sequence[str] | None, training: TrainingSettings) -> None:
+    """Where a stage wants several ranks, and this process is none of them: run them in its place, and end with their exit code.
+
+    argv: what its main was given, None for the command line. Raises TrainingError as `run_ranks`.
+    """
+    if is_rank() or training.ranks * training.nodes == 1:
+        return
+    end_with_workflow()
+    given = sys.argv[1:] if argv is None else argv
+    raise SystemExit(run_ranks(["-m", f"weaver_tasks.{stage}", *given], ranks=training.ranks, nodes=training.nodes))
 
 
 def run_ranks(command: Sequence[str], *, ranks: int, nodes: int = 1) -> int:
