@@ -95,6 +95,12 @@ def test_a_key_given_twice_in_config_yaml_is_told(folder):
         check_configuration_files(["c.yaml"])
 
 
+def test_the_configuration_of_a_workflow_that_uses_this_one_is_its_own(folder):
+    (folder / "c.yaml").write_text("samples: {2016: .nan}\n")
+    (folder / "c.json").write_text('{\n\t"a": 1\n}')
+    check_configuration_files(["c.yaml", "c.json", "absent.yaml"])
+
+
 def test_a_run_folder_that_cannot_be_made_is_told(folder, monkeypatch):
     check_run_folder(plan(), writes=True)
     monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write anywhere

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -17,6 +18,7 @@ from weaver_tasks.base.errors import ConfigError, WeaverTasksError, nearest
 _PACKAGE = Path(__file__).parent.parent
 _MOST_NODES = 1_000_000
 _DEEPEST = 60
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def read_yaml(path: str | os.PathLike[str], *, error: type[WeaverTasksError] = ConfigError) -> Any:
@@ -47,8 +49,16 @@ def read_yaml(path: str | os.PathLike[str], *, error: type[WeaverTasksError] = C
     return document
 
 
+def check_no_key_twice(path: str | os.PathLike[str]) -> None:
+    """Raise ConfigError where a YAML file that another reader has read gives a key twice; nothing else of it is judged."""
+    with contextlib.suppress(yaml.YAMLError, OSError, UnicodeDecodeError):
+        root = yaml.compose(Path(path).read_text(encoding="utf-8"), Loader=_LOADER)
+        if root is not None:
+            _check_no_key_twice(root, path, ConfigError)
+
+
 def _parsed(text: str, path: str | os.PathLike[str], error: type[WeaverTasksError]) -> Any:
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
+    loader = _LOADER(text)
     try:
         node = loader.get_single_node()
         if node is None:

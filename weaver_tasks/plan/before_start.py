@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from weaver_tasks.base.errors import ConfigError
-from weaver_tasks.base.schemas import read_yaml
+from weaver_tasks.base.schemas import check_no_key_twice
 
 if TYPE_CHECKING:
     from weaver_tasks.plan import Plan
@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 def check_configuration_files(paths: Iterable[str]) -> None:
     """Raise ConfigError where a configuration file gives a key twice: Snakemake's reader takes the later one without a word."""
     for path in paths:
-        if Path(path).is_file():
-            read_yaml(path)
+        check_no_key_twice(path)
 
 
 def check_run_folder(plan: Plan, *, writes: bool) -> None:
