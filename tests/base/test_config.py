@@ -58,6 +58,7 @@ def test_strings_of_the_command_line_take_the_types_of_the_schema(section, typed
         ({"training": {"amp": "fp16", "device": "cpu"}}, "fp16 needs a GPU"),
         ({"data": {"train": {}}}, "data.train is empty"),
         ({"run": "../elsewhere"}, "key 'run'"),
+        ({"export": {"opset": 99}}, "key 'export.opset': 99 does not fit; at most 23 is wanted"),
         ({"training": {"samples_per_epoch": 100, "batch_size": 64, "ranks": 2}}, "samples_per_epoch: 100 are less than one batch of 128"),
         ({"run": "r" * 101}, "at most 100 letters is wanted"),
         ({"training": {"lr": float("inf")}}, "key 'training.lr': inf is not a finite number"),

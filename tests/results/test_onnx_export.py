@@ -184,6 +184,12 @@ def test_unexportable_network_is_told_in_one_line():
         to_onnx(Unexportable(), info, [torch.rand(2, 3, 3)], opset=15, metadata={})
 
 
+def test_an_opset_that_there_is_not_is_told():
+    info = {"input_names": ["x"], "output_names": ["y"], "dynamic_axes": {"x": {0: "N"}}}
+    with pytest.raises(ResultError, match=r"export\.opset: 99: Unsupported onnx_opset_version: 99"):
+        to_onnx(nn.Linear(2, 3), info, [torch.rand(2, 2)], opset=99, metadata={})
+
+
 def test_damaged_model_is_told(tmp_path):
     path = tmp_path / "model.onnx"
     path.write_bytes(b"no model")

@@ -110,7 +110,7 @@ def to_onnx(model: nn.Module, info: Mapping[str, Any], example: Sequence[Tensor]
     example: inputs to trace with, of two events or more: an axis of size 1 would be taken for fixed.
     metadata: written into metadata_props, plain data as JSON.
     Uses the TorchScript exporter, as weaver-core does: public networks have a form for tracing.
-    Raises ResultError when an operation of the network has no counterpart in this opset.
+    Raises ResultError when the network cannot be traced, or an operation of it has no counterpart in this opset.
     """
     model.eval()
     stream = io.BytesIO()
@@ -127,10 +127,9 @@ def to_onnx(model: nn.Module, info: Mapping[str, Any], example: Sequence[Tensor]
                 opset_version=opset,
                 dynamo=False,
             )
-        except torch.onnx.errors.OnnxExporterError as error:
-            raise ResultError(
-                f"export.opset: {opset}: {str(error).splitlines()[0]} Choose another opset, or change the network."
-            ) from error
+        except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise ResultError(f"export.opset: {opset}: {reason} Choose another opset, or change the network.") from error
     for warning in caught:
         logger.debug("the exporter says: %s", str(warning.message).splitlines()[0])
     exported = onnx.load_model_from_string(stream.getvalue())
