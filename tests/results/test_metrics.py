@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
-from weaver_tasks.results.metrics import accuracy, auc, auc_matrix, confusion_counts, confusion_matrix, effective_entries, rejection
+from weaver_tasks.results.metrics import (
+    accuracy,
+    auc,
+    auc_matrix,
+    binomial_interval,
+    confusion_counts,
+    confusion_matrix,
+    effective_entries,
+    rejection,
+)
 from weaver_tasks.results.roc import pair_ratio, roc_curve
 
 
@@ -163,3 +172,14 @@ def test_thinned_curve_keeps_its_shape(scored):
         np.interp(np.linspace(0, 1, 50), curve.signal_efficiency, curve.background_efficiency),
         atol=0.01,
     )
+
+
+def test_binomial_interval_is_clopper_and_pearsons():
+    from scipy.stats import binomtest
+
+    passed, entries = np.array([0, 1, 7, 10, 250]), np.array([10, 10, 10, 10, 1000])
+    low, high = binomial_interval(passed / entries, entries)
+    for index, (k, n) in enumerate(zip(passed.tolist(), entries.tolist(), strict=True)):
+        expected = binomtest(k, n).proportion_ci(0.6826894921370859, method="exact")
+        # Of no or all events, scipy's interval has the same two sides.
+        np.testing.assert_allclose((low[index], high[index]), (expected.low, expected.high), atol=1e-9)

@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from weaver_tasks.results.style import COLORS, class_name, figure, legend_beside, look, save
+from weaver_tasks.results.style import COLORS, class_name, figure, legend_beside, look, save, with_unit
 
 Histogram = tuple[np.ndarray, np.ndarray]
 """Edges (bins + 1,) and contents (bins,)."""
 
+_TITLE = (
+    "Input variables over the training events: as they are (gray; dotted: 16th, 50th, 84th percentile), and as the network sees them (blue)"
+)
 _VARIABLES_PER_ROW = 3
 _SMALL = 9
 _PEAKED = 20
@@ -28,7 +31,7 @@ def plot_standardization(variables: Mapping[str, Mapping[str, Any]], histograms:
     """
     rows = -(-len(variables) // _VARIABLES_PER_ROW)
     with figure(width=7 * _VARIABLES_PER_ROW, height=2.6 * rows + 0.6) as drawn:
-        drawn.suptitle("Input variables over the training events: as they are (gray), and as the network sees them (blue)", fontsize=16)
+        drawn.suptitle(_TITLE, fontsize=16)
         grid = drawn.subplots(rows, 2 * _VARIABLES_PER_ROW, squeeze=False).reshape(-1, 2)
         for (before, after), (name, facts) in zip(grid, variables.items(), strict=False):
             scale = _variable(before, histograms[name], "#7F7F7F")
@@ -99,10 +102,9 @@ def plot_reweighting(
             for axes, contents, title in zip(grid[axis], (before, after), ("before", "after"), strict=True):
                 projected = {name: np.asarray(content).sum(axis=others) for name, content in contents.items()}
                 for index, (name, content) in enumerate(projected.items()):
-                    # Beyond the second axis, many classes lie on top of each other after the weights: dashes tell them apart.
                     axes.stairs(content, bounds, label=class_name(name), linewidth=2, **look(index))
                 axes.set_title(f"{title} reweighting", fontsize=18, loc="left")
-                axes.set(xlabel=variable, ylabel="Events" if contents is before else "Sum of weights")
+                axes.set(xlabel=with_unit(variable), ylabel="Events per bin" if contents is before else "Weights per bin")
                 scale = _scale(np.concatenate(list(projected.values())))
                 axes.set_yscale(scale)
                 if scale == "linear":

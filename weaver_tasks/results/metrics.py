@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from scipy.special import betaincinv
 
 from weaver_tasks.results.roc import area, pair_ratio, roc_curve
 
@@ -97,6 +98,19 @@ def _members(labels: Array, classes: int) -> list[Array]:
 
 def _weights_of(weights: Array | None, first: Array, second: Array) -> tuple[Array | None, Array | None]:
     return (None, None) if weights is None else (weights[first], weights[second])
+
+
+def binomial_interval(fraction: Array, entries: Array) -> tuple[Array, Array]:
+    """The central 68.3 % confidence interval of a binomial fraction: (low, high), of the shape of `fraction`.
+
+    entries: of how many (effective) entries it is the passing fraction. Clopper and Pearson, Biometrika 26 (1934) 404: it has a
+    width also where none or all of them pass.
+    """
+    beyond = (1 - math.erf(math.sqrt(0.5))) / 2
+    passed, failed = fraction * entries, (1 - fraction) * entries
+    low = np.where(passed > 0, betaincinv(np.maximum(passed, 1e-9), failed + 1, beyond), 0.0)
+    high = np.where(failed > 0, betaincinv(passed + 1, np.maximum(failed, 1e-9), 1 - beyond), 1.0)
+    return low, high
 
 
 def rejection(

@@ -10,12 +10,14 @@ import numpy as np
 
 from weaver_tasks.base.kinematics import kinematic_observers
 from weaver_tasks.results.evaluation import background_class
+from weaver_tasks.results.metrics import binomial_interval
 from weaver_tasks.results.predictions import Predictions
 from weaver_tasks.results.roc import pair_ratio, roc_curve
-from weaver_tasks.results.style import class_name, figure, legend_beside, look, save
+from weaver_tasks.results.style import class_name, figure, legend_beside, look, save, with_unit
 
 Array = np.ndarray
 
+_EVENTS_PER_SCORE_BIN = 5  # the same, of the distribution of a score
 _EVENTS_PER_BIN = 20  # of the smallest class, on average
 _BIN_EVENTS = 5  # at least, for a fraction of them to be drawn
 _SHAPE_EVENTS = 10  # at least, for their distribution to be drawn
@@ -53,7 +55,7 @@ def plot_roc(predictions: Predictions, figures: Mapping[str, Any], settings: Map
 def _roc_label(name: str, point: Mapping[str, Any]) -> str:
     efficiency = f"{100 * point['signal_efficiency']:g} %"
     if np.isfinite(point["rejection"]):
-        return f"{class_name(name)}: {_short(point['rejection'])} at {efficiency}"
+        return f"{class_name(name)}: {_short(point['rejection'])} ± {_short(point['error'])} at {efficiency}"
     return f"{class_name(name)}: > {_short(point['at_least'])} at {efficiency}"
 
 
@@ -80,18 +82,26 @@ def plot_scores(predictions: Predictions, path: Path) -> list[Path]:
     classes = predictions.classes
     columns = min(len(classes), 4)
     rows = -(-len(classes) // columns)
-    edges = np.linspace(0, 1, 41)
+    edges = np.linspace(0, 1, 1 + int(np.clip(_smallest_class(predictions) // _EVENTS_PER_SCORE_BIN, 10, 40)))
     with figure(width=4.5 * columns + 2.5, height=4 * rows) as drawn:
         panels = drawn.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+        heights: list[float] = []
         for index, (name, axes) in enumerate(zip(classes, panels.flat, strict=False)):
             for true, counts in _histograms(predictions, index, edges):
                 heavy: dict[str, Any] = {"linewidth": 3 if true == index else 1.5}
                 # Empty bins are gaps: on a logarithmic axis they would draw lines to the bottom.
                 shown = np.where(counts > 0, counts, np.nan)
                 axes.stairs(shown, edges, baseline=None, label=_true_name(classes, true), **look(max(true, 0)), **heavy)
+                heights += counts[counts > 0].tolist()
             axes.set(yscale="log", xlim=(0, 1), xlabel=f"Score of {class_name(name)}")
+        if heights:
+            panels[0, 0].set_ylim(min(heights) / 1.5, 1.5 * max(heights))
         for axes in panels.flat[len(classes) :]:
             axes.remove()
+        # The lowest of a column shows the numbers, whether or not a row is below.
+        for axes in panels.flat[max(0, len(classes) - columns) : len(classes)]:
+            axes.tick_params(labelbottom=True)
+        panels[0, 0].set_xticks([0, 0.25, 0.5, 0.75], ["0", "0.25", "0.5", "0.75"])
         for axes in panels[:, 0]:
             axes.set_ylabel("Jets (normalized)")
         handles, labels = panels.flat[0].get_legend_handles_labels()
@@ -180,7 +190,7 @@ def _plot_against(
         middle.set_ylabel(f"Efficiency of {name}")
         right.set(ylabel=f"{name} jets, normalized", ylim=(0, None))
         for axes in (left, middle, right):
-            axes.set_xlabel(f"{observer} [GeV]")
+            axes.set_xlabel(with_unit(observer))
         shown = {label: handle for axes in (right, left) for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
         legend_beside(right, title="Working point", handles=shown)
         return save(drawn, path)
@@ -202,7 +212,7 @@ def _normalized(counts: Array) -> Array:
 def _efficiency(
     axes: Any, predictions: Predictions, values: Array, true: int, edges: Array, passing: Array, position: float, **style: Any
 ) -> None:
-    """The passing fraction of the events of one class per bin, with binomial errors; not where a bin holds fewer than five events.
+    """The passing fraction of the events of one class per bin, with 68 % intervals; not where a bin holds fewer than five events.
 
     position: where in the bin the points stand, in bin widths from its middle, so that curves do not hide each other.
     """
@@ -210,19 +220,20 @@ def _efficiency(
     passed, _ = _counts(predictions, values, true, edges, passing)
     shown = (total**2 >= _BIN_EVENTS * squares) & (total > 0) & ((passed > 0) | (axes.get_yscale() == "linear"))
     fraction = passed[shown] / total[shown]
-    effective = total[shown] ** 2 / squares[shown]
-    error = np.sqrt(np.clip(fraction * (1 - fraction), 0, None) / effective)
+    low, high = binomial_interval(fraction, total[shown] ** 2 / squares[shown])
     places = (edges[1:] + edges[:-1]) / 2 + position * np.diff(edges)
-    down = np.minimum(error, fraction * 0.95)
     line = ":" if len(edges) > _FEW_BINS else ""
-    axes.errorbar(places[shown], fraction, yerr=[down, error], fmt=f"o{line}", markersize=6, linewidth=1, elinewidth=1.5, **style)
+    intervals = {"yerr": [fraction - low, high - fraction], "elinewidth": 1.5}
+    axes.errorbar(places[shown], fraction, **intervals, fmt=f"o{line}", markersize=6, linewidth=1, **style)
 
 
 def _smallest_class(predictions: Predictions) -> int:
-    """How many events the class with the fewest has, of those that have any."""
-    labels = np.asarray(predictions.labels)
-    counts = np.bincount(labels[labels >= 0].astype(np.int64))
-    return int(counts[counts > 0].min(initial=len(labels)))
+    """How many events the class with the fewest has, of those that have any; without labels, how many there are."""
+    events = len(predictions.scores)
+    if predictions.labels is None:
+        return events
+    counts = np.bincount(predictions.labels[predictions.labels >= 0])
+    return int(counts[counts > 0].min(initial=events))
 
 
 def _edges(values: Array, *, smallest: int) -> tuple[Array, Array]:

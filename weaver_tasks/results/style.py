@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from weaver_tasks.base.files import atomic_path
+from weaver_tasks.base.kinematics import kinematic_observers
 
 # Okabe and Ito's colors, told apart with any color vision, then three more for taggers of ten and more classes.
 COLORS = (
@@ -20,11 +21,12 @@ COLORS = (
     *("#8C564B", "#7A52C7", "#7F7F7F", "#A6C800", "#F0E442"),
 )
 DASHES = ("-", "--", ":", "-.")
+_SOLID = 7  # as many as there are colors of Okabe and Ito before the others
 
 
 def look(index: int) -> dict[str, Any]:
-    """The color and dashes of the index-th of several curves."""
-    return {"color": COLORS[index % len(COLORS)], "linestyle": DASHES[index // len(COLORS) % len(DASHES)]}
+    """The color and dashes of the index-th of several curves: told apart in print too."""
+    return {"color": COLORS[index % len(COLORS)], "linestyle": DASHES[index // _SOLID % len(DASHES)]}
 
 
 @contextlib.contextmanager
@@ -57,6 +59,11 @@ def save(drawn: Figure, path: Path) -> list[Path]:
             metadata = {"Software": None} if target.suffix == ".png" else {"CreationDate": None}
             drawn.savefig(temporary, dpi=100, metadata=metadata)
     return paths
+
+
+def with_unit(variable: str) -> str:
+    """A variable as an axis names it: momenta and masses, recognized by their names, in GeV."""
+    return f"{variable} [GeV]" if kinematic_observers([variable]) else variable
 
 
 def class_name(name: str) -> str:
