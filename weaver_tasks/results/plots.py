@@ -85,17 +85,16 @@ def plot_scores(predictions: Predictions, path: Path) -> list[Path]:
     edges = np.linspace(0, 1, 1 + int(np.clip(_smallest_class(predictions) // _EVENTS_PER_SCORE_BIN, 10, 40)))
     with figure(width=4.5 * columns + 2.5, height=4 * rows) as drawn:
         panels = drawn.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-        heights: list[float] = []
+        histograms = [_histograms(predictions, index, edges) for index in range(len(classes))]
+        heights = np.concatenate([[1.0], *(counts[counts > 0] for found in histograms for _, counts in found)])
+        panels[0, 0].set(yscale="log", ylim=(heights.min() / 1.5, 1.5 * heights.max()), xlim=(0, 1))  # of all panels
         for index, (name, axes) in enumerate(zip(classes, panels.flat, strict=False)):
-            for true, counts in _histograms(predictions, index, edges):
+            for true, counts in histograms[index]:
                 heavy: dict[str, Any] = {"linewidth": 3 if true == index else 1.5}
                 # Empty bins are gaps: on a logarithmic axis they would draw lines to the bottom.
                 shown = np.where(counts > 0, counts, np.nan)
                 axes.stairs(shown, edges, baseline=None, label=_true_name(classes, true), **look(max(true, 0)), **heavy)
-                heights += counts[counts > 0].tolist()
-            axes.set(yscale="log", xlim=(0, 1), xlabel=f"Score of {class_name(name)}")
-        if heights:
-            panels[0, 0].set_ylim(min(heights) / 1.5, 1.5 * max(heights))
+            axes.set_xlabel(f"Score of {class_name(name)}")
         for axes in panels.flat[len(classes) :]:
             axes.remove()
         # The lowest of a column shows the numbers, whether or not a row is below.
