@@ -1,6 +1,7 @@
 """The plan of a run: which files, which jobs, and what each job's result depends on."""
 
 import json
+import re
 import subprocess
 
 import pytest
@@ -19,6 +20,7 @@ from weaver_tasks.plan import (
     check_run_folder,
     clean_code,
     make_plan,
+    numbers_pattern,
 )
 from weaver_tasks.plan.files import staging_jobs, unique_names
 from weaver_tasks.training.journal import validation_key
@@ -130,10 +132,26 @@ def test_urls_are_taken_as_they_are(folder):
 def test_blocks_cover_each_epoch_once(epochs, size):
     import types
 
-    config = types.MappingProxyType({"training": {"epochs": epochs, "epochs_per_job": size}})
+    config = types.MappingProxyType({"training": {"epochs": epochs, "epochs_per_job": size, "early_stopping": None}})
     blocks = Plan(config=config, where="").blocks()
     assert [epoch for block in blocks for epoch in block] == list(range(epochs))
     assert max(map(len, blocks)) <= size
+
+
+@pytest.mark.parametrize(
+    ("epochs", "early_stopping", "jobs"), [(200, None, 200), (201, None, 101), (1000, None, 200), (1000, {"patience": 5}, 1000)]
+)
+def test_many_epochs_are_trained_several_a_job_unless_told_otherwise(epochs, early_stopping, jobs):
+    training = {"epochs": epochs, "epochs_per_job": None, "early_stopping": early_stopping}
+    assert len(Plan(config={"training": training}, where="").blocks()) == jobs
+
+
+@given(st.integers(0, 1200), st.integers(0, 1200))
+def test_a_pattern_of_numbers_matches_these_alone(first, stop):
+    pattern = re.compile(numbers_pattern(range(first, stop)) or "none")
+    assert [number for number in range(1300) if pattern.fullmatch(str(number))] == list(range(first, stop))
+    assert not any(pattern.fullmatch(text) for text in ("", "05", "x"))
+    assert len(pattern.pattern) < 250
 
 
 @given(st.lists(st.tuples(st.sampled_from("xyz"), st.sampled_from(["f", "g", "f.g"])), unique=True))

@@ -1,5 +1,6 @@
 """Validation against metrics computed by hand from the model and the jets, and the loops that networks bring themselves."""
 
+import json
 import shutil
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 import stage_run
+from weaver_tasks import validate_epoch
 
 
 @pytest.fixture(scope="session")
@@ -57,6 +59,38 @@ def test_metrics_are_those_of_all_validation_events_once(run):
     assert metrics["loss"] == pytest.approx(torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels)).item(), rel=1e-6)
     expected = roc_auc_score(labels, logits.double().softmax(1).numpy(), multi_class="ovo")
     assert metrics["auc"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_epochs_validated_by_one_task_are_those_validated_one_by_one(run, monkeypatch):
+    made = run()
+    made.settings["meaning"] = "of what the workflow knows"
+    made.call("train_epoch", epochs=[0, 1, 2])
+    for epoch in range(3):
+        made.call("validate_epoch", epoch=epoch)
+    one_by_one = [facts(made.read(f"val_epoch-{epoch}.json")) for epoch in range(3)]
+    for path in made.checkpoints.rglob("validation-*.json"):
+        path.unlink()
+    made.call("validate_epoch", epochs=[0, 1, 2])
+    assert [facts(made.read(f"val_epoch-{epoch}.json")) for epoch in range(3)] == one_by_one
+    outputs = made.record("validate_epoch")["outputs"]
+    assert sorted(outputs) == [str(made.metrics / f"val_epoch-{epoch}.json") for epoch in range(3)]
+    # What the journal has, or what was stopped, is not validated again: the others are.
+    kept = sorted(made.checkpoints.rglob("validation-*.json"))
+    assert len(kept) == 3
+    next(path for path in kept if json.loads(path.read_text())["epoch"] == 1).unlink()
+    validated, validate_one = [], validate_epoch.validate_one
+    monkeypatch.setattr(validate_epoch, "validate_one", lambda *asked: validated.append(asked[1].number) or validate_one(*asked))
+    stopped = made.metrics / "train_epoch-2.json"
+    stopped.write_text(json.dumps({"epoch": 2, "stopped": True}))
+    made.call("validate_epoch", epochs=[0, 1, 2])
+    assert validated == [1]
+    assert [facts(made.read(f"val_epoch-{epoch}.json")) for epoch in (0, 1)] == one_by_one[:2]
+    assert made.read("val_epoch-2.json") == {"epoch": 2, "stopped": True}
+
+
+def facts(metrics):
+    """Metrics without how long they took."""
+    return {name: value for name, value in metrics.items() if "second" not in name}
 
 
 def test_the_batch_size_does_not_matter_to_what_is_counted(run):

@@ -318,6 +318,9 @@ def test_epochs_of_one_job_are_those_of_several(finished, tmp_path, repository, 
     assert run.trained() == finished.trained()
     for epoch in range(3):
         assert same(run.state(f"net_epoch-{epoch}"), finished.state(f"net_epoch-{epoch}"))
+    tasks = {path.stem for path in (run.results / "provenance/tasks/validate_epoch").iterdir()}
+    assert tasks == {"epoch-0-to-1", "epoch-2"}
+    assert (run.results / "best_epoch.json").read_bytes() == (finished.results / "best_epoch.json").read_bytes()
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Score the validation events with the network of one epoch.
+"""Score the validation events with the network of one epoch, or of several, one after the other.
 
 By default every event counts once; with `validation.reweight` events are drawn as in training. The result does not depend on the
 number of ranks.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,92 +29,125 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--custom-functions", type=Path, help="functions that the data configuration's expressions use")
     parser.add_argument("--inputs", type=Path, required=True, help="the manifest of input files")
     parser.add_argument("--network", type=Path, required=True, help="the network configuration (Python)")
-    parser.add_argument("--state", type=Path, required=True, help="the weights, net_epoch-<n>_state.pt")
-    parser.add_argument("--epoch", type=int, required=True, metavar="N", help="the epoch that they are of")
-    parser.add_argument("--training-metrics", type=Path, help="train_epoch-<n>.json (default: the one beside --output)")
-    parser.add_argument("--output", type=Path, required=True, help="write the metrics here")
+    parser.add_argument("--state", nargs="+", type=Path, required=True, help="the weights, net_epoch-<n>_state.pt of each epoch")
+    parser.add_argument("--epoch", nargs="+", type=int, required=True, metavar="N", help="the epochs that they are of")
+    parser.add_argument("--training-metrics", nargs="+", type=Path, help="train_epoch-<n>.json of each (default: those beside --output)")
+    parser.add_argument("--output", nargs="+", type=Path, required=True, help="write the metrics of each epoch here")
     arguments = parser.parse_args(argv)
-    training = TrainingSettings.of(arguments.settings)
-    if _was_stopped(arguments):
-        with task(arguments, first_rank=is_first_rank()) as record:
-            record.read(_training_metrics(arguments))
-            write_json(arguments.output, {"epoch": arguments.epoch, "stopped": True})
-            record.wrote(arguments.output)
-            logger.info("epoch %d was stopped early: nothing to validate", arguments.epoch)
-        return
-    kept = _kept(arguments)
-    if kept is not None and kept.exists():
-        with task(arguments, first_rank=is_first_rank()) as record:
-            for path in (arguments.inputs, _training_metrics(arguments)):
-                record.read(path)
-            copy_file(kept, arguments.output)
-            record.wrote(arguments.output)
-            logger.info("epoch %d: found finished in the journal", arguments.epoch)
-        return
-    launch_ranks("validate_epoch", argv, training)
+    trained = arguments.training_metrics or [
+        output.with_name(f"train_epoch-{epoch}.json") for epoch, output in zip(arguments.epoch, arguments.output, strict=False)
+    ]
+    if not len(arguments.epoch) == len(arguments.state) == len(arguments.output) == len(trained):
+        parser.error("--state, --epoch and --output want one value for each epoch")
+    epochs = [_Epoch(*values) for values in zip(arguments.epoch, arguments.state, arguments.output, trained, strict=True)]
+    # Asked before any rank has joined the others, and so before any of these can be written: all ranks see the same.
+    kept = {epoch: _kept(arguments, epoch) for epoch in epochs}
+    to_validate = [epoch for epoch in epochs if not (epoch.was_stopped() or ((found := kept[epoch]) and found.exists()))]
+    if to_validate:
+        launch_ranks("validate_epoch", argv, TrainingSettings.of(arguments.settings))
     with task(arguments, first_rank=is_first_rank()) as record:
-        metrics = validate_one(arguments, training, record)
-        if is_first_rank():
-            if kept is not None and kept.parent.is_dir():
-                write_json(kept, metrics)
-            write_json(arguments.output, metrics)
-            record.wrote(arguments.output)
+        for epoch in epochs:
+            if epoch not in to_validate:
+                _publish(epoch, kept[epoch], arguments, record)
+        if to_validate:
+            _validate(to_validate, kept, arguments, record)
 
 
-def _kept(arguments: argparse.Namespace) -> Path | None:
+@dataclass(frozen=True)
+class _Epoch:
+    """number, the file of its weights, where its metrics go, and what training has said of it."""
+
+    number: int
+    state: Path
+    output: Path
+    trained: Path
+
+    def was_stopped(self) -> bool:
+        return self.trained.exists() and bool(read_json(self.trained).get("stopped"))
+
+
+def _kept(arguments: argparse.Namespace, epoch: _Epoch) -> Path | None:
     """Where the journal keeps what this validation finds, or has found before; None where that cannot be told."""
-    trained = _training_metrics(arguments)
-    epoch_digest = read_json(trained).get("digest") if trained.exists() else None
+    epoch_digest = read_json(epoch.trained).get("digest") if epoch.trained.exists() else None
     key = validation_key(arguments.settings, manifest=read_json(arguments.inputs)["digest"])
-    return Journal(arguments.state.parent, trained.parent).validation(epoch_digest, key) if epoch_digest and key else None
+    return Journal(epoch.state.parent, epoch.trained.parent).validation(epoch_digest, key) if epoch_digest and key else None
 
 
-def _training_metrics(arguments: argparse.Namespace) -> Path:
-    return arguments.training_metrics or arguments.output.with_name(f"train_epoch-{arguments.epoch}.json")
+def _publish(epoch: _Epoch, kept: Path | None, arguments: argparse.Namespace, record: TaskRecord) -> None:
+    """Write the metrics of an epoch that need not be validated: it was stopped early, or the journal has them."""
+    record.read(epoch.trained)
+    if not is_first_rank():
+        return
+    if epoch.was_stopped():
+        write_json(epoch.output, {"epoch": epoch.number, "stopped": True})
+        logger.info("epoch %d was stopped early: nothing to validate", epoch.number)
+    else:
+        assert kept is not None
+        record.read(arguments.inputs)
+        copy_file(kept, epoch.output)
+        logger.info("epoch %d: found finished in the journal", epoch.number)
+    record.wrote(epoch.output)
 
 
-def _was_stopped(arguments: argparse.Namespace) -> bool:
-    trained = _training_metrics(arguments)
-    return trained.exists() and bool(read_json(trained).get("stopped"))
-
-
-def validate_one(arguments: argparse.Namespace, training: TrainingSettings, record: TaskRecord) -> dict[str, Any]:
-    """The metrics of one epoch over the events of all ranks."""
+def _validate(epochs: Sequence[_Epoch], kept: Mapping[_Epoch, Path | None], arguments: argparse.Namespace, record: TaskRecord) -> None:
+    """Validate some epochs, one after the other, and write the metrics of each as soon as it has them."""
     from weaver_tasks.data.configuration import load_data_configuration
+    from weaver_tasks.training.device import choose_device, device_name, prepare_process
+    from weaver_tasks.training.distributed import joined_ranks
+
+    training = TrainingSettings.of(arguments.settings)
+    configuration = load_data_configuration(arguments.data_config, custom_functions=arguments.custom_functions)
+    record.read_configuration(data=arguments.data_config, functions=arguments.custom_functions)
+    record.read_code(arguments.network)
+    manifest = read_json(record.read(arguments.inputs))
+    device = choose_device(training.device)
+    record.note(device=device_name(device))
+    prepare_process(training, device, cache=epochs[0].state.parent / ".compiled")
+    with joined_ranks(device):
+        for epoch in epochs:
+            for path in (epoch.trained, epoch.state):
+                if path == epoch.state or path.exists():
+                    record.read(path)
+            metrics = validate_one(arguments, epoch, configuration, manifest, device)
+            if is_first_rank():
+                place = kept[epoch]
+                if place is not None and place.parent.is_dir():
+                    write_json(place, metrics)
+                write_json(epoch.output, metrics)
+                record.wrote(epoch.output)
+
+
+def validate_one(arguments: argparse.Namespace, epoch: _Epoch, configuration: Any, manifest: dict[str, Any], device: Any) -> dict[str, Any]:
+    """The metrics of one epoch over the events of all ranks. They do not depend on the epochs that this process has validated before."""
     from weaver_tasks.networks.loading import configured_network
     from weaver_tasks.training import checkpoint
-    from weaver_tasks.training.device import choose_device, compiled, device_name, prepare_process, seed_generators
-    from weaver_tasks.training.distributed import joined_ranks, rank
+    from weaver_tasks.training.device import compiled, seed_generators
+    from weaver_tasks.training.distributed import rank
     from weaver_tasks.training.loop import Task
     from weaver_tasks.training.validation import described, validate
     from weaver_tasks.training.weaver_adapter import evaluate_by_network
 
     settings = arguments.settings
-    configuration = load_data_configuration(arguments.data_config, custom_functions=arguments.custom_functions)
-    record.read_configuration(data=arguments.data_config, functions=arguments.custom_functions)
-    if _training_metrics(arguments).exists():
-        record.read(_training_metrics(arguments))
-    manifest = read_json(record.read(arguments.inputs))
-    device = choose_device(training.device)
-    record.note(device=device_name(device))
-    prepare_process(training, device, cache=arguments.state.parent / ".compiled")
-    with joined_ranks(device):
-        network = configured_network(record.read_code(arguments.network), configuration.weaver, settings)
-        checkpoint.load_state(network.model, record.read(arguments.state))
-        seed_generators(settings.get("seed", 1), "validation", rank())
-        pad = not (settings.get("loading") or {}).get("pad_on_device") or network.evaluate_fn is not None
-        batches = _validation_batches(arguments, configuration, manifest, device, pad=pad)
-        asked = Task.of(network, configuration, training, device)
-        model = compiled(network.model.to(device), training)
-        if network.evaluate_fn is not None:
-            metrics = evaluate_by_network(network, asked, model, batches, configuration, epoch=arguments.epoch)
-        else:
-            metrics = validate(asked, model, batches, description=f"validation {arguments.epoch}", samples=batches.samples)
-    logger.info("epoch %d: %s", arguments.epoch, described(metrics))
-    return {"epoch": arguments.epoch, **metrics, "device": str(device.type), "threads": training.threads}
+    training = TrainingSettings.of(settings)
+    # Made anew for each epoch: what a network keeps besides its state shall not pass from one to the next.
+    network = configured_network(arguments.network, configuration.weaver, settings)
+    checkpoint.load_state(network.model, epoch.state)
+    seed_generators(settings.get("seed", 1), "validation", rank())
+    pad = not (settings.get("loading") or {}).get("pad_on_device") or network.evaluate_fn is not None
+    batches = _validation_batches(arguments, epoch, configuration, manifest, device, pad=pad)
+    asked = Task.of(network, configuration, training, device)
+    model = compiled(network.model.to(device), training)
+    if network.evaluate_fn is not None:
+        metrics = evaluate_by_network(network, asked, model, batches, configuration, epoch=epoch.number)
+    else:
+        metrics = validate(asked, model, batches, description=f"validation {epoch.number}", samples=batches.samples)
+    logger.info("epoch %d: %s", epoch.number, described(metrics))
+    return {"epoch": epoch.number, **metrics, "device": str(device.type), "threads": training.threads}
 
 
-def _validation_batches(arguments: argparse.Namespace, configuration: Any, manifest: dict[str, Any], device: Any, *, pad: bool) -> Any:
+def _validation_batches(
+    arguments: argparse.Namespace, epoch: _Epoch, configuration: Any, manifest: dict[str, Any], device: Any, *, pad: bool
+) -> Any:
     from weaver_tasks.data.buffers import BufferPool
     from weaver_tasks.data.loader import EpochLoader
     from weaver_tasks.training.device import batch_memory
@@ -124,7 +159,7 @@ def _validation_batches(arguments: argparse.Namespace, configuration: Any, manif
         arguments.settings,
         split="val",
         seed=arguments.settings.get("seed", 1),
-        epoch=arguments.epoch,
+        epoch=epoch.number,
         rank=rank(),
         world_size=world_size(),
         threads=(arguments.settings.get("loading") or {}).get("num_workers", 1),

@@ -90,11 +90,13 @@ class StageRun:
 
     def arguments(self, stage: str, *, epochs: list[int] | None = None, epoch: int = 0) -> list[str]:
         checkpoints, metrics = self.checkpoints, self.metrics
-        output = metrics / f"val_epoch-{epoch}.json"
+        validated = epochs or [epoch]
+        states = [self.checkpoint(f"net_epoch-{number}_state") for number in validated]
+        outputs = [metrics / f"val_epoch-{number}.json" for number in validated]
         own: dict[str, list] = {
             "init_model": ["--state", self.checkpoint("init_state"), "--optimizer", self.checkpoint("init_optimizer")],
             "train_epoch": ["--epochs", *(epochs or []), "--checkpoints", checkpoints, "--metrics", metrics],
-            "validate_epoch": ["--state", self.checkpoint(f"net_epoch-{epoch}_state"), "--epoch", epoch, "--output", output],
+            "validate_epoch": ["--state", *states, "--epoch", *validated, "--output", *outputs],
             "select_best_epoch": ["--checkpoints", checkpoints, "--best", self.folder / "best_epoch.json"],
         }
         own["init_model"] += ["--metrics", metrics / "init_model.json"]

@@ -23,11 +23,11 @@ from weaver_tasks.plan.clean_code import check_clean_code
 from weaver_tasks.plan.files import InputFile, expand, patterns_of, staging_jobs
 from weaver_tasks.plan.settings import Settings, of_member
 
-__all__ = ["InputFile", "Plan", "check_clean_code", "check_configuration_files", "check_run_folder", "make_plan"]
+__all__ = ["InputFile", "Plan", "check_clean_code", "check_configuration_files", "check_run_folder", "make_plan", "numbers_pattern"]
 
 FITTING = ("train", "val")
 
-_STAGING_JOBS = 200  # at about which a run takes several files a job, unless told otherwise
+_MANY_JOBS = 200  # of a stage: with more, each takes several files or epochs, unless told otherwise
 _MOST_FILES = 200  # of one job: their names go into its command
 
 
@@ -88,7 +88,7 @@ class Plan:
     def files_per_job(self) -> int:
         """The files of one staging job at most: `staging.files_per_job`, or as many as bound the number of jobs."""
         asked: int | None = self.config["staging"]["files_per_job"]
-        return asked or min(_MOST_FILES, max(1, -(-len(self.files) // _STAGING_JOBS)))
+        return asked or min(_MOST_FILES, max(1, -(-len(self.files) // _MANY_JOBS)))
 
     def staging_jobs(self) -> dict[tuple[str, str, str], list[InputFile]]:
         """(split, group, name) of each staging job -> its files."""
@@ -167,8 +167,10 @@ class Plan:
 
     def blocks(self) -> list[range]:
         """The epochs of each training job."""
-        size = self.config["training"]["epochs_per_job"]
-        epochs = self.epochs()
+        epochs, training = self.epochs(), self.config["training"]
+        # Early stopping looks at the validations of the jobs before: with long ones it comes late.
+        few = 1 if training["early_stopping"] else max(1, -(-len(epochs) // _MANY_JOBS))
+        size = training["epochs_per_job"] or few
         return [epochs[first : first + size] for first in range(0, len(epochs), size)]
 
     # What each job depends on
@@ -214,3 +216,13 @@ def make_plan(document: dict[str, Any], *, where: str) -> Plan:
         plan.data_configuration(split)
     plan.untracked()
     return plan
+
+
+def numbers_pattern(numbers: range) -> str:
+    """A regular expression of the numbers of a range, short even for a long one: Snakemake tries it on each file of each job."""
+    head = min(numbers.stop, max(10, -(-numbers.start // 10) * 10))
+    tail = max(head, numbers.stop // 10 * 10)
+    parts = [str(number) for number in (*range(numbers.start, head), *range(tail, numbers.stop))]
+    if head < tail:
+        parts.append(f"(?:{numbers_pattern(range(head // 10, tail // 10))})[0-9]")
+    return "|".join(parts)

@@ -15,7 +15,7 @@ class TrainingSettings:
 
     task: str = "classification"
     epochs: int = 20
-    epochs_per_job: int = 1
+    epochs_per_job: int | None = None
     batch_size: int = 128
     batch_size_val: int | None = None
     batch_size_test: int | None = None

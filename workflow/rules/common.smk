@@ -1,6 +1,7 @@
 # What all chapters share: the checked configuration, the plan of the run, paths and wildcards.
 
 import functools
+import gc
 import json
 import os
 import shlex
@@ -19,6 +20,9 @@ from snakemake.resources import Resources
 from weaver_tasks import plan as planning
 from weaver_tasks.base import lifetime, succession
 from weaver_tasks.base.errors import ConfigError, WeaverTasksError
+
+# A plan of thousands of jobs is many objects that all stay: looking for garbage among them again and again takes a seventh of the time.
+gc.set_threshold(100_000, 50, 100)
 
 if not workflow.config_settings.configfiles:
 

@@ -84,14 +84,9 @@ if PLAN.merges():
             " --settings {params.settings:q} --settings {params.common.untracked:q} --log-file {log:q} --record {output.record:q}"
 
 
+# Those of the training lie beside them: whatever makes one anew makes the other.
 METRICS_OF_EPOCHS = (
-    []
-    if MODEL
-    else [
-        f"{METRICS}/{kind}_epoch-{epoch}.json"
-        for epoch in PLAN.epochs()
-        for kind in ("train", "val")
-    ]
+    [] if MODEL else [f"{METRICS}/val_epoch-{epoch}.json" for epoch in PLAN.epochs()]
 )
 
 

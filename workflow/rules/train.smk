@@ -8,8 +8,16 @@
 # from it is in params, so that new observers, say, retrain nothing.
 
 BLOCKS = PLAN.blocks()
+LONG_JOBS = [
+    (member, block) for member in PLAN.members() for block in BLOCKS if len(block) > 1
+]
+# One rule makes those in jobs of their own: all of them, or the last one alone.
 SINGLE_EPOCHS = [block[0] for block in BLOCKS if len(block) == 1]
-LONG_BLOCKS = [block for block in BLOCKS if len(block) > 1]
+SINGLE_EPOCH = (
+    planning.numbers_pattern(range(SINGLE_EPOCHS[0], SINGLE_EPOCHS[-1] + 1))
+    if SINGLE_EPOCHS
+    else "none"
+)
 CHECKPOINTS = f"{RUN}/{{member}}checkpoints"
 METRICS = f"{RUN}/{{member}}metrics"
 # Both look at past validations: to stop, or to remove what is neither the best epoch nor needed any more.
@@ -46,8 +54,14 @@ def past_validations(epoch):
     )
 
 
-def with_member(paths, wildcards):
-    return [path.replace("{member}", wildcards.member) for path in paths]
+def with_member(paths, member):
+    return [path.replace("{member}", member) for path in paths]
+
+
+def long_job_name(rule, member, block):
+    """The name of the rule of one job of several epochs, as train_epoch_0_to_4 or train_epoch_fold_1_0_to_4."""
+    of_member = member.replace("-", "_").replace("/", "_")
+    return f"{rule}_{of_member}{block[0]}_to_{block[-1]}"
 
 
 rule init_model:
@@ -78,8 +92,8 @@ rule init_model:
 
 TRAIN_EPOCH = (
     "{params.common.on_each_node}{params.common.python} -m weaver_tasks.train_epoch --data-config {input.data_config:q} {params.common.custom_functions} --inputs {input.manifest:q}"
-    " --network {params.common.network:q} --epochs {params.epochs} --checkpoints {params.common.run}/{wildcards.member}checkpoints"
-    " --metrics {params.common.run}/{wildcards.member}metrics --validation {input.validations:q}"
+    " --network {params.common.network:q} --epochs {params.epochs} --checkpoints {params.folder}checkpoints"
+    " --metrics {params.folder}metrics --validation {input.validations:q}"
     " --settings {params.settings:q} --settings {params.common.untracked:q} --log-file {log:q} --record {output.record:q}"
 )
 
@@ -89,8 +103,12 @@ rule train_epoch:
     input:
         manifest=f"{RUN}/staged/fitting.json",
         data_config=ancient(f"{RUN}/{{member}}data_config.auto.yaml"),
-        state=lambda w: with_member(state_before(int(w.epoch)), w),
-        validations=lambda w: with_member(past_validations(int(w.epoch)), w),
+        state=lambda w: with_member(state_before(int(w.epoch)), w.member),
+        validations=(
+            (lambda w: with_member(past_validations(int(w.epoch)), w.member))
+            if LOOKS_BACK
+            else []
+        ),
     output:
         state=f"{CHECKPOINTS}/net_epoch-{{epoch}}_state.pt",
         optimizer=f"{CHECKPOINTS}/net_epoch-{{epoch}}_optimizer.pt",
@@ -101,14 +119,15 @@ rule train_epoch:
     benchmark:
         f"{RUN}/benchmarks/train_epoch/{{member}}epoch-{{epoch}}.tsv"
     wildcard_constraints:
-        epoch="|".join(map(str, SINGLE_EPOCHS)) or "none",
+        epoch=SINGLE_EPOCH,
     threads: TRAINING_THREADS
     resources:
         **FOR_RANKS,
         mem_mb=attempt_memory(8),
     params:
         common=COMMON,
-        epochs=lambda w: w.epoch,
+        folder=f"{RUN}/{{member}}",
+        epochs="{epoch}",
         settings=settings(
             "train_epoch",
             member=member_of,
@@ -118,41 +137,11 @@ rule train_epoch:
         TRAIN_EPOCH
 
 
-for block in LONG_BLOCKS:
-
-    rule:
-        name:
-            f"train_epoch_{block[0]}_to_{block[-1]}"
-        input:
-            manifest=f"{RUN}/staged/fitting.json",
-            data_config=ancient(f"{RUN}/{{member}}data_config.auto.yaml"),
-            state=state_before(block[0]),
-            validations=past_validations(block[0]),
-        output:
-            state=[f"{CHECKPOINTS}/net_epoch-{epoch}_state.pt" for epoch in block],
-            optimizer=[
-                f"{CHECKPOINTS}/net_epoch-{epoch}_optimizer.pt" for epoch in block
-            ],
-            metrics=[f"{METRICS}/train_epoch-{epoch}.json" for epoch in block],
-            record=f"{RUN}/provenance/tasks/train_epoch/{{member}}epoch-{block[0]}-to-{block[-1]}.json",
-        log:
-            f"{RUN}/logs/train_epoch/{{member}}epoch-{block[0]}-to-{block[-1]}.log",
-        benchmark:
-            f"{RUN}/benchmarks/train_epoch/{{member}}epoch-{block[0]}-to-{block[-1]}.tsv"
-        threads: TRAINING_THREADS
-        resources:
-            **FOR_RANKS,
-            mem_mb=attempt_memory(8),
-        params:
-            common=COMMON,
-            epochs=list(block),
-            settings=settings(
-                "train_epoch", member=member_of, epochs=lambda w, block=block: block
-            ),
-        shell:
-            TRAIN_EPOCH
-
-    take_profile_settings(f"train_epoch_{block[0]}_to_{block[-1]}", rule="train_epoch")
+VALIDATE_EPOCH = (
+    "{params.common.on_each_node}{params.common.python} -m weaver_tasks.validate_epoch --data-config {input.data_config:q} {params.common.custom_functions} --inputs {input.manifest:q}"
+    " --network {params.common.network:q} --state {input.state:q} --epoch {params.epochs} --output {output.metrics:q}"
+    " --settings {params.settings:q} --settings {params.common.untracked:q} --log-file {log:q} --record {output.record:q}"
+)
 
 
 rule validate_epoch:
@@ -168,24 +157,92 @@ rule validate_epoch:
         f"{RUN}/logs/validate_epoch/{{member}}epoch-{{epoch}}.log",
     benchmark:
         f"{RUN}/benchmarks/validate_epoch/{{member}}epoch-{{epoch}}.tsv"
+    wildcard_constraints:
+        epoch=SINGLE_EPOCH,
     threads: TRAINING_THREADS
     resources:
         **FOR_RANKS,
         mem_mb=attempt_memory(8),
     params:
         common=COMMON,
+        epochs="{epoch}",
         settings=settings("validate_epoch", member=member_of),
     shell:
-        "{params.common.on_each_node}{params.common.python} -m weaver_tasks.validate_epoch --data-config {input.data_config:q} {params.common.custom_functions} --inputs {input.manifest:q}"
-        " --network {params.common.network:q} --state {input.state:q} --epoch {wildcards.epoch} --output {output.metrics:q}"
-        " --settings {params.settings:q} --settings {params.common.untracked:q} --log-file {log:q} --record {output.record:q}"
+        VALIDATE_EPOCH
+
+
+# With {member} in its names, each rule of many would be tried for each file: so these have none.
+for member, block in LONG_JOBS:
+    epochs = f"epoch-{block[0]}-to-{block[-1]}"
+    folder = f"{RUN}/{member}"
+
+    rule:
+        name:
+            long_job_name("train_epoch", member, block)
+        input:
+            manifest=f"{RUN}/staged/fitting.json",
+            data_config=ancient(f"{folder}data_config.auto.yaml"),
+            state=with_member(state_before(block[0]), member),
+            validations=with_member(past_validations(block[0]), member),
+        output:
+            state=[f"{folder}checkpoints/net_epoch-{n}_state.pt" for n in block],
+            optimizer=[f"{folder}checkpoints/net_epoch-{n}_optimizer.pt" for n in block],
+            metrics=[f"{folder}metrics/train_epoch-{n}.json" for n in block],
+            record=f"{RUN}/provenance/tasks/train_epoch/{member}{epochs}.json",
+        log:
+            f"{RUN}/logs/train_epoch/{member}{epochs}.log",
+        benchmark:
+            f"{RUN}/benchmarks/train_epoch/{member}{epochs}.tsv"
+        threads: TRAINING_THREADS
+        resources:
+            **FOR_RANKS,
+            mem_mb=attempt_memory(8),
+        params:
+            common=COMMON,
+            folder=folder,
+            epochs=list(block),
+            settings=lambda w, member=member, block=block: settings_text(
+                "train_epoch", member=member, epochs=block
+            ),
+        shell:
+            TRAIN_EPOCH
+
+    rule:
+        name:
+            long_job_name("validate_epoch", member, block)
+        input:
+            manifest=f"{RUN}/staged/fitting.json",
+            data_config=ancient(f"{folder}data_config.auto.yaml"),
+            state=[f"{folder}checkpoints/net_epoch-{n}_state.pt" for n in block],
+        output:
+            metrics=[f"{folder}metrics/val_epoch-{n}.json" for n in block],
+            record=f"{RUN}/provenance/tasks/validate_epoch/{member}{epochs}.json",
+        log:
+            f"{RUN}/logs/validate_epoch/{member}{epochs}.log",
+        benchmark:
+            f"{RUN}/benchmarks/validate_epoch/{member}{epochs}.tsv"
+        threads: TRAINING_THREADS
+        resources:
+            **FOR_RANKS,
+            mem_mb=attempt_memory(8),
+        params:
+            common=COMMON,
+            epochs=list(block),
+            settings=lambda w, member=member: settings_text(
+                "validate_epoch", member=member
+            ),
+        shell:
+            VALIDATE_EPOCH
+
+    for rule_ in ("train_epoch", "validate_epoch"):
+        take_profile_settings(long_job_name(rule_, member, block), rule=rule_)
 
 
 rule select_best_epoch:
     """Choose the epoch with the best validation metric."""
     input:
         validations=lambda w: with_member(
-            [f"{METRICS}/val_epoch-{epoch}.json" for epoch in PLAN.epochs()], w
+            [f"{METRICS}/val_epoch-{epoch}.json" for epoch in PLAN.epochs()], w.member
         ),
     output:
         best=f"{RUN}/{{member}}best_epoch.json",
