@@ -26,13 +26,13 @@ class Model(torch.nn.Module):
 """
 
 
-def step(folder, *, text=MODEL, loss=None, classes=3):
+def step(folder, *, text=MODEL, loss=None, classes=3, kind="classification"):
     """A step of the model that a file network.py defines."""
     path = folder / "network.py"
     path.write_text(text)
     model = import_network(path).Model()
     task = Task(
-        settings=TrainingSettings(),
+        settings=TrainingSettings(task=kind),
         device=torch.device("cpu"),
         input_names=["features"],
         label_names=["_label_"],
@@ -77,6 +77,11 @@ def test_as_many_outputs_as_classes_are_wanted(tmp_path):
         with pytest.raises(NetworkError, match=f"the model gives 3 outputs for the {classes} classes of labels.value"):
             step(tmp_path, classes=classes)
     assert step(tmp_path, classes=None)[0].count == 6
+
+
+def test_a_regression_wants_one_output_for_each_label(tmp_path):
+    with pytest.raises(NetworkError, match=r"output of shape \(6, 3\) for targets of shape \(6,\)\. Give it one output for each label"):
+        step(tmp_path, kind="regression", loss=torch.nn.MSELoss())
 
 
 def test_a_loss_of_its_own_may_take_more_outputs(tmp_path):

@@ -83,7 +83,10 @@ def _regression(output: Any, labels: Mapping[str, Tensor], names: Sequence[str],
     truth = columns[0] if len(columns) == 1 else torch.stack(columns, dim=1)  # (B,), (B, T) or (B, P)
     predictions = output.squeeze(1) if output.ndim == truth.ndim + 1 and output.shape[1] == 1 else output
     if predictions.shape != truth.shape:
-        raise NetworkError(f"the model gives an output of shape {tuple(output.shape)} for targets of shape {tuple(truth.shape)}.")
+        raise NetworkError(
+            f"the model gives an output of shape {tuple(output.shape)} for targets of shape {tuple(truth.shape)}. "
+            "Give it one output for each label of the data configuration; those of a regression are of type custom."
+        )
     mask = labels.get(f"{names[0]}_mask")
     if mask is not None:
         predictions, truth = predictions[mask.bool()], truth[mask.bool()]
