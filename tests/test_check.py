@@ -50,13 +50,11 @@ def test_selected_events_are_counted(prepared, capsys):
     assert "100.0%" not in capsys.readouterr().out.split("test")[0]
 
 
-def test_non_finite_values_are_counted(prepared, capsys):
-    variables = {"part_mask": "ak.ones_like(part_energy)", "odd": "part_d0val / 0"}
-    inputs = {
-        "pf_features": {"length": 8, "vars": ["odd"]},
-        "pf_mask": {"length": 8, "pad_mode": "constant", "vars": [["part_mask", None]]},
-    }
-    check.main(prepared(data={"new_variables": variables, "inputs": inputs, "preprocess": {"method": "manual"}}))
+def test_non_finite_values_are_counted(prepared, repository, capsys):
+    data = yaml.safe_load((repository / "config/data/demo.yaml").read_text())
+    data["new_variables"]["odd"] = "part_d0val / 0"
+    data["inputs"]["pf_features"]["vars"].append("odd")
+    check.main(prepared(data={key: data[key] for key in ("new_variables", "inputs")}))
     assert "odd: " in capsys.readouterr().out
 
 
@@ -160,3 +158,19 @@ def test_a_group_without_a_good_file_leaves_its_class_empty(prepared, tmp_path, 
     train = {"Hbb": "a.root", "QCD": [str(jets / f"train/{name}.root") for name in ("ZJetsToNuNu", "TTBar", "WToQQ")]}
     with pytest.raises(WeaverTasksError, match=r"no event of class 'label_Hbb'"):
         check.main(prepared(train=train, staging={"on_bad_file": "skip", "max_bad_fraction": 0.5}))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("num_classes=len(data_config.label_value)", "num_classes=3", r"the model gives 3 outputs for the 2 classes of labels\.value"),
+        ("self.mod(features, mask)", "self.mod(points, mask)", r"network\.py, line \d+, in forward: its model failed \(RuntimeError"),
+        ("torch.nn.CrossEntropyLoss()", "lambda logits, truth: None", r"its loss function gives NoneType"),
+    ],
+)
+def test_a_network_that_could_not_take_a_step_is_told(prepared, repository, tmp_path, old, new, message):
+    text = (repository / "config/networks/pfn.py").read_text()
+    assert old in text
+    (tmp_path / "network.py").write_text(text.replace(old, new))
+    with pytest.raises(WeaverTasksError, match=message):
+        check.main(prepared(network={"config": "network.py"}))

@@ -17,13 +17,12 @@ from rich.table import Table
 
 from weaver_tasks.base.command_line import run_command
 from weaver_tasks.base.config import read_config
-from weaver_tasks.base.errors import WeaverTasksError, nearest
+from weaver_tasks.base.errors import WeaverTasksError
 from weaver_tasks.check_files import Finding, disk_needed, disk_problems, file_problems, look, readable
+from weaver_tasks.check_network import network_problems
 from weaver_tasks.data.configuration import DataConfiguration
-from weaver_tasks.init_model import fresh_network
 from weaver_tasks.plan import Plan, make_plan
 from weaver_tasks.results.evaluation import check_classes
-from weaver_tasks.training.selection import METRICS
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -38,7 +37,7 @@ def main(argv: list[str] | None = None) -> None:
     needed = disk_needed(plan, findings)
     show(plan, findings, needed, console)
     problems = list(file_problems(findings))
-    problems += [*disk_problems(plan, needed[0]), *_class_problems(plan, findings), *_training_problems(plan, console)]
+    problems += [*disk_problems(plan, needed[0]), *_class_problems(plan, findings), *network_problems(plan, console)]
     problems += _evaluation_problems(plan)
     if problems:
         raise WeaverTasksError("; ".join(dict.fromkeys(problems)))
@@ -71,24 +70,6 @@ def _evaluation_problems(plan: Plan) -> Iterator[str]:
         check_classes(labels.classes, plan.config["evaluation"])
     except WeaverTasksError as error:
         yield str(error)
-
-
-def _training_problems(plan: Plan, console: Console) -> Iterator[str]:
-    """Make the network and its optimizer, as init_model will, and look whether validation gives the metric that chooses the epoch."""
-    if plan.config["prediction"]["model"]:
-        return
-    path, member = plan.config["network"]["config"], plan.members()[0]
-    try:
-        network, _ = fresh_network(plan.settings("init_model", member=member), plan.data_configuration("train"), Path(path))
-    except WeaverTasksError as error:
-        yield str(error)
-        return
-    sizes = [parameter.numel() for parameter in network.model.parameters()]
-    trained = [parameter.numel() for parameter in network.model.parameters() if parameter.requires_grad]
-    console.print(f"Network {path}: {sum(sizes):,} parameters, {sum(trained):,} of them trained.")
-    metric, known = plan.config["validation"]["metric"], METRICS[plan.config["training"]["task"]]
-    if network.evaluate_fn is None and metric not in known:
-        yield f"{plan.where}: validation.metric: '{metric}' is not what validation gives: {', '.join(known)}.{nearest(metric, known)}"
 
 
 def show(plan: Plan, findings: list[Finding], needed: tuple[float, bool], console: Console) -> None:

@@ -57,6 +57,8 @@ import numpy as np
 import torch
 from weaver_tasks.base.errors import WeaverTasksError
 from weaver_tasks.base.files import atomic_path, link_or_copy
+from weaver_tasks.data.blocks import Block
+from weaver_tasks.data.staged import StagedWriter
 from weaver_tasks.training.checkpoint import save_tensors
 
 disk = Path(sys.argv[1])
@@ -72,10 +74,17 @@ def plot(path):
     with atomic_path(path) as temporary:
         figure.savefig(temporary)
 
+def stage(path):
+    with StagedWriter(path, variables={}, metadata={}) as writer:
+        for first in range(0, len(values), 10_000):
+            part = values[first : first + 10_000]
+            writer.append(Block(entries=first + np.arange(len(part)), packed={}, plain={"x": part}))
+
 writers = {
     "state.pt": lambda path: save_tensors(path, {"x": torch.from_numpy(values)}),
     "sums.npz": savez,
     "roc.png": plot,
+    "jets.arrow": stage,
     "link.pt": lambda path: link_or_copy(sys.argv[2], path),
 }
 for name, write in writers.items():
@@ -99,7 +108,7 @@ def test_a_full_disk_is_told_by_every_writer_and_nothing_is_left(tmp_path):
         pytest.skip(f"no file system can be mounted here: {done.stderr.strip()[:100]}")
     assert done.returncode == 0, done.stderr
     told = "cannot be written (No space left on device). Free some space or give a writable folder, then run again. []"
-    assert done.stdout.splitlines() == [f"{disk}/{name}: {told}" for name in ("state.pt", "sums.npz", "roc.png", "link.pt")]
+    assert done.stdout.splitlines() == [f"{disk}/{name}: {told}" for name in ("state.pt", "sums.npz", "roc.png", "jets.arrow", "link.pt")]
 
 
 def test_json_has_no_nan(tmp_path):

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from weaver_tasks.base.errors import CheckpointError, TrainingError
+from weaver_tasks.base.errors import CheckpointError, ConfigError, TrainingError
 from weaver_tasks.training.schedules import NAMES
 
 OPTIMIZERS = (
@@ -160,6 +160,11 @@ def test_compiled_models_write_bare_checkpoints(chain):
     for each in (plain, compiled):
         each.train(each.trainer(), 0)
     compiled.assert_same([plain.tensors(0)])
+
+
+def test_options_that_torch_compile_refuses_are_told(chain):
+    with pytest.raises(ConfigError, match=r"training\.compile: torch\.compile refuses \{'mode': 'nope'\}.*nope"):
+        chain("compiled", epochs=1, compile={"mode": "nope"}).trainer()
 
 
 def test_bf16_trains_on_the_cpu(chain):

@@ -25,6 +25,19 @@ _CANNOT_WRITE = (
 
 
 @contextlib.contextmanager
+def writing(target: str | os.PathLike[str]) -> Iterator[None]:
+    """Tell in one line that what the block writes for `target` cannot be written. Raises WeaverTasksError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _CANNOT_WRITE:
+            raise WeaverTasksError(
+                f"{target}: cannot be written ({error.strerror}). Free some space or give a writable folder, then run again."
+            ) from error
+        raise
+
+
+@contextlib.contextmanager
 def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path in the folder of `target`; rename it to `target` when the block succeeds.
 
@@ -35,18 +48,13 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(target)
     temporary = None
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.stem}.", suffix=target.suffix, dir=target.parent)
-        os.close(handle)
-        temporary = Path(name)
-        yield temporary
-        _publish(temporary, target)
-    except OSError as error:
-        if error.errno in _CANNOT_WRITE:
-            raise WeaverTasksError(
-                f"{target}: cannot be written ({error.strerror}). Free some space or give a writable folder, then run again."
-            ) from error
-        raise
+        with writing(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(prefix=f".{target.stem}.", suffix=target.suffix, dir=target.parent)
+            os.close(handle)
+            temporary = Path(name)
+            yield temporary
+            _publish(temporary, target)
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)

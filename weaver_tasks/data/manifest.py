@@ -38,7 +38,7 @@ def make_manifest(records: Sequence[dict[str, Any]], *, on_bad_file: str, max_ba
 
 
 def _bad_files(bad: Sequence[dict[str, Any]], total: int, on_bad_file: str, max_bad_fraction: float) -> str:
-    causes = "; ".join(record["bad"] for record in bad[:20]) + (f"; and {len(bad) - 20} more" if len(bad) > 20 else "")
+    causes = "; ".join(record["bad"].removesuffix(".") for record in bad[:20]) + (f"; and {len(bad) - 20} more" if len(bad) > 20 else "")
     if on_bad_file == "fail":
         return f"{len(bad)} of {total} input files cannot be used: {causes}. Mend or leave them out, or set staging.on_bad_file: skip."
     return (

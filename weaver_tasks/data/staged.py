@@ -12,6 +12,7 @@ One batch of a file of any size, in bounded memory: columns grow in unnamed temp
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
@@ -23,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 
 from weaver_tasks.base.errors import InputFileError
-from weaver_tasks.base.files import atomic_path
+from weaver_tasks.base.files import atomic_path, writing
 from weaver_tasks.data.blocks import Block
 from weaver_tasks.data.nested import Nested, from_packed, from_plain, to_packed, to_plain
 
@@ -47,20 +48,22 @@ class StagedWriter:
         return self
 
     def append(self, block: Block) -> None:
-        """Add events. All blocks have the same columns."""
+        """Add events. All blocks have the same columns. Raises WeaverTasksError when the disk is full or the folder cannot be written."""
         parts = {ENTRY: Nested(offsets=(), values=np.asarray(block.entries, dtype=np.int64))}
         parts |= {name: from_packed(packed) for name, packed in block.packed.items()}
         parts |= {name: from_plain(name, array) for name, array in block.plain.items()}
-        self._target.parent.mkdir(parents=True, exist_ok=True)
-        for name, part in parts.items():
-            if name not in self._columns:
-                self._columns[name] = _GrowingColumn(name, part, self._target.parent)
-            self._columns[name].append(part)
+        with writing(self._target):
+            self._target.parent.mkdir(parents=True, exist_ok=True)
+            for name, part in parts.items():
+                if name not in self._columns:
+                    self._columns[name] = _GrowingColumn(name, part, self._target.parent)
+                self._columns[name].append(part)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None:
-                self._write()
+                with writing(self._target):
+                    self._write()
         finally:
             for column in self._columns.values():
                 column.close()
@@ -113,7 +116,9 @@ class _GrowingColumn:
 
     def close(self) -> None:
         for file in (self._values, *self._offsets):
-            file.close()
+            # On a full disk what is left in the buffer fails once more; nobody wants it.
+            with contextlib.suppress(OSError):
+                file.close()
 
 
 def _temporary(folder: Path) -> IO[bytes]:

@@ -95,8 +95,13 @@ def gradient_scaler(settings: TrainingSettings, device: torch.device) -> torch.a
 
 
 def compiled(model: nn.Module, settings: TrainingSettings) -> nn.Module:
-    """`model` behind torch.compile when asked for: `true`, or a map of its options."""
+    """`model` behind torch.compile when asked for: `true`, or a map of its options. Raises ConfigError when it refuses them."""
     if not settings.compile:
         return model
     options = {} if settings.compile is True else dict(settings.compile)
-    return torch.compile(model, **options)  # type: ignore[return-value]
+    try:
+        return torch.compile(model, **options)  # type: ignore[return-value]
+    except (RuntimeError, TypeError) as error:
+        raise ConfigError(
+            f"training.compile: torch.compile refuses {options} ({' '.join(str(error).split())[:300]}). Correct it."
+        ) from error
