@@ -1,11 +1,12 @@
 """Prediction beside `weaver --predict`: jets per second, CPU time and memory, from the same ROOT files with the same weights.
 
-    python benchmarks/prediction.py [--rounds 3] [--threads 2] [--json FILE]          # speed, in alternating rounds
+    python benchmarks/prediction.py [--rounds 3] [--threads 2] [--network FILE] [--json FILE]     # speed, in alternating rounds
     python benchmarks/prediction.py --memory [--small 4 --large 64] [--json FILE]     # anonymous memory, 4 x and 64 x the jets
 
-The events are the jets of tests/data, repeated; the network is a Particle Flow Network with its first weights. Both programs
-write a ROOT file with the scores, labels and observers of every jet. A rate counts what lies between two sizes of the same file: start-up
-and imports are left out of both. `predict` reads the ROOT file itself (staging.mode none) and, in a row of its own, the staged one.
+The events are the jets of tests/data, repeated; the network is a Particle Flow Network with its first weights: padded_pfn.py, plain
+torch as users write one, or `--network config/networks/pfn.py`, which spares itself the padding in either program. Both programs write a
+ROOT file with the scores, labels and observers of every jet. A rate counts what lies between two sizes of the same file: start-up and
+imports are left out of both. `predict` reads the ROOT file itself (staging.mode none) and, in a row of its own, the staged one.
 Anonymous memory is RssAnon in /proc: pages of mapped files can be dropped by the system at any time.
 """
 
@@ -28,7 +29,7 @@ from staging_memory import REPOSITORY, anonymous_kilobytes, repeat
 from weaver_tasks.base.files import write_json
 from weaver_tasks.base.record import package_versions
 
-NETWORK = REPOSITORY / "config" / "networks" / "pfn.py"
+NETWORK = Path(__file__).parent / "padded_pfn.py"
 DATA_CONFIG = REPOSITORY / "config" / "data" / "demo.yaml"
 WEAVER_BATCH = 512
 
@@ -40,6 +41,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--large", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3, help="of the speed")
     parser.add_argument("--threads", type=int, default=2, help="training.threads, and the cores that both programs may use")
+    parser.add_argument("--network", type=Path, default=NETWORK, help="a network configuration, run by both")
     parser.add_argument("--format", choices=("root", "parquet"), default="root")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
     arguments = parser.parse_args(argv)
@@ -47,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
         contest = Contest(Path(folder), arguments)
         figures = contest.memory() if arguments.memory else contest.speed()
     if arguments.json:
-        settings = {key: value for key, value in vars(arguments).items() if key != "json"}
+        settings = {key: value for key, value in vars(arguments).items() if key != "json"} | {"network": arguments.network.name}
         write_json(arguments.json, {**figures, "settings": settings, "packages": package_versions()})
 
 
@@ -55,7 +57,7 @@ class Contest:
     """A folder with two sizes of one file, the configuration and the weights."""
 
     def __init__(self, folder: Path, arguments: argparse.Namespace) -> None:
-        self.folder, self.arguments = folder, arguments
+        self.folder, self.arguments, self.network = folder, arguments, arguments.network.absolute()
         self.settings = {
             "seed": 1,
             "training": {"task": "classification", "batch_size": WEAVER_BATCH, "device": "cpu", "threads": arguments.threads},
@@ -97,7 +99,7 @@ class Contest:
         self._stage("reweight", *common, "--standardization", standardization, *reweighting)
         self.state = self.folder / "state.pt"
         self._stage(
-            "init_model", "--data-config", self.auto, "--inputs", inputs, "--network", NETWORK, "--state", self.state,
+            "init_model", "--data-config", self.auto, "--inputs", inputs, "--network", self.network, "--state", self.state,
             "--optimizer", self.folder / "optimizer.pt", "--metrics", self.folder / "metrics.json",
         )  # fmt: skip
 
@@ -114,7 +116,8 @@ class Contest:
         figures = watched(
             [
                 sys.executable, "-m", "weaver_tasks.predict", "--data-config", self.auto, "--inputs", self.folder / f"{size}-{mode}.json",
-                "--group", "jets", "--network", NETWORK, "--model", self.state, "--output", output, "--settings", json.dumps(self.settings),
+                "--group", "jets", "--network", self.network, "--model", self.state, "--output", output,
+                "--settings", json.dumps(self.settings),
             ],
             threads=self.arguments.threads,
         )  # fmt: skip
@@ -127,7 +130,7 @@ class Contest:
         figures = watched(
             [
                 sys.executable, "-c", "from weaver.train import main; main()", "--predict", "--gpus", "", "--num-workers", "1",
-                "--data-test", self.folder / f"{size}.root", "--data-config", self.auto, "--network-config", NETWORK,
+                "--data-test", self.folder / f"{size}.root", "--data-config", self.auto, "--network-config", self.network,
                 "--model-prefix", self.state, "--predict-output", output, "--batch-size", str(WEAVER_BATCH),
             ],
             threads=self.arguments.threads,
