@@ -65,6 +65,11 @@ def test_a_missing_branch_is_named_with_the_nearest(prepared, capsys):
     assert "ZJetsToNuNu.root" in re.sub(r"[\s│]", "", capsys.readouterr().out)
 
 
+def test_a_missing_branch_of_config_yaml_is_named_with_its_key(prepared):
+    with pytest.raises(WeaverTasksError, match=r"no branch 'event'\. config\.yaml: cross_validation\.variable uses it\."):
+        check.main(prepared(cross_validation={"variable": "event", "folds": 3}))
+
+
 def test_a_selection_that_nothing_passes_is_told(prepared):
     with pytest.raises(WeaverTasksError, match=r"data\.yaml: selection: none of \d+ entries of the first training files passes"):
         check.main(prepared(data={"selection": "jet_pt > 50000"}))

@@ -114,7 +114,8 @@ def _look_at(plan: Plan, file: InputFile) -> dict[str, Any]:
         entries = min(reader.entries, options.max_entries or reader.entries)
         if entries == 0:
             raise InputFileError(f"{source}: has no entries. Leave it out.")
-        names = branch_names(reader, source, transform.branches, **magic, describe_use=functools.partial(describe_use, configuration))
+        describe = functools.partial(describe_use, configuration, options=options)
+        names = branch_names(reader, source, transform.branches, **magic, describe_use=describe)
         last = min(entries, _MOST_ENTRIES)
         arrays = read_arrays(reader, source, transform.branches, 0, last, **magic)
     block = transform(arrays, 0, source=source, training=file.split == "train")

@@ -163,7 +163,7 @@ def _stage(record: dict[str, Any], target: Path | None, staging: Staging) -> Non
     )  # fmt: skip
     facts = _Facts()
     with open_reader(record["staged"] or source, tree=staging.configuration.treename) as reader:
-        _look_inside(record, reader, transformation, staging.options.max_entries)
+        _look_inside(record, reader, transformation, staging.options)
         if staging.mode == "columnar" and not record["on_the_fly"]:
             assert target is not None
             _write_columns(record, reader, transformation, target, facts)
@@ -180,13 +180,13 @@ def _stage(record: dict[str, Any], target: Path | None, staging: Staging) -> Non
         record["classes"] = {name: int(count) for name, count in zip(transformation.flags, facts.classes, strict=True)}
 
 
-def _look_inside(record: dict[str, Any], reader: Reader, transformation: Transformation, most: int | None) -> None:
+def _look_inside(record: dict[str, Any], reader: Reader, transformation: Transformation, options: StagingOptions) -> None:
     configuration = transformation.configuration
-    record["tree"], record["entries"] = reader.tree, min(reader.entries, most or reader.entries)
+    record["tree"], record["entries"] = reader.tree, min(reader.entries, options.max_entries or reader.entries)
     if reader.entries == 0:
         raise InputFileError(f"{record['source']}: has no entries. Leave it out.")
     magic: dict[str, Any] = {"branch_magic": configuration.branch_magic, "file_magic": configuration.file_magic}
-    describe = functools.partial(describe_use, configuration)
+    describe = functools.partial(describe_use, configuration, options=options)
     branch_names(reader, record["source"], transformation.branches, **magic, describe_use=describe)
 
 

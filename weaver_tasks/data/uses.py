@@ -9,15 +9,29 @@ from weaver_tasks.base.errors import nearest
 from weaver_tasks.data.expressions import names_in
 
 if TYPE_CHECKING:
+    from weaver_tasks.data.blocks import StagingOptions
     from weaver_tasks.data.configuration_types import DataConfiguration
 
 
-def describe_use(configuration: DataConfiguration, name: str) -> str:
-    """' data.yaml: inputs.particles uses it. Did you mean part_pt, of new_variables?' as far as there is something to say."""
+def describe_use(configuration: DataConfiguration, name: str, *, options: StagingOptions | None = None) -> str:
+    """' data.yaml: inputs.particles uses it. Did you mean part_pt, of new_variables?' as far as there is something to say.
+
+    options: what config.yaml asks for besides.
+    """
     keys = list(dict.fromkeys(_keys(configuration, name)))
     used = f" {configuration.path}: {', '.join(keys[:3])}{' …' if len(keys) > 3 else ''} {'uses' if len(keys) == 1 else 'use'} it."
     hint = nearest(name, configuration.definitions, count=1).replace("?", ", of new_variables?")
-    return (used if keys else "") + hint
+    asked = list(_keys_of_options(configuration, name, options)) if options else []
+    also = f" config.yaml: {', '.join(asked)} {'uses' if len(asked) == 1 else 'use'} it." if asked else ""
+    return (used if keys else "") + also + hint
+
+
+def _keys_of_options(configuration: DataConfiguration, name: str, options: StagingOptions) -> Iterator[str]:
+    for split, text in options.extra_selection.items():
+        if name in names_in(text, functions=configuration.functions):
+            yield f"data.extra_selection.{split}"
+    if options.fold_variable == name:
+        yield "cross_validation.variable"
 
 
 def _keys(configuration: DataConfiguration, name: str) -> Iterator[str]:
