@@ -146,6 +146,10 @@ def test_events_of_no_class_and_files_without_labels(run):
     assert figures["entries"] == 7
     assert figures["accuracy"] is None
     assert (run.folder / "evaluation" / "scores.png").exists()
+    text = (run.folder / "evaluation" / "metrics.md").read_text()
+    assert "7 jets, none of a known class" in text
+    assert "| other | 7 |" in text
+    assert "rejection" not in text
 
 
 def test_predictions_of_weaver_are_read(run):

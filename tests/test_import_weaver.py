@@ -188,7 +188,7 @@ def test_the_jetclass_script():
     }  # fmt: skip
     assert config["training"] | expected == config["training"]
     assert config["loading"]["num_workers"] == 2
-    assert config["prediction"] == {"format": "root", "model": None}
+    assert config["prediction"] == {"format": "root", "model": None, "ranks": 1}
 
 
 def test_samples_are_per_rank_in_weaver_and_over_all_ranks_here():
@@ -353,6 +353,7 @@ def test_prediction():
     start = "weaver -t 'a:x/*.root' -c d.yaml -n n.py --gpus 0,1 "
     config = imported(start + "--predict -m training/a/net --batch-size 1000")
     assert config["prediction"]["model"] == "training/a/net_best_epoch_state.pt"
+    assert imported(start + "--predict -m training/a/model.onnx --predict-gpus 0,1")["prediction"]["ranks"] == 2
     assert config["data"]["test"] == {"a": "x/*.root"}
     assert config["training"]["ranks"] == 1
     assert imported(start + "--run-mode test -m training/a/model.onnx")["prediction"]["model"] == "training/a/model.onnx"

@@ -134,7 +134,7 @@ def test_padding_on_the_device_changes_no_bit(tmp_path, minds, monkeypatch):
 
 def test_ranks_share_the_events_and_keep_their_order(run):
     alone = read(run.predict("TTBar"))
-    run.settings["training"] |= {"ranks": 3}
+    run.settings["prediction"] = {"ranks": 3}
     output = run.folder / "predictions" / "ranks.root"
     done = run.run("predict", "--group", "TTBar", "--model", run.state, "--output", output)
     assert done.returncode == 0, done.stderr

@@ -7,6 +7,7 @@ class and score_<label>, then the labels and the observers; in Parquet `scores`,
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import itertools
 import logging
 from collections.abc import Iterator, Mapping
@@ -58,7 +59,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--model", type=Path, required=True, help="the weights (.pt) or an ONNX model (.onnx)")
     parser.add_argument("--output", type=Path, required=True, help="the prediction file, .root or .parquet")
     arguments = parser.parse_args(argv)
-    training = TrainingSettings.of(arguments.settings)
+    ranks = (arguments.settings.get("prediction") or {}).get("ranks", 1)
+    training = dataclasses.replace(TrainingSettings.of(arguments.settings), ranks=ranks, nodes=1)
     launch_ranks("predict", argv, training)
     keep_one_heap()
     with task(arguments, first_rank=is_first_rank()) as record:

@@ -117,7 +117,7 @@ OPTIONS = (
     _option("--compiler-option", "pairs", "`training.compile`, as a map", ()),
     _option("--compile-optimizer", "switch", "`training.compile_optimizer`", False),
     _option("--gpus", "text", "`training.device` and `training.ranks`; which GPUs: `CUDA_VISIBLE_DEVICES` of the Snakemake command", "0"),
-    _option("--predict-gpus", "text", "not needed: prediction runs on `training.device`, as jobs of its own"),
+    _option("--predict-gpus", "text", "`prediction.ranks`, on `training.device`, in jobs of its own"),
     _option("--num-workers", "integer", "`loading.num_workers`; it never changes results here", 1),
     _option("--prefetch-factor", "integer", "`loading.prefetch`, of all workers together"),
     _option("--predict", "switch", "`prediction.model`: then nothing is trained", False),

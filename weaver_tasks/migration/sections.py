@@ -126,7 +126,9 @@ def training(command: Command, made: Conversion) -> None:
     if not command.predicts_only:
         made.notes += processes.notes
     if "predict_gpus" in command.given:
-        made.note("--predict-gpus", "prediction runs on training.device, each group as a job of its own")
+        gpus = [gpu for gpu in o.predict_gpus.split(",") if gpu.strip()]
+        made.set("prediction.ranks", max(1, len(gpus)))
+        made.note("--predict-gpus", "prediction runs on training.device, each group as a job of its own; which GPUs: CUDA_VISIBLE_DEVICES")
 
 
 def _tensorboard(o: SimpleNamespace, made: Conversion) -> None:

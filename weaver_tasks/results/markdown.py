@@ -11,6 +11,10 @@ def markdown(figures: Mapping[str, Any], title: str) -> str:
     """The figures of `evaluate_classification` or `evaluate_regression` as Markdown tables."""
     if figures["task"] == "regression":
         return _regression_tables(figures, title)
+    if figures["entries"] == figures["entries_without_class"]:
+        groups = [f"| {group} | {row['entries']:,} |" for group, row in figures["groups"].items()]
+        why = f"{figures['entries']:,} jets, none of a known class: there is nothing to compare their scores with."
+        return "\n".join([f"# {title}", "", why, "", "| group | jets |", "|---|---:|", *groups]) + "\n"
     lines = [f"# {title}", "", f"{figures['entries']:,} jets, accuracy {_with_error(figures['accuracy'], figures['accuracy_error'])}, "]
     lines[-1] += f"AUC (one against one) {_number(figures['auc'], 4)}."
     if figures["metrics"]:

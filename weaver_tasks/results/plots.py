@@ -13,7 +13,7 @@ from weaver_tasks.results.evaluation import background_class
 from weaver_tasks.results.metrics import binomial_interval
 from weaver_tasks.results.predictions import Predictions
 from weaver_tasks.results.roc import pair_ratio, roc_curve
-from weaver_tasks.results.style import class_name, figure, legend_beside, look, save, with_unit
+from weaver_tasks.results.style import class_name, figure, legend_beside, look, save, say_why_empty, with_unit
 
 Array = np.ndarray
 
@@ -45,6 +45,8 @@ def plot_roc(predictions: Predictions, figures: Mapping[str, Any], settings: Map
             if np.isfinite(points[name]["rejection"]):
                 x, y, error = (points[name][key] for key in ("signal_efficiency", "rejection", "error"))
                 axes.errorbar(x, y, yerr=min(error, y * 0.9), marker="o", markersize=6, color=look(signal)["color"], capsize=3)
+        if not axes.lines:
+            say_why_empty(axes, "no jets of the background and of another class")
         axes.set(xlim=(0, 1), ylim=(1, highest * 2), yscale="log", xlabel="Signal efficiency")
         axes.set_ylabel(f"Background rejection, 1 / efficiency of {class_name(predictions.classes[background])}")
         axes.grid(which="major", alpha=0.3)
@@ -138,6 +140,8 @@ def plot_confusion(figures: Mapping[str, Any], path: Path) -> list[Path]:
             if np.isfinite(matrix[i, j]):
                 color = "white" if matrix[i, j] > 55 else "black"
                 axes.text(j, i, f"{matrix[i, j]:.1f}", ha="center", va="center", fontsize=16, color=color)
+        if not np.isfinite(matrix).any():
+            say_why_empty(axes, "no jets of a known class")
         axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(len(names)), names)
         axes.tick_params(which="both", length=0)

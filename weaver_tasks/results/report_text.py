@@ -17,7 +17,7 @@ def configuration_rows(config: Mapping[str, Any]) -> list[tuple[str, str]]:
         "Network": config["network"]["config"],
         "Task": training["task"],
         "Epochs": training["epochs"],
-        "Batch size": f"{training['batch_size']} x {training['ranks'] * training['nodes']} ranks",
+        "Batch size": _batch(training),
         "Optimizer": f"{training['optimizer']['name']}, learning rate {training['lr']:g}, {training['scheduler']['name']}",
         "Seed": config.get("seeds") or config["seed"],
     }
@@ -53,3 +53,8 @@ def heading(text: str) -> list[str]:
 def _escaped(text: str) -> str:
     """Plain text: of reStructuredText's markup, and of Jinja's, which Snakemake applies first."""
     return "".join(f"\\{character}" if character in "\\*`_|" else character for character in text).replace("{", "(").replace("}", ")")
+
+
+def _batch(training: Mapping[str, Any]) -> str:
+    ranks = training["ranks"] * training["nodes"]
+    return f"{training['batch_size']} on each of {ranks} ranks" if ranks > 1 else str(training["batch_size"])

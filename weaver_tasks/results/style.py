@@ -47,6 +47,11 @@ def legend_beside(axes: Axes, *, title: str | None = None, size: float = 16, han
         axes.legend(list(handles.values()), list(handles), title=title, title_fontsize=size, fontsize=size, **place)
 
 
+def say_why_empty(axes: Axes, why: str) -> None:
+    """Write across axes that have nothing to show why that is so."""
+    axes.text(0.5, 0.5, why, transform=axes.transAxes, ha="center", va="center", fontsize=18, color="0.4")
+
+
 def save(drawn: Figure, path: Path) -> list[Path]:
     """Save as `path` (PNG) and beside it as PDF. Returns both."""
     paths = [path.with_suffix(".png"), path.with_suffix(".pdf")]

@@ -7,6 +7,7 @@ GROUPS = PLAN.test_groups()
 MEMBERS = PLAN.members()
 FORMAT = PLAN.config["prediction"]["format"]
 MODEL = PLAN.config["prediction"]["model"]
+PREDICTION_RANKS = PLAN.config["prediction"]["ranks"]
 # With a model that is already trained nothing is trained: its data configuration must be resolved (a data_config.auto.yaml).
 AUTO_CONFIG = DATA_CONFIG if MODEL else f"{RUN}/{{member}}data_config.auto.yaml"
 
@@ -39,10 +40,11 @@ rule predict:
         f"{RUN}/benchmarks/predict/{{member}}{{group}}.tsv"
     wildcard_constraints:
         member=EACH_MEMBER,
-    threads: TRAINING["threads"]
+    threads: TRAINING["threads"] * PREDICTION_RANKS
     resources:
-        **ONE_GPU,
-        mem_mb=attempt_memory(4),
+        **({"gpu": PREDICTION_RANKS} if ONE_GPU else {}),
+        cpus_per_task=TRAINING["threads"] * PREDICTION_RANKS,
+        mem_mb=attempt_memory(3 + PREDICTION_RANKS),
     params:
         common=COMMON,
         settings=settings("predict", member=member_of),
