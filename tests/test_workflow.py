@@ -418,7 +418,9 @@ def test_a_mistake_is_told_in_one_line(tmp_path, repository, jets, mistake, word
 def test_a_trained_model_predicts_without_training(finished, tmp_path, repository, jets):
     run = Run(tmp_path, repository, jets)
     run.config["prediction"] = {"model": str(finished.results / "checkpoints/net_best_epoch_state.pt")}
-    run.config["data"].update(config=str(finished.results / "data_config.auto.yaml"), train={})
+    run.config["data"]["config"] = str(finished.results / "data_config.auto.yaml")
+    assert run.planned()["stage_inputs"] == 3  # of the test: files to train on are not read
+    run.config["data"]["train"] = {}
     run.snakemake()
     assert not (run.results / "checkpoints").exists()
     with uproot.open(run.results / "predictions/all.root") as ours, uproot.open(finished.results / "predictions/all.root") as theirs:
