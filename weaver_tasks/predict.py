@@ -189,7 +189,7 @@ class Prediction:
             return
         from weaver_tasks.data.prediction_windows import WindowBatch, window_batches
         from weaver_tasks.data.prefetch import ordered_map
-        from weaver_tasks.results.inference import as_columns, in_order
+        from weaver_tasks.results.inference import scored_windows
         from weaver_tasks.training.padding import on_device
 
         unpadded = self._pads_on_device()
@@ -202,15 +202,8 @@ class Prediction:
         options = {**self._options(), "pad": not unpadded, "by_length": self._by_length, "fullness": fullness}
         batches = window_batches(self.manifest, self.configuration, self.arguments.settings, batch_size=self._batch_size(), **options)
         in_threads = self._scoring.in_threads
-        pieces: list[tuple[Any, Any, Any]] = []
-        for scores, mask, places, window in ordered_map(score, batches, threads=in_threads, ahead=2 * in_threads, name="scorer"):
-            pieces.append((scores, mask, places))
-            if window is None:
-                continue
-            all_scores, masks, all_places = zip(*pieces, strict=True)
-            ordered_mask = None if mask is None else in_order(masks, all_places)
-            pieces = []
-            yield *as_columns(in_order(all_scores, all_places), window.labels, task=self.training.task, mask=ordered_mask), window.observers
+        scored = ordered_map(score, batches, threads=in_threads, ahead=2 * in_threads, name="scorer")
+        yield from scored_windows(scored, task=self.training.task)
 
     def _nothing(self) -> Scored:
         """Scores, labels and observers of no event, so that the columns of an empty table have their types."""

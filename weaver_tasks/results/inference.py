@@ -5,7 +5,7 @@ Shapes: B events, C classes, T targets, P particle slots.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from queue import SimpleQueue
 from typing import Any
@@ -108,6 +108,25 @@ def as_columns(scores: Array, labels: Labels, *, task: str, mask: Array | None =
     counts = mask.sum(axis=1)
     columns = {name: ak.unflatten(label[mask], counts) if label.ndim == 2 else label for name, label in labels.items()}
     return ak.unflatten(scores[mask], counts), columns
+
+
+def scored_windows(
+    scored: Iterable[tuple[Array, Array | None, Array, Any]], *, task: str
+) -> Iterator[tuple[Column, dict[str, Column], dict[str, Column]]]:
+    """(scores, labels, observers) of window after window, its events in order.
+
+    scored: of batch after batch the scores, the mask (of a scorer), the places of its events in their window, and, with the last
+    batch of a window, what holds the window's labels and observers.
+    """
+    pieces: list[tuple[Array, Array | None, Array]] = []
+    for scores, mask, places, window in scored:
+        pieces.append((scores, mask, places))
+        if window is None:
+            continue
+        all_scores, masks, all_places = zip(*pieces, strict=True)
+        pieces = []
+        ordered_mask = None if mask is None else in_order(masks, all_places)
+        yield *as_columns(in_order(all_scores, all_places), window.labels, task=task, mask=ordered_mask), window.observers
 
 
 def in_order(pieces: Sequence[Array], places: Sequence[Array]) -> Array:
