@@ -3,9 +3,10 @@
     python benchmarks/dag.py [--json FILE]
 
 Limits: 15 s for 10,000 new input files, 5 s for 1,000 epochs, 20 s to find that a finished run of 10,000 files has nothing to do.
-Exits with 1 when one of them is exceeded. No file is read: empty ones stand for the inputs and the results.
-Beside them: 10,000 files in jobs of 50, a plain Snakefile of as many jobs as the first (what Snakemake itself takes), and
-what each job on a cluster pays again: reading the Snakefile, with 10,000 files and with 12.
+Exits with 1 when one of them is exceeded. The settings are the defaults. No file is read: empty ones stand for the inputs and the
+results, and `snakemake --touch` records these as if they had been made.
+Beside them: 10,000 files in as many jobs, a plain Snakefile of as many (what Snakemake itself takes), and what each job on a
+cluster pays again: reading the Snakefile, with 10,000 files and with 1,000 epochs. Takes about two minutes.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ rule one:
     benchmark: "benchmark/{i}.tsv"
     shell: "stage {input} {output} {log}"
 """
-IN_JOBS_OF_50 = ("--config", "staging={files_per_job: 50}")
+ONE_A_JOB = ("--config", "staging={files_per_job: 1}")
 LIMITS = {"files_10000_seconds": 15.0, "epochs_1000_seconds": 5.0, "finished_10000_seconds": 20.0}
 
 
@@ -47,9 +48,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="weaver-tasks-dag-") as folder:
         many_files = configure(Path(folder) / "files", files=arguments.files, epochs=10)
         measure(figures, "files_10000", many_files, "--dry-run", expect="total")
-        measure(figures, "files_10000_in_jobs_of_50", many_files, "--dry-run", *IN_JOBS_OF_50, expect="total")
+        measure(figures, "files_10000_one_a_job", many_files, "--dry-run", *ONE_A_JOB, expect="total")
         measure(figures, "parsing_files_10000", many_files, "--list-rules", expect="stage_inputs")
-        measure(figures, "parsing_files_10000_in_jobs_of_50", many_files, "--list-rules", *IN_JOBS_OF_50, expect="stage_inputs")
         plain = Path(folder) / "plain.smk"
         plain.write_text(PLAIN.replace("FILES", str(arguments.files)))
         measure(figures, "plain_snakefile_10000", many_files, "--dry-run", snakefile=plain, expect="total")

@@ -37,7 +37,7 @@ def test_the_chain_with_the_profile_of_the_user(played, reference, scenario):
     assert json.loads((run.results / "export/parity.json").read_text())["max_abs_difference"] <= 1e-5
     assert (run.results / "provenance/ro-crate-metadata.json").exists()
     # Each stage that works longer than seconds ran in a job; the others did not.
-    assert run.output().count("has been submitted with SLURM jobid") == 13
+    assert run.output().count("has been submitted with SLURM jobid") == 10
     assert "Nothing to be done" in run.run("--profile", "slurm", "--dry-run")
 
 
