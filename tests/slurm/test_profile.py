@@ -70,5 +70,10 @@ def test_a_cpu_job_asks_for_cpus_alone(repository, tmp_path):
 @pytest.mark.parametrize("statistics", ["{}", "{files_per_job: 5}"])
 def test_small_stages_that_follow_each_other_are_one_job(repository, tmp_path, statistics):
     text = planned_text(repository, tmp_path, "{}", "--config", "run=planned", f"statistics={statistics}")
-    (group,) = re.findall(r"Group job prepare.*\n((?:    .*\n|\n)*)", text)
+    (group,) = re.findall(r"Group job preparation.*\n((?:    .*\n|\n)*)", text)
     assert sorted(re.findall(r"^    rule (\w+):", group, re.MULTILINE)) == ["init_model", "reweight", "standardize"]
+
+
+def test_those_of_several_members_are_jobs_of_their_own(repository, tmp_path):
+    """All in one, they would ask a node for the memory of all."""
+    assert "Group job" not in planned_text(repository, tmp_path, "{}\nseeds: [1, 2]")

@@ -134,6 +134,9 @@ if TRAINING["nodes"] > 1:
 elif TRAINING["device"] == "cuda":
     FOR_RANKS |= {"gpu": TRAINING["ranks"]}
 
+# On a cluster, stages that follow each other with seconds of work each are one job. Not for several folds or seeds: all would be in it.
+PREPARATION = None if PLAN.merges() else "preparation"
+
 # What commands take besides their own slice of the configuration. Snakemake compares params of the types that it knows, not those of
 # other classes: so none of these makes a job run again. And unlike its globals, a module's params are found when it is used as a module.
 COMMON = SimpleNamespace(

@@ -168,6 +168,8 @@ rule standardize:
         f"{RUN}/logs/standardize/standardize.log",
     benchmark:
         f"{RUN}/benchmarks/standardize/standardize.tsv"
+    group:
+        PREPARATION
     resources:
         mem_mb=attempt_memory(2),
     params:
@@ -198,6 +200,8 @@ rule reweight:
         f"{RUN}/logs/reweight/{{member}}reweight.log",
     benchmark:
         f"{RUN}/benchmarks/reweight/{{member}}reweight.tsv"
+    group:
+        PREPARATION
     resources:
         mem_mb=attempt_memory(2),
     params:

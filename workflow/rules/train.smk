@@ -79,6 +79,8 @@ rule init_model:
         f"{RUN}/logs/init_model/{{member}}init_model.log",
     benchmark:
         f"{RUN}/benchmarks/init_model/{{member}}init_model.tsv"
+    group:
+        PREPARATION
     resources:
         mem_mb=attempt_memory(4),
     params:
