@@ -3,6 +3,7 @@
 python make.py        # in an environment with ROOT and uproot
 """
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -18,17 +19,19 @@ NUMBERS = {"f4": "F", "f8": "D", "i4": "I", "u4": "i", "i2": "S", "i8": "L", "u1
 
 
 def main() -> None:
+    # ROOT writes a file's path into it.
+    os.chdir(HERE)
     with uproot.open(HERE.parent / "jets" / "train" / "HToBB.root") as file:
         jets = file["tree"].arrays(entry_stop=JETS)
     for name, compression in COMPRESSIONS.items():
-        write(HERE / f"{name}.root", jets, compression)
-    write(HERE / "offsets_left_out.root", jets, COMPRESSIONS["zstd"], leave_out_offsets=True)
-    write_tuple(HERE / "tuple.root", HERE / "lz4.root")
+        write(f"{name}.root", jets, compression)
+    write("offsets_left_out.root", jets, COMPRESSIONS["zstd"], leave_out_offsets=True)
+    write_tuple("tuple.root", source="lz4.root")
 
 
 def write(path, jets, compression, *, leave_out_offsets=False):
     """Vectors, numbers, an array of fixed and one of variable length; small baskets, so that there are several."""
-    file = ROOT.TFile(str(path), "RECREATE", "", compression)
+    file = ROOT.TFile(path, "RECREATE", "", compression)
     tree = ROOT.TTree("tree", "jets")
     tree.SetAutoFlush(0)
     if leave_out_offsets:
@@ -44,9 +47,9 @@ def write_tuple(path, source):
     """The vectors and numbers of a tree as an RNTuple."""
     options = ROOT.RDF.RSnapshotOptions()
     options.fMode, options.fOutputFormat = "RECREATE", ROOT.RDF.ESnapshotOutputFormat.kRNTuple
-    frame = ROOT.RDataFrame("tree", str(source))
+    frame = ROOT.RDataFrame("tree", source)
     columns = [str(name) for name in frame.GetColumnNames() if str(name).startswith(("vector_", "number_"))]
-    frame.Snapshot("tree", str(path), columns, options)
+    frame.Snapshot("tree", path, columns, options)
 
 
 def fill(tree, jets, basket):
