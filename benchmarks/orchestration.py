@@ -97,10 +97,11 @@ def configure(folder: Path, arguments: argparse.Namespace) -> None:
 def task_times(results: Path) -> list[tuple[float, float]]:
     """(start, end) of each task. A record starts after the imports: the benchmark file knows how long the whole process took."""
     times = []
-    for record in results.glob("provenance/tasks/*/*.json"):
+    records = results / "provenance" / "tasks"
+    for record in records.rglob("*.json"):
         facts = json.loads(record.read_text())
         start, end = (datetime.fromisoformat(facts[key]).timestamp() for key in ("start", "end"))
-        benchmark = results / "benchmarks" / record.parent.name / f"{record.stem}.tsv"
+        benchmark = results / "benchmarks" / record.relative_to(records).with_suffix(".tsv")
         if benchmark.exists():
             with benchmark.open() as lines:
                 (row,) = csv.DictReader(lines, delimiter="\t")
