@@ -1,5 +1,6 @@
 """Baskets read here hold what uproot reads in them, in files of ROOT itself and of uproot; damage is never read as numbers."""
 
+import gc
 import os
 from contextlib import closing
 from pathlib import Path
@@ -162,3 +163,19 @@ def test_numbers_are_in_the_order_of_this_machine(lz4):
         values = np.asarray(ak.flatten(branches["vector_double"][0].read(file.fileno(), 0, JETS)))
     assert values.dtype.isnative
     assert values.dtype == np.float64
+
+
+def test_a_reader_that_nobody_has_any_more_leaves_no_file_open(jets):
+    def ours():
+        return sum(os.path.realpath(f"/proc/self/fd/{name}") == str(path) for name in os.listdir("/proc/self/fd"))
+
+    path = (jets / "train" / "TTBar.root").resolve()
+    reader = open_root(str(path), None)
+    reader.read(["jet_pt"], 0, 10)
+    assert ours() > 0
+    del reader
+    gc.collect()
+    assert ours() == 0
+    reader = open_root(str(path), None)
+    reader.close()
+    assert ours() == 0

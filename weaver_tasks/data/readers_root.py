@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import lzma
+import os
 import struct
+import weakref
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -91,7 +92,9 @@ class TreeReader:
         self._tree = file[tree]
         self.tree: str = tree
         self.entries = int(self._tree.num_entries)
-        self._bytes = None if "://" in source else io.FileIO(source)
+        self._descriptor = None if "://" in source else os.open(source, os.O_RDONLY)
+        # Also for those that stay open until nobody has them any more.
+        self._close = weakref.finalize(self, os.close, self._descriptor) if self._descriptor is not None else None
         self._baskets: dict[str, Baskets | None] = {}
         self._steps: dict[tuple[str, ...], Steps] = {}
         self._branches: dict[str, Any] = {}
@@ -127,12 +130,12 @@ class TreeReader:
 
     def _simple(self, name: str, branch: Any, first: int, last: int) -> ak.Array | None:
         """The entries of a branch; None where uproot must read them."""
-        if self._bytes is None:
+        if self._descriptor is None:
             return None
         if name not in self._baskets:
             self._baskets[name] = baskets_of(branch)
         baskets = self._baskets[name]
-        return baskets and baskets.read(self._bytes.fileno(), first, last)
+        return baskets and baskets.read(self._descriptor, first, last)
 
     def step(self, branches: Sequence[str], first: int, size: int) -> int:
         key = tuple(branches)
@@ -145,8 +148,10 @@ class TreeReader:
 
     def close(self) -> None:
         self._file.close()
-        if self._bytes is not None:
-            self._bytes.close()
+        if self._close is not None:
+            # Another file may get the same number.
+            self._close()
+            self._descriptor = None
 
 
 class TupleReader:
