@@ -2,8 +2,8 @@
 
     python benchmarks/loader_memory.py [--json FILE] [--small 4] [--large 64]
 
-From staged files and on the fly (`staging.mode: none`), with windows of 4,000 events, to which `loading.max_window_events` holds both.
-Only anonymous memory counts (RssAnon in /proc): pages of mapped files can be dropped by the system at any time. With memory
+From staged files and on the fly (`staging.mode: none`), with windows of 1,000 events, to which `loading.max_window_events` holds both: of
+those that are held at a time, the smaller epoch has as many. Only anonymous memory counts (RssAnon in /proc): pages of mapped files can be dropped by the system at any time. With memory
 that does not depend on the data, both columns are equal.
 """
 
@@ -52,19 +52,19 @@ def peak(manifest: Path, times: int) -> float:
 
 
 def loop(manifest_path: Path, times: int) -> None:
-    """Go through an epoch of a few files, so many times over."""
+    """Go through an epoch of a file, so many times over."""
     from weaver_tasks.data.configuration import load_data_configuration
     from weaver_tasks.data.loader import EpochLoader
 
     manifest = json.loads(manifest_path.read_text())
-    few = [record for record in manifest["files"] if record["split"] == "train"][::10]
+    one = [record for record in manifest["files"] if record["split"] == "train"][:1]
     settings = {
         "data": {"train_val_split": 1.0},
-        "loading": {"fetch_step": 1.0, "max_window_events": 4000},
+        "loading": {"fetch_step": 1.0, "max_window_events": 1000},
         "training": {"batch_size": 512},
     }
     configuration = load_data_configuration(manifest_path.parent / "data.yaml")
-    for _ in EpochLoader({**manifest, "files": few * times}, configuration, settings, split="train", seed=1, epoch=0, threads=2):
+    for _ in EpochLoader({**manifest, "files": one * times}, configuration, settings, split="train", seed=1, epoch=0, threads=2):
         pass
 
 

@@ -21,6 +21,9 @@ from weaver_tasks.data.weights import event_weights
 if TYPE_CHECKING:
     from weaver_tasks.data.configuration import DataConfiguration
 
+# Entries of a file: with fewer, threads that read wait for each other's Python longer than they work side by side.
+_WORTH_A_THREAD = 4_000
+
 
 @dataclass(kw_only=True)
 class LoadedWindow:
@@ -65,7 +68,7 @@ class WindowReader:
     """Reads the windows of a split.
 
     packed: the packed columns that are wanted. seed: of the split's draws.
-    threads: how many read the files of a window, where they are transformed on the fly.
+    threads: how many read the files of a window, where they are transformed on the fly and the parts are large.
     """
 
     def __init__(
@@ -141,7 +144,8 @@ class WindowReader:
 
     def _parts(self, pass_number: int, window: Window, columns: tuple[str, ...]) -> list[Part]:
         asked = list(zip(window.files.tolist(), window.first.tolist(), window.last.tolist(), strict=True))
-        alone = min(self._threads, len(asked)) < 2 or self._files.are_staged([file for file, _, _ in asked])
+        small = window.entries < _WORTH_A_THREAD * len(asked)
+        alone = min(self._threads, len(asked)) < 2 or small or self._files.are_staged([file for file, _, _ in asked])
 
         def read(part: tuple[int, int, int]) -> Part:
             return self._read(*part, pass_number=pass_number, columns=columns)
