@@ -3,8 +3,8 @@
     python benchmarks/loader_memory.py [--json FILE] [--small 4] [--large 64]
 
 From staged files and on the fly (`staging.mode: none`), with windows of 1,000 events, to which `loading.max_window_events` holds both: of
-those that are held at a time, the smaller epoch has as many. Only anonymous memory counts (RssAnon in /proc): pages of mapped files can be dropped by the system at any time. With memory
-that does not depend on the data, both columns are equal.
+those that are held at a time, the smaller epoch has as many. Only anonymous memory counts (RssAnon in /proc): pages of mapped files can
+be dropped by the system at any time. With memory that does not depend on the data, both columns are equal.
 """
 
 from __future__ import annotations
