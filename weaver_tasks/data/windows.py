@@ -90,6 +90,7 @@ class WindowReader:
         self._packed = tuple(packed)
         self._threads = threads
         self._held: dict[int, Part] = {}
+        self._ahead = False
         observers = configuration.observers if split == "test" else ()
         self._served = (*configuration.label_names, *observers, *configuration.monitor_variables)
         self._drawn_from = (
@@ -102,7 +103,7 @@ class WindowReader:
         self._columns = (*self._packed, *self._served, *self._drawn_from, *lengths)
 
     def load(self, planned: tuple[int, Window]) -> LoadedWindow:
-        """Read a window of a pass, draw the events that are accepted, and bring their values into memory."""
+        """Read a window of a pass, draw the events that are accepted, and, of all windows but the first, bring their values into memory."""
         pass_number, window = planned
         parts = self._parts(pass_number, window, self._columns)
         pieces = [part.piece for part in parts]
@@ -127,8 +128,11 @@ class WindowReader:
             lengths=table[self._bucketing.variable] if self._bucketing else None,
             length_edges=self._bucketing.edges if self._bucketing else 1,
         )
-        for packed in loaded.packed.values():
-            packed.touch(loaded.pieces[accepted], loaded.rows[accepted])
+        # Whoever makes batches of the first window waits for it, and brings its values into memory as they are wanted.
+        if self._ahead:
+            for packed in loaded.packed.values():
+                packed.touch(loaded.pieces[accepted], loaded.rows[accepted])
+        self._ahead = True
         return loaded
 
     def count(self, planned: tuple[int, Window]) -> int:
