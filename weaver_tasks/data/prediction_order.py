@@ -49,17 +49,10 @@ def prediction_batches(
     of this fold are served. Rank r takes the r-th of world_size even stretches of the files' entries. Memory does not grow with
     the number of events. Other arguments: as of `loader.EpochLoader`.
     """
-    options = dataclasses.replace(split_options(settings, "test"), fetch_by_files=True, fetch_step=1, in_memory=False)
+    options = split_options(settings, "test")
     assembler = InputAssembler(configuration, batch_size=options.batch_size, buffers=buffers, trim=trim, pad=pad)
-    reader = WindowReader(
-        OpenFiles(manifest, configuration, custom_functions=custom_functions),
-        configuration,
-        options,
-        split="test",
-        seed=(0,),
-        packed=assembler.columns,
-        threads=threads,
-    )
+    files = OpenFiles(manifest, configuration, custom_functions=custom_functions)
+    reader = prediction_reader(files, configuration, options, packed=assembler.columns, threads=threads)
     windows = [(0, window) for window in planned_windows(manifest, options, group=group, rank=rank, world_size=world_size)]
     loaded = ordered_map(reader.load, windows, threads=min(1, threads), ahead=2, name="loader-windows")
     planned = deal(loaded, Dealing(batch_size=options.batch_size, whole_batches=True, drop_last=False), epoch=0)
@@ -72,6 +65,14 @@ def prediction_batches(
     )
     with contextlib.closing(batches):
         yield from batches
+
+
+def prediction_reader(
+    files: OpenFiles, configuration: DataConfiguration, options: SplitOptions, *, packed: Sequence[str], threads: int
+) -> WindowReader:
+    """Reads the windows of `planned_windows`. Arguments: as of `windows.WindowReader`."""
+    whole_files = dataclasses.replace(options, fetch_by_files=True, fetch_step=1, in_memory=False)
+    return WindowReader(files, configuration, whole_files, split="test", seed=(0,), packed=packed, threads=threads)
 
 
 def prediction_values(

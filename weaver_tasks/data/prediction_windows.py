@@ -6,7 +6,6 @@ Shapes: N events of a window, B of a batch.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +17,10 @@ from weaver_tasks.data.assembly import InputAssembler
 from weaver_tasks.data.buffers import BufferPool
 from weaver_tasks.data.parts import OpenFiles
 from weaver_tasks.data.plan_windows import Window
-from weaver_tasks.data.prediction_order import planned_windows, window_events
+from weaver_tasks.data.prediction_order import planned_windows, prediction_reader, window_events
 from weaver_tasks.data.prefetch import ordered_map
 from weaver_tasks.data.split_options import split_options
-from weaver_tasks.data.windows import LoadedWindow, WindowReader
+from weaver_tasks.data.windows import LoadedWindow
 
 if TYPE_CHECKING:
     from weaver_tasks.data.configuration import DataConfiguration
@@ -69,10 +68,10 @@ def window_batches(
     longest one, for networks that do not mind the padding; and as few events that it, padded, has at most `fullness` of the size of
     batch_size events of full length. Memory does not grow with the number of events. Other arguments: as of `loader.EpochLoader`.
     """
-    options = dataclasses.replace(split_options(settings, "test"), fetch_by_files=True, fetch_step=1, in_memory=False)
+    options = split_options(settings, "test")
     assembler = InputAssembler(configuration, batch_size=batch_size, buffers=buffers, trim=by_length, pad=pad)
     files = OpenFiles(manifest, configuration, custom_functions=custom_functions)
-    reader = WindowReader(files, configuration, options, split="test", seed=(0,), packed=assembler.columns, threads=threads)
+    reader = prediction_reader(files, configuration, options, packed=assembler.columns, threads=threads)
     planned = planned_windows(manifest, options, group=group, rank=rank, world_size=world_size)
     windows = [(0, window) for window in _joined(planned, most=window_events(options))]
     loaded = ordered_map(reader.load, windows, threads=min(1, threads), ahead=1, name="loader-windows")
