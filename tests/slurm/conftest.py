@@ -13,7 +13,8 @@ import pytest
 import torch
 import yaml
 
-from workflow_run import CLASSES, data_configuration
+import workflow_run
+from workflow_run import data_configuration
 
 HERE = Path(__file__).parent
 CLUSTER = HERE / "cluster.sh"
@@ -37,26 +38,11 @@ def cluster(tmp_path_factory):
 
 def configuration(repository: Path, **training) -> dict:
     """Three classes, a small network, two epochs."""
-    jets = repository / "tests" / "data" / "jets"
-    return {
-        "run": "small",
-        "data": {
-            "config": "data.yaml",
-            "train": {name: str(jets / "train" / f"{process}.root") for name, process in CLASSES.items()},
-            "test": {"all": [str(jets / "test" / f"{process}.root") for process in CLASSES.values()]},
-        },
-        "staging": {"files_per_job": 3},
-        "network": {"config": str(HERE / "held_network.py")},
-        "training": {
-            "epochs": 2,
-            "epochs_per_job": 2,
-            "batch_size": 32,
-            "lr": 0.005,
-            "threads": 1,
-            "scheduler": {"name": "none"},
-            **training,
-        },
-    }
+    config = workflow_run.configuration(repository / "tests" / "data" / "jets", repository)
+    config["staging"] = {"files_per_job": 3}
+    config["network"] = {"config": str(HERE / "held_network.py")}
+    config["training"] |= {"epochs": 2, "epochs_per_job": 2, **training}
+    return config
 
 
 class Run:
