@@ -85,5 +85,7 @@ def test_later_files_win_key_by_key(tmp_path):
 
 
 def test_shipped_configurations_are_valid(repository):
-    for path in sorted((repository / "config").glob("*.yaml")):
-        resolve_config(read_config([path]), where=str(path))
+    paths = sorted((repository / "config").glob("*.yaml"))
+    assert [path.name for path in paths].count("demo.yaml") == 1
+    for path in paths:
+        assert resolve_config(read_config([path]), where=str(path))["run"]

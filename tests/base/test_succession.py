@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -73,6 +74,7 @@ def test_nothing_is_watched_outside_a_job(tmp_path, monkeypatch):
     monkeypatch.delenv(succession.VARIABLE, raising=False)
     (tmp_path / ".workflow").write_text("another")
     succession.end_when_replaced(tmp_path / ".workflow")
+    assert "end-when-replaced" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_locks_of_a_dead_workflow_are_removed_and_others_stay(tmp_path, monkeypatch):
