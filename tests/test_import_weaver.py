@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from weaver_tasks.base.config import resolve_config
+from weaver_tasks.settings.reading import resolve_config
 from weaver_tasks.base.errors import ConfigError
 from weaver_tasks.import_weaver import import_command, main
 from weaver_tasks.migration.options import OPTIONS, option_table, parse_options

@@ -12,7 +12,7 @@ import pytest
 import uproot
 import yaml
 
-from weaver_tasks.base.config import read_config
+from weaver_tasks.settings.reading import read_config
 from weaver_tasks.base.errors import InputFileError, WeaverTasksError
 from weaver_tasks.new import main, write_analysis
 from weaver_tasks.plan import make_plan

@@ -16,13 +16,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from weaver_tasks.base.command_line import run_command
-from weaver_tasks.base.config import read_config
 from weaver_tasks.base.errors import WeaverTasksError
 from weaver_tasks.check_files import Finding, disk_needed, disk_problems, file_problems, look, readable
 from weaver_tasks.check_network import network_problems
 from weaver_tasks.data.configuration import DataConfiguration
 from weaver_tasks.plan import Plan, make_plan
 from weaver_tasks.results.evaluation import check_classes
+from weaver_tasks.settings.reading import read_config
 
 
 def main(argv: list[str] | None = None) -> None:

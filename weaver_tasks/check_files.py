@@ -21,6 +21,7 @@ from weaver_tasks.data.streams import file_size
 from weaver_tasks.data.transform import changes_each_epoch, plan_transformation
 from weaver_tasks.data.uses import describe_use
 from weaver_tasks.plan import InputFile, Plan
+from weaver_tasks.settings.stage import stage_settings
 
 _MOST_ENTRIES = 10_000
 
@@ -105,7 +106,7 @@ def _why_not(plan: Plan, problems: list[str]) -> str:
 
 def _look_at(plan: Plan, file: InputFile) -> dict[str, Any]:
     configuration = plan.data_configuration(file.split)
-    options = StagingOptions.from_settings(plan.settings("stage_inputs", split=file.split))
+    options = StagingOptions.from_settings(stage_settings(plan.settings("stage_inputs", split=file.split)))
     functions = plan.config["data"]["custom_functions"]
     transform = plan_transformation(configuration, file.split, options, custom_functions=Path(functions) if functions else None)
     source = file.source

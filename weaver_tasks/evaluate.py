@@ -14,8 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from weaver_tasks.base.command_line import run_command, setting, stage_parser, task
-from weaver_tasks.base.errors import ConfigError
+from weaver_tasks.base.command_line import run_command, task
 from weaver_tasks.base.files import atomic_path, read_json, write_json
 from weaver_tasks.base.record import TaskRecord
 from weaver_tasks.data.configuration import load_data_configuration
@@ -25,6 +24,8 @@ from weaver_tasks.results.members import compare_members, members_table
 from weaver_tasks.results.plots import plot_confusion, plot_kinematics, plot_roc, plot_scores
 from weaver_tasks.results.predictions import Predictions, read_predictions
 from weaver_tasks.results.training_plots import history_files, plot_members, plot_regression, plot_training, read_history
+from weaver_tasks.settings.model import EvaluationSettings
+from weaver_tasks.settings.stage import stage_parser
 
 logger = logging.getLogger("weaver_tasks")
 
@@ -32,8 +33,7 @@ logger = logging.getLogger("weaver_tasks")
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = _parser().parse_args(argv)
     with task(arguments) as record:
-        settings = arguments.settings.get("evaluation", {})
-        kind = setting(arguments.settings, "evaluate", "training")["task"]
+        settings, kind = arguments.settings.evaluation, arguments.settings.training.task
         predictions = _read(arguments, record, kind, settings)
         figures = evaluate(predictions, kind, settings)
         best = read_json(record.read(arguments.best_epoch)) if arguments.best_epoch else None
@@ -87,7 +87,7 @@ def _named_file(text: str) -> tuple[str, Path]:
     return group, Path(path)
 
 
-def _read(arguments: argparse.Namespace, record: TaskRecord, kind: str, settings: dict[str, Any]) -> Predictions:
+def _read(arguments: argparse.Namespace, record: TaskRecord, kind: str, settings: EvaluationSettings) -> Predictions:
     labels = load_data_configuration(record.read(arguments.data_config)).labels if arguments.data_config else None
     for _, path in arguments.predictions:
         if path.is_file():
@@ -95,21 +95,18 @@ def _read(arguments: argparse.Namespace, record: TaskRecord, kind: str, settings
     return read_predictions(
         arguments.predictions,
         task=kind,
-        weight=settings.get("weight"),
+        weight=settings.weight,
         classes=labels.classes if labels else (),
         labels=labels.names if labels else (),
     )
 
 
-def evaluate(predictions: Predictions, kind: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """The figures of merit. Raises ConfigError for unknown names in `evaluation` or an unknown task."""
-    makers = {"classification": evaluate_classification, "regression": evaluate_regression}
-    if kind not in makers:
-        raise ConfigError(f"config.yaml: training.task: '{kind}' is neither classification nor regression.")
-    return makers[kind](predictions, settings)
+def evaluate(predictions: Predictions, kind: str, settings: EvaluationSettings) -> dict[str, Any]:
+    """The figures of merit. Raises ConfigError for unknown names in `evaluation`."""
+    return {"classification": evaluate_classification, "regression": evaluate_regression}[kind](predictions, settings)
 
 
-def draw(predictions: Predictions, figures: dict[str, Any], settings: dict[str, Any], folder: Path) -> list[Path]:
+def draw(predictions: Predictions, figures: dict[str, Any], settings: EvaluationSettings, folder: Path) -> list[Path]:
     """Draw all plots of the predictions into `folder`. Returns the files."""
     if figures["task"] == "regression":
         return plot_regression(predictions, figures, folder / "regression.png")

@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from weaver_tasks import __version__
-from weaver_tasks.base.command_line import run_command, setting, stage_parser, task
+from weaver_tasks.base.command_line import run_command, task
 from weaver_tasks.base.errors import ResultError
 from weaver_tasks.base.files import atomic_path, read_json, write_json
 from weaver_tasks.base.hashing import digest, file_checksum
@@ -37,6 +37,8 @@ from weaver_tasks.results.inference import gives_probabilities
 from weaver_tasks.results.onnx_export import FromRaw, WithSoftmax, preprocess_document, to_onnx
 from weaver_tasks.results.onnx_inference import onnx_session
 from weaver_tasks.results.parity import BATCHES, cases, compare
+from weaver_tasks.settings.model import ExportSettings, TrainingSettings
+from weaver_tasks.settings.stage import StageSettings, stage_parser
 from weaver_tasks.training import checkpoint
 
 logger = logging.getLogger("weaver_tasks")
@@ -65,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def export(arguments: argparse.Namespace, configuration: DataConfiguration, manifest: Mapping[str, Any], record: TaskRecord) -> None:
     """Export, compare, publish. Raises ResultError when the models differ from PyTorch's, or there is no event to compare on."""
-    settings = setting(arguments.settings, "export_onnx", "export")
+    settings: ExportSettings = arguments.settings.export
     standardized, raw = _events(configuration, manifest, arguments.custom_functions)
     network, model, softmax = _model(arguments, configuration, standardized[0], record)
     names, axes = list(configuration.input_names), network.info["dynamic_axes"]
@@ -73,7 +75,7 @@ def export(arguments: argparse.Namespace, configuration: DataConfiguration, mani
 
     def exported(wrapped: nn.Module, example: Inputs, inputs_are: str) -> bytes:
         tensors = [torch.from_numpy(example[name][:2]) for name in names]
-        return to_onnx(wrapped, network.info, tensors, opset=settings["opset"], metadata={**metadata, "inputs_are": inputs_are})
+        return to_onnx(wrapped, network.info, tensors, opset=settings.opset, metadata={**metadata, "inputs_are": inputs_are})
 
     models = {
         "model.onnx": exported(model, standardized[0], "standardized"),
@@ -86,7 +88,7 @@ def export(arguments: argparse.Namespace, configuration: DataConfiguration, mani
         "model_raw.onnx": compare(model, onnx_session(models["model_raw.onnx"]), standardized, raw=raw, **comparison),
     }
     report = _report(parity, settings, softmax=softmax)
-    _check(parity, settings["tolerance"])
+    _check(parity, settings.tolerance)
     _publish(arguments.output_dir, models, configuration, report, record)
     logger.info("largest difference from PyTorch %.2g, over %d cases", report["max_abs_difference"], len(tried) * len(models))
 
@@ -95,17 +97,17 @@ def _model(
     arguments: argparse.Namespace, configuration: DataConfiguration, inputs: Inputs, record: TaskRecord
 ) -> tuple[Network, nn.Module, str]:
     """The network with its weights, giving probabilities if it is a classifier; and who applies the softmax: network, export, none."""
-    options = arguments.settings.get("network") or {}
+    options = arguments.settings.network
     network = load_network(
         record.read_code(arguments.network),
         configuration.weaver,
-        options.get("options"),
+        options.options,
         for_inference=True,
-        weaver_imports=options.get("weaver_imports") or "own",
+        weaver_imports=options.weaver_imports,
     )
     checkpoint.load_state(network.model, record.read(arguments.state))
     model = network.model.eval()
-    if setting(arguments.settings, "export_onnx", "training")["task"] != "classification":
+    if arguments.settings.training.task != "classification":
         return network, model, "none"
     with torch.no_grad():
         scores = model(*(torch.from_numpy(inputs[name]) for name in configuration.input_names))
@@ -129,7 +131,7 @@ def _metadata(arguments: argparse.Namespace, configuration: DataConfiguration, n
         "network": network.path.name,
         "weights_sha256": file_checksum(arguments.state),
         "data_configuration": digest(configuration.raw),
-        "settings": digest(arguments.settings),
+        "settings": digest(arguments.given),
         "versions": {name: package_versions()[name] for name in ("torch", "onnx", "onnxruntime")},
     }
 
@@ -144,7 +146,7 @@ def _events(configuration: DataConfiguration, manifest: Mapping[str, Any], funct
     standardized, raw = [], []
     for record in firsts:
         one_file = {**manifest, "files": [record]}
-        settings = {"training": {"batch_size_test": _EVENTS}}
+        settings = StageSettings(training=TrainingSettings(batch_size_test=_EVENTS))
         # Without threads: what is left of the batches needs no closing.
         batches = prediction_batches(one_file, configuration, settings, group=record["group"], threads=0, custom_functions=functions)
         batch = next(batches, None)
@@ -181,11 +183,11 @@ def raw_inputs(block: Block, configuration: DataConfiguration) -> Inputs:
     return inputs
 
 
-def _report(parity: Mapping[str, Sequence[Mapping[str, Any]]], settings: Mapping[str, Any], *, softmax: str) -> dict[str, Any]:
+def _report(parity: Mapping[str, Sequence[Mapping[str, Any]]], settings: ExportSettings, *, softmax: str) -> dict[str, Any]:
     return {
         "max_abs_difference": _largest(itertools.chain(*parity.values())),
-        "tolerance": settings["tolerance"],
-        "opset": settings["opset"],
+        "tolerance": settings.tolerance,
+        "opset": settings.opset,
         "softmax": softmax,
         "models": {name: {"max_abs_difference": _largest(found), "cases": list(found)} for name, found in parity.items()},
     }

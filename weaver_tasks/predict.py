@@ -7,7 +7,6 @@ class and score_<label>, then the labels and the observers; in Parquet `scores`,
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import itertools
 import logging
 from collections.abc import Iterator, Mapping
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from weaver_tasks import __version__
-from weaver_tasks.base.command_line import run_command, stage_parser, task
+from weaver_tasks.base.command_line import run_command, task
 from weaver_tasks.base.errors import ConfigError, ResultError, nearest
 from weaver_tasks.base.files import read_json
 from weaver_tasks.base.hashing import digest, file_checksum
@@ -26,8 +25,9 @@ from weaver_tasks.data.blocks import StagingOptions
 from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration
 from weaver_tasks.data.configuration_of_tests import configuration_of_tests
 from weaver_tasks.scoring import load_scoring
+from weaver_tasks.settings.model import TrainingSettings
+from weaver_tasks.settings.stage import stage_parser
 from weaver_tasks.training.launch import is_first_rank, launch_ranks
-from weaver_tasks.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
     import torch
@@ -59,8 +59,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--model", type=Path, required=True, help="the weights (.pt) or an ONNX model (.onnx)")
     parser.add_argument("--output", type=Path, required=True, help="the prediction file, .root or .parquet")
     arguments = parser.parse_args(argv)
-    ranks = (arguments.settings.get("prediction") or {}).get("ranks", 1)
-    training = dataclasses.replace(TrainingSettings.of(arguments.settings), ranks=ranks, nodes=1)
+    training = arguments.settings.training.model_copy(update={"ranks": arguments.settings.prediction.ranks, "nodes": 1})
     launch_ranks("predict", argv, training)
     keep_one_heap()
     with task(arguments, first_rank=is_first_rank()) as record:
@@ -120,8 +119,7 @@ class Prediction:
         self._fitted, self.configuration = configurations
         self.label_names = self.configuration.label_names
         # The network is that of the training: the test's configuration may have no labels.
-        options = arguments.settings.get("network") or {}
-        self._scoring = load_scoring(arguments.model, arguments.network, self._fitted, training, options, device)
+        self._scoring = load_scoring(arguments.model, arguments.network, self._fitted, training, arguments.settings.network, device)
         self._by_length = self._scoring.any_length and self._ignores_padding()
         told = f"batches of {self._batch_size()} events{', of similar length and padded to the longest' if self._by_length else ''}"
         logger.info("%s%s", told, f", {self._scoring.in_threads} at a time" if self._scoring.in_threads > 1 else "")
@@ -136,7 +134,7 @@ class Prediction:
         from weaver_tasks.training.device import batch_memory
         from weaver_tasks.training.distributed import rank, world_size
 
-        workers = max(1, (self.arguments.settings.get("loading") or {}).get("num_workers", 1))
+        workers = max(1, self.arguments.settings.loading.num_workers)
         return {
             "group": self.arguments.group,
             "custom_functions": self.arguments.custom_functions,
@@ -150,12 +148,12 @@ class Prediction:
         from weaver_tasks.data.prediction_order import prediction_batches
 
         settings = self.arguments.settings
-        settings = {**settings, "training": {**settings.get("training", {}), "batch_size_test": batch_size}}
+        settings = settings.model_copy(update={"training": settings.training.model_copy(update={"batch_size_test": batch_size})})
         return prediction_batches(self.manifest, self.configuration, settings, **{**self._options(), **options})
 
     def _pads_on_device(self) -> bool:
         """A network's own evaluate function and ONNX models take inputs as they are, which are padded before."""
-        wanted = (self.arguments.settings.get("loading") or {}).get("pad_on_device", False)
+        wanted = self.arguments.settings.loading.pad_on_device
         return wanted and self._scoring.network is None and self.arguments.model.suffix != ".onnx"
 
     def _ignores_padding(self) -> bool:
@@ -249,7 +247,7 @@ class Prediction:
             "model_sha256": checksum,
             "data_configuration": digest(self._fitted.raw),
             "inputs": self.manifest["digest"],
-            "settings": digest(self.arguments.settings),
+            "settings": digest(self.arguments.given),
         }
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +13,7 @@ if TYPE_CHECKING:
 
     from weaver_tasks.data.configuration import DataConfiguration
     from weaver_tasks.results.inference import Scorer, ScorerPool
-    from weaver_tasks.training.settings import TrainingSettings
+    from weaver_tasks.settings.model import NetworkSettings, TrainingSettings
 
 _MOST_SCORERS = 8  # batches scored at a time on a CPU; each holds the memory of its layers
 
@@ -38,7 +36,7 @@ def load_scoring(
     network: Path | None,
     configuration: DataConfiguration,
     training: TrainingSettings,
-    options: Mapping[str, Any],
+    options: NetworkSettings,
     device: torch.device,
 ) -> Scoring:
     """Load weights (.pt) into a network, or an ONNX model.
@@ -70,11 +68,11 @@ def load_scoring(
     return Scoring(scorers=pool, any_length=any_length, in_threads=at_a_time)
 
 
-def _load_network(model: Path, network: Path, configuration: DataConfiguration, options: Mapping[str, Any], device: torch.device) -> Any:
+def _load_network(model: Path, network: Path, configuration: DataConfiguration, options: NetworkSettings, device: torch.device) -> Any:
     from weaver_tasks.networks.loading import load_network
     from weaver_tasks.training import checkpoint
 
-    loaded = load_network(network, configuration.weaver, options.get("options"), weaver_imports=options.get("weaver_imports") or "own")
+    loaded = load_network(network, configuration.weaver, options.options, weaver_imports=options.weaver_imports)
     checkpoint.load_state(loaded.model, model)
     loaded.model.to(device).eval()
     return loaded
@@ -84,6 +82,6 @@ def _scorer(network: Any, configuration: DataConfiguration, training: TrainingSe
     from weaver_tasks.results.inference import torch_scorer
     from weaver_tasks.training.device import mixed_precision
 
-    amp = training if device.type == "cuda" else dataclasses.replace(training, amp=None)
+    amp = training if device.type == "cuda" else training.model_copy(update={"amp": None})
     precision = lambda: mixed_precision(amp, device)  # noqa: E731
     return torch_scorer(network.model, configuration.input_names, task=training.task, device=device, precision=precision)

@@ -17,7 +17,7 @@ from weaver_tasks.training.loop import Engine, Task
 from weaver_tasks.training.losses import default_loss
 from weaver_tasks.training.optimizers import build_optimizer
 from weaver_tasks.training.schedules import epoch_rates
-from weaver_tasks.training.settings import TrainingSettings
+from weaver_tasks.settings.model import TrainingSettings
 from weaver_tasks.training.trainer import EpochTask, Trainer, first_companion
 
 PARTICLES = 32

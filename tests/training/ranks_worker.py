@@ -12,7 +12,7 @@ from weaver_tasks.base.command_line import run_command
 from weaver_tasks.base.errors import TrainingError
 from weaver_tasks.training.distributed import joined_ranks, rank, synchronize_batch_norm, world_size
 from weaver_tasks.training.loop import Engine
-from weaver_tasks.training.settings import TrainingSettings
+from weaver_tasks.settings.model import TrainingSettings
 from weaver_tasks.training.validation import validate
 
 spec = importlib.util.spec_from_file_location("fixtures", Path(__file__).with_name("conftest.py"))

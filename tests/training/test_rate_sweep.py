@@ -9,7 +9,7 @@ import torch
 
 from weaver_tasks.training.loop import Engine
 from weaver_tasks.training.rate_sweep import suggested_rate, sweep_rates
-from weaver_tasks.training.settings import TrainingSettings
+from weaver_tasks.settings.model import TrainingSettings
 
 
 @pytest.fixture

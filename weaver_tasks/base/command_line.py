@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from weaver_tasks.base.errors import ConfigError, WeaverTasksError
+from weaver_tasks.base.errors import WeaverTasksError
 from weaver_tasks.base.lifetime import end_with_workflow
 from weaver_tasks.base.maps import merge
 from weaver_tasks.base.record import TaskRecord
@@ -20,17 +20,40 @@ from weaver_tasks.base.record import TaskRecord
 logger = logging.getLogger("weaver_tasks")
 
 
-def stage_parser(stage: str, description: str | None) -> argparse.ArgumentParser:
-    """A parser with the options that all stages share: --settings, --log, --record."""
-    parser = argparse.ArgumentParser(
+class _Parser(argparse.ArgumentParser):
+    """Makes typed `settings` of what all --settings together give."""
+
+    make_settings: Callable[[dict[str, Any], str], Any] | None = None
+
+    def parse_args(self, *arguments: Any, **options: Any) -> Any:
+        parsed = super().parse_args(*arguments, **options)
+        parsed.settings = self.make_settings(parsed.given, parsed.stage) if self.make_settings else parsed.given
+        return parsed
+
+
+def stage_parser(
+    stage: str, description: str | None, *, settings: Callable[[dict[str, Any], str], Any] | None = None
+) -> argparse.ArgumentParser:
+    """A parser with the options that all stages share: --settings, --log, --record.
+
+    settings: makes `arguments.settings` of what is given (`arguments.given`, plain data) and the stage's name; None: as it is given.
+    """
+    parser = _Parser(
         prog=f"python -m weaver_tasks.{stage}",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.make_settings = settings
     parser.set_defaults(stage=stage)
     parser.add_argument(
-        "--settings", type=_settings, action=_Merge, default={}, metavar="JSON", help="this stage's slice of config.yaml; may be repeated"
+        "--settings",
+        dest="given",
+        type=_settings,
+        action=_Merge,
+        default={},
+        metavar="JSON",
+        help="this stage's slice of config.yaml; may be repeated",
     )
     parser.add_argument("--log-file", type=Path, metavar="FILE", help="write the log here as well")
     parser.add_argument("--record", type=Path, metavar="FILE", help="write the provenance record of this task here")
@@ -62,7 +85,7 @@ def task(arguments: argparse.Namespace, *, first_rank: bool = True) -> Iterator[
     """
     open_log(arguments.stage, arguments.log_file if first_rank else None)
     end_with_workflow()
-    record = TaskRecord(arguments.stage, arguments.settings, arguments.record)
+    record = TaskRecord(arguments.stage, arguments.given, arguments.record)
     try:
         yield record
     except WeaverTasksError as error:
@@ -111,11 +134,3 @@ def run_command(main: Callable[[], None]) -> None:
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
-
-
-def setting(settings: dict[str, Any], stage: str, key: str) -> Any:
-    """`settings[key]`. Raises ConfigError, naming the stage, when the key was not given."""
-    try:
-        return settings[key]
-    except KeyError:
-        raise ConfigError(f"--settings of {stage}: key '{key}' is missing. Copy the command from `snakemake --printshellcmds`.") from None

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,17 @@ _DEEPEST = 60
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def read_yaml(path: str | os.PathLike[str], *, error: type[WeaverTasksError] = ConfigError) -> Any:
+def read_yaml(
+    path: str | os.PathLike[str],
+    *,
+    error: type[WeaverTasksError] = ConfigError,
+    keys_as_text: bool = False,
+    names: Collection[str] = (),
+) -> Any:
     """The content of a YAML file. Raises `error` naming file, line and column when it cannot be read.
 
     Keys are strings; a document that contains itself, or that aliases blow up, is refused.
+    keys_as_text: take keys that YAML reads as numbers (2016) as the text that they are written as. names: keys at the top whose values too.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -33,7 +40,7 @@ def read_yaml(path: str | os.PathLike[str], *, error: type[WeaverTasksError] = C
     except UnicodeDecodeError as cause:
         raise error(f"{path}: not a text file in UTF-8 (byte {cause.start}). Save it as UTF-8.") from cause
     try:
-        document = _parsed(text, path, error)
+        document = _parsed(text, path, error, keys_as_text=keys_as_text, names=names)
     except yaml.MarkedYAMLError as cause:
         mark = cause.problem_mark or cause.context_mark
         place = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
@@ -57,41 +64,60 @@ def check_no_key_twice(path: str | os.PathLike[str]) -> None:
             _check_no_key_twice(root, path, ConfigError)
 
 
-def _parsed(text: str, path: str | os.PathLike[str], error: type[WeaverTasksError]) -> Any:
+def _parsed(text: str, path: str | os.PathLike[str], error: type[WeaverTasksError], *, keys_as_text: bool, names: Collection[str]) -> Any:
     loader = _LOADER(text)
     try:
         node = loader.get_single_node()
         if node is None:
             return None
+        if keys_as_text:
+            _take_as_text(node, names)
         _check_no_key_twice(node, path, error)
         return loader.construct_document(node)
     finally:
         loader.dispose()
 
 
-def _check_no_key_twice(root: yaml.Node, path: str | os.PathLike[str], error: type[WeaverTasksError]) -> None:
-    """YAML would let the later of two equal keys win without a word."""
+def _take_as_text(root: yaml.Node, names: Collection[str]) -> None:
+    """Make every key that is a number or a truth value a text, and the values of `names` at the top."""
+    for node in _nodes(root):
+        for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+            for each in [key, *([value] if node is root and key.value in names else [])]:
+                if isinstance(each, yaml.ScalarNode) and each.tag in _NUMBERS:
+                    each.tag = "tag:yaml.org,2002:str"
+
+
+_NUMBERS = {f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "bool", "timestamp")}
+
+
+def _nodes(root: yaml.Node) -> Iterator[yaml.Node]:
+    """All nodes of a document, each once: an alias stands for the same node."""
     pending, seen = [root], {id(root)}
     while pending:
         node = pending.pop()
-        children: list[yaml.Node] = list(node.value) if isinstance(node, yaml.SequenceNode) else []
+        yield node
+        children = list(node.value) if isinstance(node, yaml.SequenceNode) else []
         if isinstance(node, yaml.MappingNode):
-            lines: dict[tuple[str, str], int] = {}
-            for key, value in node.value:
-                children.append(value)
-                if isinstance(key, yaml.ScalarNode):
-                    line, name = key.start_mark.line + 1, (key.tag, key.value)
-                    if name in lines:
-                        raise error(
-                            f"{path}: line {line}: the key '{_one_line(key.value)}' is given twice, first in line {lines[name]}. "
-                            "Keep one of them."
-                        )
-                    lines[name] = line
+            children = [value for _, value in node.value]
         for child in children:
-            # An alias stands for the same node.
             if id(child) not in seen:
                 seen.add(id(child))
                 pending.append(child)
+
+
+def _check_no_key_twice(root: yaml.Node, path: str | os.PathLike[str], error: type[WeaverTasksError]) -> None:
+    """YAML would let the later of two equal keys win without a word."""
+    for node in _nodes(root):
+        lines: dict[tuple[str, str], int] = {}
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if isinstance(key, yaml.ScalarNode):
+                line, name = key.start_mark.line + 1, (key.tag, key.value)
+                if name in lines:
+                    raise error(
+                        f"{path}: line {line}: the key '{_one_line(key.value)}' is given twice, first in line {lines[name]}. "
+                        "Keep one of them."
+                    )
+                lines[name] = line
 
 
 def _one_line(problem: object) -> str:

@@ -21,6 +21,7 @@ from weaver_tasks.data.prediction_order import planned_windows, prediction_reade
 from weaver_tasks.data.prefetch import ordered_map
 from weaver_tasks.data.split_options import split_options
 from weaver_tasks.data.windows import LoadedWindow
+from weaver_tasks.settings.stage import StageSettings
 
 if TYPE_CHECKING:
     from weaver_tasks.data.configuration import DataConfiguration
@@ -49,7 +50,7 @@ class WindowBatch:
 def window_batches(
     manifest: Mapping[str, Any],
     configuration: DataConfiguration,
-    settings: Mapping[str, Any],
+    settings: StageSettings,
     *,
     group: str,
     batch_size: int,
@@ -79,7 +80,7 @@ def window_batches(
         lambda part: _make(*part, assembler, configuration),
         _cut(loaded, assembler, batch_size=batch_size, fullness=fullness if by_length else None),
         threads=threads,
-        ahead=settings.get("loading", {}).get("prefetch", 4),
+        ahead=settings.loading.prefetch,
         name="loader-batches",
     )
     with contextlib.closing(made):

@@ -16,6 +16,7 @@ from torch import nn
 from weaver_tasks.base.errors import NetworkError, nearest
 from weaver_tasks.base.users_code import users_code
 from weaver_tasks.networks import weaver_alias
+from weaver_tasks.settings.stage import StageSettings
 
 _INFO_KEYS = ("input_names", "input_shapes", "output_names", "dynamic_axes")
 
@@ -90,16 +91,15 @@ def load_network(
     )
 
 
-def configured_network(path: str | Path, data_configuration: Any, settings: Mapping[str, Any]) -> Network:
+def configured_network(path: str | Path, data_configuration: Any, settings: StageSettings) -> Network:
     """`load_network` for training, as the sections network and training of config.yaml want it."""
-    chosen, training = settings.get("network") or {}, settings.get("training") or {}
     return load_network(
         path,
         data_configuration,
-        chosen.get("options"),
-        use_amp=training.get("amp") is not None,
-        compile_model=bool(training.get("compile")),
-        weaver_imports=chosen.get("weaver_imports") or "own",
+        settings.network.options,
+        use_amp=settings.training.amp is not None,
+        compile_model=bool(settings.training.compile),
+        weaver_imports=settings.network.weaver_imports,
     )
 
 

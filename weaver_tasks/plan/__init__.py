@@ -13,7 +13,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from weaver_tasks.base.config import resolve_config
 from weaver_tasks.base.errors import ConfigError, DataConfigError
 from weaver_tasks.base.files import read_json, write_json
 from weaver_tasks.base.kinematics import kinematic_observers
@@ -22,6 +21,7 @@ from weaver_tasks.plan.before_start import check_configuration_files, check_run_
 from weaver_tasks.plan.clean_code import check_clean_code
 from weaver_tasks.plan.files import InputFile, expand, patterns_of, staging_jobs
 from weaver_tasks.plan.settings import Settings, of_member
+from weaver_tasks.settings.reading import resolve_config
 
 __all__ = ["InputFile", "Plan", "check_clean_code", "check_configuration_files", "check_run_folder", "make_plan", "numbers_pattern"]
 

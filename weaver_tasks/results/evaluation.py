@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,13 +12,14 @@ from weaver_tasks.results.named_metrics import classification_metric, plain, reg
 from weaver_tasks.results.predictions import Predictions
 from weaver_tasks.results.regression import regression_by_bins, regression_summary
 from weaver_tasks.results.roc import pair_ratio
+from weaver_tasks.settings.model import EvaluationSettings
 
 Array = np.ndarray
 
 _EFFICIENCY = 0.5  # where `evaluation.signal_efficiencies` says nothing of a class
 
 
-def evaluate_classification(predictions: Predictions, settings: Mapping[str, Any]) -> dict[str, Any]:
+def evaluate_classification(predictions: Predictions, settings: EvaluationSettings) -> dict[str, Any]:
     """The figures of a classifier, over all test groups and for each.
 
     settings: the `evaluation` section: signal_efficiencies, background, metrics.
@@ -35,16 +35,16 @@ def evaluate_classification(predictions: Predictions, settings: Mapping[str, Any
             None if predictions.labels is None else predictions.labels[events],
             None if weights is None else weights[events],
             predictions.classes,
-            {**settings, "metrics": []},
+            settings.model_copy(update={"metrics": []}),
         )
         for group, events in predictions.groups.items()
     }
     return {"task": "classification", "classes": list(predictions.classes), **everything, "groups": groups}
 
 
-def check_classes(classes: tuple[str, ...], settings: Mapping[str, Any]) -> None:
+def check_classes(classes: tuple[str, ...], settings: EvaluationSettings) -> None:
     """Raises ConfigError when `evaluation.background` or `evaluation.signal_efficiencies` name classes that are not there."""
-    named = {"background": [settings.get("background")], "signal_efficiencies": list(settings.get("signal_efficiencies") or {})}
+    named: dict[str, list[str | None]] = {"background": [settings.background], "signal_efficiencies": list(settings.signal_efficiencies)}
     for key, names in named.items():
         for name in names:
             if name is not None and name not in classes:
@@ -53,7 +53,7 @@ def check_classes(classes: tuple[str, ...], settings: Mapping[str, Any]) -> None
 
 
 def _classification(
-    scores: Array, labels: Array | None, weights: Array | None, classes: tuple[str, ...], settings: Mapping[str, Any]
+    scores: Array, labels: Array | None, weights: Array | None, classes: tuple[str, ...], settings: EvaluationSettings
 ) -> dict[str, Any]:
     if labels is None:
         labels = np.full(len(scores), -1)
@@ -74,16 +74,16 @@ def _classification(
         "confusion_matrix": confusion_matrix(counts).tolist(),
         "confusion_counts": counts.tolist(),
         "rejections": rejections(scores, labels, weights, classes, settings),
-        "metrics": {name: classification_metric(name, scores, labels, weights) for name in settings.get("metrics") or []},
+        "metrics": {name: classification_metric(name, scores, labels, weights) for name in settings.metrics},
     }
 
 
 def rejections(
-    scores: Array, labels: Array, weights: Array | None, classes: tuple[str, ...], settings: Mapping[str, Any]
+    scores: Array, labels: Array, weights: Array | None, classes: tuple[str, ...], settings: EvaluationSettings
 ) -> list[dict[str, Any]]:
     """For each class but the background, the rejection of the background by score_S / (score_S + score_B)."""
     background = background_class(classes, settings)
-    efficiencies = settings.get("signal_efficiencies") or {}
+    efficiencies = settings.signal_efficiencies
     rows = []
     for signal, name in enumerate(classes):
         if signal == background:
@@ -100,13 +100,13 @@ def rejections(
     return rows
 
 
-def background_class(classes: tuple[str, ...], settings: Mapping[str, Any]) -> int:
+def background_class(classes: tuple[str, ...], settings: EvaluationSettings) -> int:
     """The index of `evaluation.background`; the first class where it is null."""
-    name = settings.get("background")
+    name = settings.background
     return 0 if name is None else classes.index(name)
 
 
-def evaluate_regression(predictions: Predictions, settings: Mapping[str, Any]) -> dict[str, Any]:
+def evaluate_regression(predictions: Predictions, settings: EvaluationSettings) -> dict[str, Any]:
     """Bias and resolution of each target: over all test groups, in bins of the target, per group. Raises as `evaluate_classification`."""
     weights = predictions.weights
     targets = {}
@@ -114,7 +114,7 @@ def evaluate_regression(predictions: Predictions, settings: Mapping[str, Any]) -
         predicted = predictions.scores[:, index]
         targets[name] = {
             **regression_summary(predicted, target, weights),
-            "metrics": {metric: regression_metric(metric, predicted, target, weights) for metric in settings.get("metrics") or []},
+            "metrics": {metric: regression_metric(metric, predicted, target, weights) for metric in settings.metrics},
             "bins": regression_by_bins(predicted, target, weights),
             "groups": {
                 group: regression_summary(predicted[events], target[events], None if weights is None else weights[events])

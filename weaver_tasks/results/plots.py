@@ -14,6 +14,7 @@ from weaver_tasks.results.metrics import binomial_interval
 from weaver_tasks.results.predictions import Predictions
 from weaver_tasks.results.roc import pair_ratio, roc_curve
 from weaver_tasks.results.style import class_name, figure, legend_beside, look, save, say_why_empty, with_unit
+from weaver_tasks.settings.model import EvaluationSettings
 
 Array = np.ndarray
 
@@ -24,7 +25,7 @@ _SHAPE_EVENTS = 10  # at least, for their distribution to be drawn
 _FEW_BINS = 7  # edges up to which points are not joined
 
 
-def plot_roc(predictions: Predictions, figures: Mapping[str, Any], settings: Mapping[str, Any], path: Path) -> list[Path]:
+def plot_roc(predictions: Predictions, figures: Mapping[str, Any], settings: EvaluationSettings, path: Path) -> list[Path]:
     """Background rejection (logarithmic) against signal efficiency, one curve per class, with the quoted working points."""
     background = background_class(predictions.classes, settings)
     points = {row["signal"]: row for row in figures["rejections"]}
@@ -151,7 +152,7 @@ def plot_confusion(figures: Mapping[str, Any], path: Path) -> list[Path]:
         return save(drawn, path)
 
 
-def plot_kinematics(predictions: Predictions, figures: Mapping[str, Any], settings: Mapping[str, Any], folder: Path) -> list[Path]:
+def plot_kinematics(predictions: Predictions, figures: Mapping[str, Any], settings: EvaluationSettings, folder: Path) -> list[Path]:
     """efficiency_pt and efficiency_mass: what the quoted working points do along the observer.
 
     Left the signal efficiency, in the middle the background's, right the background's distribution before and after the cut.
@@ -167,7 +168,7 @@ def plot_kinematics(predictions: Predictions, figures: Mapping[str, Any], settin
 
 
 def _plot_against(
-    predictions: Predictions, figures: Mapping[str, Any], settings: Mapping[str, Any], observer: str, path: Path
+    predictions: Predictions, figures: Mapping[str, Any], settings: EvaluationSettings, observer: str, path: Path
 ) -> list[Path]:
     background = background_class(predictions.classes, settings)
     values = predictions.observers[observer]

@@ -20,13 +20,13 @@ from torch.nn.parallel import DistributedDataParallel
 from weaver_tasks.base.errors import NetworkError
 from weaver_tasks.base.progress import Progress
 from weaver_tasks.base.users_code import users_code
+from weaver_tasks.settings.model import TrainingSettings
 from weaver_tasks.training.device import compiled, enough_memory, gradient_scaler, mixed_precision
 from weaver_tasks.training.distributed import rank, synchronize_batch_norm, world_size
 from weaver_tasks.training.losses import LossFunction, Outcome, default_loss, outcome
 from weaver_tasks.training.optimizers import apply_rates
 from weaver_tasks.training.padding import on_device
 from weaver_tasks.training.schedules import Rates, step_rates
-from weaver_tasks.training.settings import TrainingSettings
 from weaver_tasks.training.tally import Tally
 from weaver_tasks.training.tensorboard import TensorBoard
 

@@ -1,0 +1,141 @@
+"""Mistakes in a document in one line: file, key, value, what is wanted, and the known key most like an unknown one."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from weaver_tasks.base.errors import ConfigError, WeaverTasksError, nearest
+from weaver_tasks.settings.fields import Section, section_of
+
+Model = TypeVar("Model", bound=Section)
+
+_FIRST = ("extra_forbidden", "missing")
+_KINDS = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "dict_type": "a map of keys",
+    "model_type": "a map of keys",
+}
+
+
+def checked(model: type[Model], document: Any, *, where: str, error: type[WeaverTasksError] = ConfigError) -> Model:
+    """`document` as a model. where: what messages call it (its file names). Raises `error`, one line, for the mistake that says most."""
+    try:
+        return model.model_validate(document)
+    except ValidationError as cause:
+        found = cause.errors(include_url=False)
+        # An unknown key says more than that another is missing: it may be meant for it.
+        worst = min(found, key=lambda each: (*(each["type"] != kind for kind in _FIRST), found.index(each)))
+        raise error(f"{where}: {_message(worst, model)}") from None
+
+
+def _message(found: ErrorDetails, model: type[Section]) -> str:
+    path = [part for part in found["loc"] if not (isinstance(part, str) and part.startswith("<"))]
+    of_a_name = path[-1:] == ["[key]"]
+    if of_a_name:
+        path = path[:-2]
+    holder, field = _holder(model, path[:-1]), _field(model, path)
+    key = _dotted(path)
+    text = f" ({field.description})" if field is not None and field.description else ""
+    if found["type"] == "extra_forbidden":
+        known = holder.model_fields if holder else {}
+        hint = nearest(str(path[-1]), known) or " Known here: " + ", ".join(sorted(known)) + "."
+        return f"unknown key '{_one_line(key)}'.{hint}"
+    if found["type"] == "missing":
+        return f"key '{key}' is missing.{text}"
+    if found["type"] == "finite_number":
+        return f"key '{key}': {found['input']} is not a finite number. Correct it."
+    place = f"key '{key}'" if key else "the document"
+    values = _choices(field) if found["type"] == "literal_error" else []
+    hint = nearest(found["input"], values) if values and isinstance(found["input"], str) else ""
+    if of_a_name:
+        text = " (It becomes a folder's name: letters, digits, '.', '_' and '-'.)"
+    return f"{place}: {_shown(found['input'])} does not fit; {_wanted(found, field, values)} is wanted.{hint or text}"
+
+
+def _wanted(found: ErrorDetails, field: FieldInfo | None, values: Sequence[Any]) -> str:
+    limits: dict[str, Any] = found.get("ctx") or {}
+    match found["type"]:
+        case "greater_than":
+            return f"more than {_number(limits['gt'])}"
+        case "greater_than_equal":
+            return f"at least {_number(limits['ge'])}"
+        case "less_than":
+            return f"less than {_number(limits['lt'])}"
+        case "less_than_equal":
+            return f"at most {_number(limits['le'])}"
+        case "string_pattern_mismatch":
+            return f"text like {limits['pattern']}"
+        case "string_too_long":
+            return f"at most {limits['max_length']} letters"
+        case "too_long":
+            return f"at most {limits['max_length']} of them"
+        case "string_too_short" | "too_short":
+            return f"at least {limits['min_length']} of them" if limits["min_length"] > 1 else "one that is not empty"
+        case "literal_error":
+            return "one of " + ", ".join(["nothing" if value is None else str(value) for value in values])
+        case kind:
+            wanted = _KINDS.get(kind, found["msg"])
+            return f"{wanted} or nothing" if field is not None and _may_be_nothing(field) and len(found["loc"]) < 4 else wanted
+
+
+def _number(limit: float) -> str:
+    return f"{limit:g}"
+
+
+def _choices(field: FieldInfo | None) -> list[Any]:
+    """The values that a key may have, where they are listed."""
+    if field is None:
+        return []
+    annotations = [field.annotation, *typing.get_args(field.annotation)]
+    values = [value for each in annotations if typing.get_origin(each) is typing.Literal for value in typing.get_args(each)]
+    return [*values, None] if _may_be_nothing(field) else values
+
+
+def _may_be_nothing(field: FieldInfo) -> bool:
+    return type(None) in typing.get_args(field.annotation)
+
+
+def _holder(model: type[Section], path: Sequence[str | int]) -> type[Section] | None:
+    """The model of the section at `path`."""
+    for part in path:
+        field = model.model_fields.get(str(part))
+        inner = section_of(field) if field is not None else None
+        if inner is None:
+            return None
+        model = inner
+    return model
+
+
+def _field(model: type[Section], path: Sequence[str | int]) -> FieldInfo | None:
+    """The key at `path`, or that which holds the item there."""
+    for end in range(len(path), 0, -1):
+        holder = _holder(model, path[: end - 1])
+        if holder is not None:
+            return holder.model_fields.get(str(path[end - 1]))
+    return None
+
+
+def _dotted(path: Sequence[str | int]) -> str:
+    key = ""
+    for part in path:
+        key = f"{key}[{part}]" if isinstance(part, int) else f"{key}.{part}" if key else part
+    return key
+
+
+def _shown(value: Any) -> str:
+    text = "nothing" if value is None else repr(value)
+    return text if len(text) <= 80 else text[:77] + "…"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:200]
