@@ -12,7 +12,7 @@ from pathlib import Path
 
 from weaver_tasks.base.command_line import run_command, task
 from weaver_tasks.base.record import TaskRecord
-from weaver_tasks.fresh_training import endless_batches, fresh_trainer, tool_parser
+from weaver_tasks.jobs.fresh import endless_batches, fresh_trainer, tool_parser
 
 logger = logging.getLogger("weaver_tasks")
 
@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def _profile(arguments: argparse.Namespace, record: TaskRecord) -> None:
     from weaver_tasks.training.device import choose_device, prepare_process
-    from weaver_tasks.training.step_profile import profile_steps
+    from weaver_tasks.training.profiler import profile_steps
 
     training = arguments.settings.training.model_copy(update={"ranks": 1, "nodes": 1})
     device = choose_device(training.device)

@@ -265,9 +265,7 @@ _GROUP = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 class Section(BaseModel):
     """A section of keys. Made from a document as it is written: text that stands for a number is read as one; unknown keys are refused."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=(), validate_default=False
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
 
     @field_validator("*", mode="wrap")
     @classmethod

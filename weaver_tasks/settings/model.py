@@ -194,8 +194,8 @@ class LoadingSettings(Section):
     prefetch: int = key(4, "Batches assembled ahead. Never changes results.", affects=NOTHING, unit="batches", ge=1)
     pad_on_device: bool = key(
         False,
-        "The loader's threads only gather the particles of a batch; they are sent to the GPU as they are, and standardized and padded there: "
-        "less to do for the processor's cores, fewer bytes to copy. On the CPU it brings nothing. Never changes results.",
+        "The loader's threads only gather the particles of a batch; they are sent to the GPU as they are, and standardized and padded "
+        "there: less to do for the processor's cores, fewer bytes to copy. On the CPU it brings nothing. Never changes results.",
         affects=NOTHING,
     )
 
@@ -344,8 +344,8 @@ class TrainingSettings(Section):
     early_stopping: EarlyStopping | None = optional_section("Stop when the validation metric has not improved for `patience` epochs.")
     keep_checkpoints: Literal["all", "best_and_last"] = key(
         "all",
-        "Which checkpoints stay: all, or, removed while training goes on, only the best epoch so far and the last. What needs a removed one "
-        "is then refused.",
+        "Which checkpoints stay: all, or, removed while training goes on, only the best epoch so far and the last. What needs a removed "
+        "one is then refused.",
         affects=NOTHING,
     )
     snapshot_minutes: Number | None = key(
@@ -412,8 +412,8 @@ class PredictionSettings(Section):
     )
     ranks: int = key(
         1,
-        "Processes per group that share its events (GPUs on cuda), of training.threads each; files of one group can also be split into jobs "
-        "(data.test).",
+        "Processes per group that share its events (GPUs on cuda), of training.threads each; files of one group can also be split into "
+        "jobs (data.test).",
         affects=PREDICTION,
         unit="processes",
         ge=1,
@@ -474,8 +474,8 @@ class Configuration(Section):
     )
     seeds: Annotated[list[Annotated[Whole, Field(ge=0)]], Field(min_length=2), NoItemTwice] | None = key(
         None,
-        "Train one network per seed (an ensemble), in results/<run>/seed-<s>/, on shared staged data; the run's predictions are the mean of "
-        "their scores.",
+        "Train one network per seed (an ensemble), in results/<run>/seed-<s>/, on shared staged data; the run's predictions are the mean "
+        "of their scores.",
         affects=NOTHING,
         form="the seed of each training, of which there are several",
         passed=False,
@@ -489,8 +489,8 @@ class Configuration(Section):
     training: TrainingSettings = section(TrainingSettings, "How it is trained.")
     validation: ValidationSettings = section(ValidationSettings, "How the best epoch is chosen.")
     cross_validation: CrossValidation | None = optional_section(
-        "Train one network per fold, in results/<run>/fold-<k>/: fold k never sees events with variable % folds == k, and predicts those of "
-        "the test files; the run's predictions are those of all folds."
+        "Train one network per fold, in results/<run>/fold-<k>/: fold k never sees events with variable % folds == k, and predicts those "
+        "of the test files; the run's predictions are those of all folds."
     )
     prediction: PredictionSettings = section(PredictionSettings, "What is predicted, with what.")
     evaluation: EvaluationSettings = section(EvaluationSettings, "What is measured on the predictions.")

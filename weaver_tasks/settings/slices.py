@@ -1,4 +1,4 @@
-"""What the result of a stage depends on of config.yaml, and what tasks are given besides: both follow from what the keys say of themselves."""
+"""What the result of a stage depends on of config.yaml, and what tasks are given besides: both follow from what each key says of itself."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any, Optional, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import Field, create_model
 
@@ -24,7 +24,8 @@ Model = TypeVar("Model", bound=Section)
 
 def _in_part(model: type[Model]) -> type[Model]:
     """A model of which nothing must be given: a slice has only some of the keys."""
-    missing: Any = {name: (Optional[field.annotation], None) for name, field in model.model_fields.items() if field.is_required()}
+    required: dict[str, Any] = {name: field.annotation for name, field in model.model_fields.items() if field.is_required()}
+    missing: Any = {name: (annotation | None, None) for name, annotation in required.items()}
     return create_model(model.__name__, __base__=model, **missing)
 
 
