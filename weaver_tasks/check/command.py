@@ -21,6 +21,7 @@ from weaver_tasks.check.network import network_problems
 from weaver_tasks.data.configuration import DataConfiguration
 from weaver_tasks.plan import Plan, make_plan
 from weaver_tasks.results.metrics.evaluation import check_classes
+from weaver_tasks.settings.model import EvaluationSettings
 from weaver_tasks.settings.reading import read_config
 
 
@@ -66,7 +67,7 @@ def _evaluation_problems(plan: Plan) -> Iterator[str]:
     if labels is None or labels.kind != "simple":
         return
     try:
-        check_classes(labels.classes, plan.config["evaluation"])
+        check_classes(labels.classes, EvaluationSettings(**plan.config["evaluation"]))
     except WeaverTasksError as error:
         yield str(error)
 

@@ -231,8 +231,6 @@ def _no_item_twice(value: list[Any]) -> list[Any]:
 
 Number = Annotated[float, WrapValidator(_keep_whole)]
 """A number. Written as a whole one it stays one."""
-Name = Annotated[str, BeforeValidator(_number_as_text)]
-"""A text that may look like a number: a year, say."""
 Path = Annotated[str, Field(min_length=1)]
 Whole = Annotated[int, WrapValidator(read_text)]
 """A whole number in a list."""
@@ -259,7 +257,8 @@ def one_of(*forms: str) -> Discriminator:
     return Discriminator(form, custom_error_type="form", custom_error_message=" or ".join(_WORDS[tag] for tag in forms))
 
 
-_GROUP = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100), BeforeValidator(_number_as_text)]
+"""A text that becomes a folder's name. It may look like a number: a year, say."""
 
 
 class Section(BaseModel):
@@ -293,8 +292,7 @@ Files = Annotated[
     Annotated[Path, Tag(TEXT)]
     | Annotated[list[Path], Field(min_length=1), Tag(LIST)]
     | Annotated[
-        dict[Annotated[str, Field(pattern=_GROUP, max_length=100)], GroupOfFiles],
-        BeforeValidator(_names_as_text),
+        dict[FolderName, GroupOfFiles],
         Tag(MAP),
     ],
     one_of(TEXT, LIST, MAP),

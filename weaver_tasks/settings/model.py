@@ -13,7 +13,7 @@ from pydantic import Field
 from weaver_tasks.settings.fields import (
     NOTHING,
     Files,
-    Name,
+    FolderName,
     NoItemTwice,
     Number,
     NumberByName,
@@ -452,7 +452,7 @@ class ToolsSettings(Section):
 class Configuration(Section):
     """One run: which files, how to train, on what."""
 
-    run: Annotated[Name, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)] = key(
+    run: FolderName = key(
         ...,
         "Name of the run: everything lands in results/<run>/. Letters, digits, '.', '_' and '-'.",
         affects=NOTHING,
