@@ -1,7 +1,6 @@
-"""environment.yml, pyproject.toml and requirements.lock say the same; the reference follows the schema."""
+"""environment.yml, pyproject.toml and requirements.lock say the same; what is made of the models follows them."""
 
 import re
-import runpy
 import subprocess
 import sys
 import tomllib
@@ -11,6 +10,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+
+from weaver_tasks.settings.schema import generated
 
 CONDA_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib", "python-xxhash": "xxhash"}
 
@@ -47,9 +48,9 @@ def test_lock_satisfies_pyproject_and_its_extras(project, locked):
             assert locked[name] in SpecifierSet(str(requirement.specifier)), f"{name} {locked[name]}"
 
 
-def test_the_reference_lists_every_key(repository):
-    generated = runpy.run_path(str(repository / "docs" / "config_reference.py"))["reference"]()
-    assert (repository / "config" / "README.md").read_text() == generated, "run: python docs/config_reference.py"
+@pytest.mark.parametrize("name", generated())
+def test_what_is_made_of_the_models_of_the_configuration_is_up_to_date(repository, name):
+    assert (repository / name).read_text() == generated()[name], "run: python -m weaver_tasks.settings.schema"
 
 
 def test_the_workflow_imports_neither_numpy_nor_torch():

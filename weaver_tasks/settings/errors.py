@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -59,10 +59,12 @@ def _message(found: ErrorDetails, model: type[Section]) -> str:
     hint = nearest(found["input"], values) if values and isinstance(found["input"], str) else ""
     if of_a_name:
         text = " (It becomes a folder's name: letters, digits, '.', '_' and '-'.)"
-    return f"{place}: {_shown(found['input'])} does not fit; {_wanted(found, field, values)} is wanted.{hint or text}"
+    itself = holder is not None and str(path[-1]) in holder.model_fields if path else False
+    wanted = _wanted(found, values, or_nothing=itself and field is not None and _may_be_nothing(field))
+    return f"{place}: {_shown(found['input'])} does not fit; {wanted} is wanted.{hint or text}"
 
 
-def _wanted(found: ErrorDetails, field: FieldInfo | None, values: Sequence[Any]) -> str:
+def _wanted(found: ErrorDetails, values: Sequence[Any], *, or_nothing: bool) -> str:
     limits: dict[str, Any] = found.get("ctx") or {}
     match found["type"]:
         case "greater_than":
@@ -85,7 +87,7 @@ def _wanted(found: ErrorDetails, field: FieldInfo | None, values: Sequence[Any])
             return "one of " + ", ".join(["nothing" if value is None else str(value) for value in values])
         case kind:
             wanted = _KINDS.get(kind, found["msg"])
-            return f"{wanted} or nothing" if field is not None and _may_be_nothing(field) and len(found["loc"]) < 4 else wanted
+            return f"{wanted} or nothing" if or_nothing and (kind in _KINDS or kind == "form") else wanted
 
 
 def _number(limit: float) -> str:
@@ -106,14 +108,23 @@ def _may_be_nothing(field: FieldInfo) -> bool:
 
 
 def _holder(model: type[Section], path: Sequence[str | int]) -> type[Section] | None:
-    """The model of the section at `path`."""
+    """The model of the section at `path`, or of the one below it that a map or a list holds."""
     for part in path:
         field = model.model_fields.get(str(part))
-        inner = section_of(field) if field is not None else None
-        if inner is None:
+        if field is None:
             return None
+        inner = section_of(field)
+        if inner is None:
+            return next(_sections_in(field.annotation), None)
         model = inner
     return model
+
+
+def _sections_in(annotation: Any) -> Iterator[type[Section]]:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield annotation
+    for part in (*typing.get_args(annotation), *([annotation.__value__] if hasattr(annotation, "__value__") else [])):
+        yield from _sections_in(part)
 
 
 def _field(model: type[Section], path: Sequence[str | int]) -> FieldInfo | None:

@@ -22,6 +22,7 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError, PydanticUndefined
+from typing_extensions import TypeAliasType
 
 
 class Effect(NamedTuple):
@@ -232,13 +233,15 @@ def _no_item_twice(value: list[Any]) -> list[Any]:
 Number = Annotated[float, WrapValidator(_keep_whole)]
 """A number. Written as a whole one it stays one."""
 Path = Annotated[str, Field(min_length=1)]
-Whole = Annotated[int, WrapValidator(read_text)]
-"""A whole number in a list."""
-NoItemTwice = AfterValidator(_no_item_twice)
+Seeds = Annotated[
+    list[Annotated[int, Field(ge=0), WrapValidator(read_text)]],
+    Field(min_length=2, json_schema_extra={"uniqueItems": True}),
+    AfterValidator(_no_item_twice),
+]
 Options = Annotated[dict[str, Any], BeforeValidator(plain_options)]
 """Keyword arguments of somebody else's function."""
-NumberByName = Annotated[
-    dict[str, Annotated[Number, Field(gt=0, lt=1), WrapValidator(read_text)]],
+FractionByName = Annotated[
+    dict[str, Annotated[float, Field(gt=0, lt=1), WrapValidator(read_text)]],
     BeforeValidator(_names_as_text),
 ]
 
@@ -288,15 +291,15 @@ GroupOfFiles = Annotated[
     one_of(TEXT, LIST, MAP),
     WrapValidator(read_text),
 ]
-Files = Annotated[
-    Annotated[Path, Tag(TEXT)]
-    | Annotated[list[Path], Field(min_length=1), Tag(LIST)]
-    | Annotated[
-        dict[FolderName, GroupOfFiles],
-        Tag(MAP),
+Files = TypeAliasType(
+    "Files",
+    Annotated[
+        Annotated[Path, Tag(TEXT)]
+        | Annotated[list[Path], Field(min_length=1), Tag(LIST)]
+        | Annotated[dict[FolderName, GroupOfFiles], Tag(MAP)],
+        one_of(TEXT, LIST, MAP),
     ],
-    one_of(TEXT, LIST, MAP),
-]
+)
 """A path, a list of paths, or named groups of them. Groups' names become folders' names."""
 
 SwitchOrText = Annotated[Annotated[bool, Tag(SWITCH)] | Annotated[str, Tag(TEXT)], one_of(SWITCH, TEXT)]

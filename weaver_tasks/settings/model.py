@@ -6,24 +6,21 @@ that rules pass as `params`, and the digests of finished epochs and validations.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
-
-from pydantic import Field
+from typing import Any, Literal
 
 from weaver_tasks.settings.fields import (
     NOTHING,
     Files,
     FolderName,
-    NoItemTwice,
+    FractionByName,
     Number,
-    NumberByName,
     Options,
     Path,
     PathOrPaths,
     Section,
+    Seeds,
     SwitchOrOptions,
     SwitchOrText,
-    Whole,
     key,
     optional_section,
     required_section,
@@ -421,7 +418,7 @@ class PredictionSettings(Section):
 
 
 class EvaluationSettings(Section):
-    signal_efficiencies: NumberByName = key(
+    signal_efficiencies: FractionByName = key(
         {}, "Signal efficiency per class at which background rejection is quoted; 0.5 otherwise.", affects=EVALUATION
     )
     background: str | None = key(None, "The background class; null: the first class.", affects=EVALUATION)
@@ -472,11 +469,11 @@ class Configuration(Section):
         passed=False,
         ge=0,
     )
-    seeds: Annotated[list[Annotated[Whole, Field(ge=0)]], Field(min_length=2), NoItemTwice] | None = key(
+    seeds: Seeds | None = key(
         None,
         "Train one network per seed (an ensemble), in results/<run>/seed-<s>/, on shared staged data; the run's predictions are the mean "
         "of their scores.",
-        affects=NOTHING,
+        affects=INITIALIZATION | TRAINING | VALIDATION,
         form="the seed of each training, of which there are several",
         passed=False,
     )

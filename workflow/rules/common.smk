@@ -43,7 +43,10 @@ def checked_plan():
         config.pop("report_page", None)
         if workflow.is_main_process:
             planning.check_configuration_files(files)
-        plan = planning.make_plan(config, where=where)
+        # Snakemake takes a name such as 2024_05 for a number.
+        arguments = workflow.config_settings.config_args or ()
+        document = planning.names_as_written(config, files=files, arguments=arguments)
+        plan = planning.make_plan(document, where=where)
         plan.files
         if workflow.is_main_process:
             planning.check_run_folder(plan, writes=not workflow.dryrun)
