@@ -49,6 +49,17 @@ def should_stop(validations: Iterable[Mapping[str, Any]], *, epoch: int, patienc
     return best is not None and max(each["epoch"] for each in seen) - best["epoch"] >= patience
 
 
+def last_before_stops(validations: Iterable[Mapping[str, Any]]) -> set[int]:
+    """The epochs from which training goes on when an epoch that was stopped is trained after all, as with a higher patience."""
+    found, last = set(), None
+    for validation in sorted(validations, key=lambda each: each["epoch"]):
+        if not validation.get("stopped"):
+            last = validation["epoch"]
+        elif last is not None:
+            found.add(last)
+    return found
+
+
 def chosen_epoch(
     validations: Iterable[Mapping[str, Any]], *, metric: str, mode: str, epochs: int, patience: int | None = None
 ) -> int | None:
