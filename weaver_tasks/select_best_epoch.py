@@ -12,7 +12,7 @@ from weaver_tasks.base.errors import CheckpointError, ResultError
 from weaver_tasks.base.files import copy_file, read_json, write_json
 from weaver_tasks.base.record import TaskRecord
 from weaver_tasks.training.journal import REMOVAL, Journal
-from weaver_tasks.training.selection import best_epoch, chosen_epoch, last_before_stops
+from weaver_tasks.training.selection import best_epoch, chosen_epochs, last_before_stops
 
 logger = logging.getLogger("weaver_tasks")
 
@@ -59,8 +59,7 @@ def select(arguments: argparse.Namespace, record: TaskRecord) -> None:
 def _make_room(journal: Journal, best: int, validations: list[dict[str, Any]], record: TaskRecord) -> None:
     """Remove all epochs but the best, those that training may go on from, and what other configurations that trained here would choose."""
     last_trained = max(each["epoch"] for each in validations if not each.get("stopped"))
-    keep = {best, last_trained, *last_before_stops(validations)}
-    keep |= {epoch for choice in journal.choices() if (epoch := chosen_epoch(validations, **choice)) is not None}
+    keep = {best, last_trained} | last_before_stops(validations) | chosen_epochs(validations, journal.choices())
     gone = journal.prune(keep, below=max(each["epoch"] for each in validations) + 1)
     record.note(removed=[str(path) for epoch in gone for path in (journal.state(epoch), journal.companion(epoch))])
     logger.info("%s: removed %d epochs", REMOVAL, len(gone))

@@ -25,7 +25,7 @@ from weaver_tasks.data.configuration import DataConfiguration, load_data_configu
 from weaver_tasks.training.journal import REMOVAL, Journal, epoch_digest, epoch_uses
 from weaver_tasks.training.launch import is_first_rank, is_rank, launch_ranks
 from weaver_tasks.training.schedules import Rates, epoch_rates
-from weaver_tasks.training.selection import best_epoch, chosen_epoch, last_before_stops, should_stop
+from weaver_tasks.training.selection import best_epoch, chosen_epochs, last_before_stops, should_stop
 from weaver_tasks.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -167,8 +167,7 @@ class Work:
         if best is None:
             return
         before = {**read_json(self.journal.metrics_file(self.arguments.epochs[0] - 1)), "epoch": self.arguments.epochs[0] - 1}
-        keep = {best, *last_before_stops([*self.validations, before])}
-        keep |= {epoch for choice in self.journal.choices() if (epoch := chosen_epoch(self.validations, **choice)) is not None}
+        keep = {best} | last_before_stops([*self.validations, before]) | chosen_epochs(self.validations, self.journal.choices())
         self._note_removed(self.journal.prune(keep, below=self._no_longer_read()), record)
 
     def _note_removed(self, epochs: list[int], record: TaskRecord) -> None:

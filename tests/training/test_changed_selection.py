@@ -146,7 +146,17 @@ class Runner:
         common += ["--network", self.folder / "network.py"]
         validations = [self.outputs(each)[0] for each in self.before(job, config) if each[0] == "validate"]
         if stage == "train":
-            options = [*common, "--epochs", epoch, "--checkpoints", self.checkpoints, "--metrics", self.metrics, "--validation", *validations]
+            options = [
+                *common,
+                "--epochs",
+                epoch,
+                "--checkpoints",
+                self.checkpoints,
+                "--metrics",
+                self.metrics,
+                "--validation",
+                *validations,
+            ]
         elif stage == "validate":
             options = [*common, "--state", self.outputs(("train", epoch))[0], "--epoch", epoch, "--output", *self.outputs(job)]
         else:
@@ -170,6 +180,10 @@ class Runner:
         """All weights in the journal that would be published, not a placeholder."""
         entries = (self.checkpoints / ".journal").glob("*/state.pt")
         return {path.read_text() for path in entries if not (path.parent / "removed.json").exists()}
+
+    def noted(self) -> bool:
+        """Whether an epoch was trained, so that the journal knows how its configuration chooses."""
+        return (self.checkpoints / ".journal" / "choices.json").exists()
 
     def expected(self, config: Config) -> int:
         """The epoch that this configuration selects, by hand: an epoch is stopped by what is known two epochs before it."""
@@ -224,7 +238,14 @@ def fast():
         patch.setattr(validate_epoch, "validate_one", validated)
         patch.setattr(device, "prepare_process", lambda *_, **__: None)
         patch.setattr(os, "fsync", lambda _: None)
-        for module, name in ((os, "replace"), (os, "link"), (os, "utime"), (Path, "unlink"), (shutil, "copyfile"), (files.tempfile, "mkstemp")):
+        for module, name in (
+            (os, "replace"),
+            (os, "link"),
+            (os, "utime"),
+            (Path, "unlink"),
+            (shutil, "copyfile"),
+            (files.tempfile, "mkstemp"),
+        ):
             patch.setattr(module, name, stepping(getattr(module, name), box))
         yield box
 
@@ -276,14 +297,16 @@ CHANGES = st.one_of(
     st.fixed_dictionaries({"patience": st.sampled_from([None, 1, 2, 3])}),
     st.fixed_dictionaries({"keep": st.sampled_from(["best_and_last", "all"])}),
 )
-KILLS = st.one_of(st.none(), st.integers(0, 250))
-RUNS = st.lists(st.tuples(st.lists(CHANGES, max_size=2), KILLS, st.booleans()), min_size=1, max_size=6)
+KILLS = st.one_of(st.none(), st.none(), st.integers(0, 400))
+RUNS = st.lists(st.tuples(st.lists(CHANGES, min_size=1, max_size=2), KILLS, st.booleans()), min_size=2, max_size=6)
 STARTS = st.builds(Config, metric=st.sampled_from(METRICS), mode=st.sampled_from(["max", "min"]), patience=st.sampled_from([None, 1, 2]))
 
 
 def whatever_is_changed(make, table, config, runs):
     runner = make(table)
     named: dict[Config, tuple[int, str]] = {}
+    first = config
+    assert runner.run(config, kill=runs[-1][1]) in ("done", "killed")
     for changes, kill, late in runs:
         for change in changes:
             config = replace(config, **change)
@@ -295,6 +318,10 @@ def whatever_is_changed(make, table, config, runs):
         elif result != "killed":
             assert "removed" in result
         assert {weights for _, weights in named.values()} <= runner.kept_weights()
+    # The one that trained first can be gone back to in any case, unless it may have stopped where no other did.
+    if first.patience is None and runner.noted():
+        assert runner.run(first) == "done"
+        assert runner.named()[0] == runner.expected(first)
     for config, expected in named.items():
         assert runner.run(config) == "done"
         assert runner.trained == []
@@ -303,14 +330,12 @@ def whatever_is_changed(make, table, config, runs):
 
 
 def with_one_metric_and_more_to_train(make, table, config, runs):
-    """As long as epochs and patience only grow, nothing is refused, and nothing is trained twice."""
+    """As long as epochs and patience only grow, nothing is refused."""
     runner = make(table)
-    trained: list[int] = []
     for changes, kill, late in runs:
         for change in changes:
             config = grown(config, change)
         result = runner.run(config, kill=kill, late=late)
-        trained += runner.trained
         assert result in ("done", "killed")
         if result == "done":
             assert runner.named()[0] == runner.expected(config)
@@ -356,3 +381,48 @@ def test_a_higher_patience_and_more_epochs_always_go_on(make, table, config, run
 @many(500, slow=True)
 def test_a_higher_patience_and_more_epochs_always_go_on_over_many_changes(make, table, config, runs):
     with_one_metric_and_more_to_train(make, table, config, runs)
+
+
+def test_what_was_named_without_training_anything_stays(make):
+    runner = make({"accuracy": [5, 1, 1, 1, 1, 1, 1, 1, 1], "loss": [0, 0, 0, 0, 9, 0, 0, 0, 0]})
+    for config in (Config(), Config(metric="loss"), Config(epochs=8)):
+        assert runner.run(config) == "done"
+    assert runner.run(Config(metric="loss")) == "done"
+    assert runner.named()[0] == 4
+
+
+def test_what_a_killed_training_had_chosen_so_far_stays(make):
+    runner = make({"accuracy": [1, 5, 1, 1, 1, 1, 1, 1, 1], "loss": [9, 0, 0, 0, 0, 0, 0, 0, 0]})
+    # Epoch by epoch, until the first has been removed of what loss would keep.
+    kill = next(kill for kill in range(0, 400, 5) if killed_after(make, runner.table, kill, epoch=3))
+    runner = make(runner.table)
+    assert runner.run(Config(epochs=6), kill=kill) == "killed"
+    runner.run(Config(epochs=6, metric="loss"))
+    assert runner.run(Config(epochs=6)) == "done"
+    assert runner.named()[0] == 1
+
+
+def killed_after(make, table, kill, *, epoch) -> bool:
+    runner = make(table)
+    runner.run(Config(epochs=6), kill=kill)
+    return epoch in runner.trained
+
+
+def test_a_higher_patience_goes_on_from_where_it_had_stopped_even_when_later_epochs_were_trained(make):
+    # Epoch 3 is stopped by what is known of 0 and 1; epoch 2, then unknown, is better, so that 4 and more are trained.
+    runner = make({"accuracy": [3, 2, 4, 5, 6, 7, 8, 9, 9], "loss": [0] * 9})
+    assert runner.run(Config(patience=1, epochs=9)) == "done"
+    assert json.loads((runner.metrics / "train_epoch-3.json").read_text()).get("stopped")
+    assert runner.run(Config(patience=4, epochs=9)) == "done"
+    assert not json.loads((runner.metrics / "train_epoch-3.json").read_text()).get("stopped")
+    assert runner.named()[0] == 7
+
+
+def test_in_the_ordinary_course_two_checkpoints_stay(make):
+    runner = make({"accuracy": [1, 5, 1, 1, 1, 1, 1, 1, 1], "loss": [0] * 9})
+    assert runner.run(Config(epochs=9, keep="best_and_last")) == "done"
+    assert len(runner.kept_weights()) == 2
+    runner = make(runner.table)
+    assert runner.run(Config(epochs=9, patience=2)) == "done"
+    assert len(runner.kept_weights()) == 2
+    assert len(list(runner.checkpoints.glob("net_epoch-*_state.pt"))) == 2

@@ -224,7 +224,7 @@ class Journal:
             write_json(self.entry(epoch_digest) / _SELECTED, best)
 
     def choices(self) -> list[dict[str, Any]]:
-        """How each configuration that trained here chooses its best epoch. See `selection.chosen_epoch`."""
+        """How each configuration that trained here chooses its best epoch. See `selection.chosen_epochs`."""
         path = self.folder / "choices.json"
         return read_json(path) if path.exists() else []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping
 from numbers import Real
@@ -60,16 +61,24 @@ def last_before_stops(validations: Iterable[Mapping[str, Any]]) -> set[int]:
     return found
 
 
-def chosen_epoch(
-    validations: Iterable[Mapping[str, Any]], *, metric: str, mode: str, epochs: int, patience: int | None = None
-) -> int | None:
-    """The epoch that a training of `epochs` epochs with this early stopping would choose of these; None where none has the metric.
+def chosen_epochs(validations: Iterable[Mapping[str, Any]], choices: Iterable[Mapping[str, Any]]) -> set[int]:
+    """The epochs that trainings which choose in these ways would choose of these; empty where none has the metric.
 
-    Of validations that another configuration may have made: those that this one would not have trained do not count.
+    choices: metric, mode, epochs and patience of each. The validations are of one training. Another that stops elsewhere has those
+    before the first stopped one in common with it; so both the best of these and the best of all are given.
     """
+    ordered = sorted(validations, key=lambda each: each["epoch"])
+    common = list(itertools.takewhile(lambda each: not each.get("stopped"), ordered))
+    trained = [each for each in ordered if not each.get("stopped")]
+    found = (_chosen(some, **choice) for choice in choices for some in (common, trained))
+    return {epoch for epoch in found if epoch is not None}
+
+
+def _chosen(trained: Iterable[Mapping[str, Any]], *, metric: str, mode: str, epochs: int, patience: int | None) -> int | None:
+    """What a training of `epochs` epochs with this early stopping would choose of these epochs, given in their order."""
     seen: list[tuple[int, int]] = []  # (epoch, the best up to it)
     best: tuple[int, float] | None = None
-    for validation in sorted((each for each in validations if not each.get("stopped")), key=lambda each: each["epoch"]):
+    for validation in trained:
         epoch, value = validation["epoch"], _number(validation.get(metric))
         if epoch >= epochs or (patience is not None and _stopped_before(seen, epoch, patience)):
             break
