@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from weaver_tasks.data.configuration.document import DataDocument, Group, Parameters
 from weaver_tasks.settings.schema import json_schema, kind
 
 REPOSITORY = Path(__file__).parent.parent
 PACKAGE = REPOSITORY / "weaver_tasks"
 # Functions that word an error for the one that raises it.
 _MAKE_TEXTS = ("_message", "_bad_files", "_why_not")
-SCHEMAS = REPOSITORY / "workflow" / "schemas"
 
 CONFIGURATION = """# config.yaml
 
@@ -91,10 +91,10 @@ def configuration() -> str:
 
 
 def data_configuration() -> str:
-    schema = json.loads((SCHEMAS / "data_config.schema.json").read_text())
+    schema = json_schema(DataDocument)
     definitions = [
-        ("inputs.&lt;group>", "One input of the network.", schema["$defs"]["group"]),
-        ("preprocess.params.&lt;variable>", "The parameters of one variable, filled in.", schema["$defs"]["parameters"]),
+        ("inputs.&lt;group>", "One input of the network.", json_schema(Group)),
+        ("preprocess.params.&lt;variable>", "The parameters of one variable, filled in.", json_schema(Parameters)),
     ]
     extra = "".join(f"## {name}\n\n{text}\n\n{_table(list(_rows(definition, f'{name}.')))}" for name, text, definition in definitions)
     return DATA_CONFIGURATION + "".join(_sections(schema)) + extra

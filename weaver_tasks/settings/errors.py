@@ -40,12 +40,18 @@ def checked(model: type[Model], document: Any, *, where: str, error: type[Weaver
 
 def _message(found: ErrorDetails, model: type[Section]) -> str:
     path = [part for part in found["loc"] if not (isinstance(part, str) and part.startswith("<"))]
+    context: dict[str, Any] = found.get("ctx") or {}
+    if "index" in context:
+        # A list whose items each have a meaning of their own.
+        path.append(context["index"])
+        found = {**found, "input": found["input"][context["index"]]}
     of_a_name = path[-1:] == ["[key]"]
     if of_a_name:
         path = path[:-2]
     holder, field = _holder(model, path[:-1]), _field(model, path)
     key = _dotted(path)
-    text = f" ({field.description})" if field is not None and field.description else ""
+    text = context.get("text") or (field.description if field is not None else "")
+    text = f" ({text})" if text else ""
     if found["type"] == "extra_forbidden":
         known = holder.model_fields if holder else {}
         hint = nearest(str(path[-1]), known) or " Known here: " + ", ".join(sorted(known)) + "."
@@ -57,7 +63,7 @@ def _message(found: ErrorDetails, model: type[Section]) -> str:
     place = f"key '{key}'" if key else "the document"
     values = _choices(field) if found["type"] == "literal_error" else []
     hint = nearest(found["input"], values) if values and isinstance(found["input"], str) else ""
-    if of_a_name:
+    if of_a_name and found["type"] == "string_pattern_mismatch":
         text = " (It becomes a folder's name: letters, digits, '.', '_' and '-'.)"
     itself = holder is not None and str(path[-1]) in holder.model_fields if path else False
     wanted = _wanted(found, values, or_nothing=itself and field is not None and _may_be_nothing(field))
@@ -130,9 +136,9 @@ def _sections_in(annotation: Any) -> Iterator[type[Section]]:
 def _field(model: type[Section], path: Sequence[str | int]) -> FieldInfo | None:
     """The key at `path`, or that which holds the item there."""
     for end in range(len(path), 0, -1):
-        holder = _holder(model, path[: end - 1])
-        if holder is not None:
-            return holder.model_fields.get(str(path[end - 1]))
+        holder, name = _holder(model, path[: end - 1]), str(path[end - 1])
+        if holder is not None and name in holder.model_fields:
+            return holder.model_fields[name]
     return None
 
 

@@ -224,7 +224,8 @@ def _names_as_text(value: Any) -> Any:
     return {_number_as_text(name): item for name, item in value.items()} if isinstance(value, dict) else value
 
 
-def _no_item_twice(value: list[Any]) -> list[Any]:
+def no_item_twice(value: list[Any]) -> list[Any]:
+    """A validator of lists."""
     if len(set(value)) < len(value):
         raise PydanticCustomError("item_twice", "no item twice")
     return value
@@ -236,7 +237,7 @@ Path = Annotated[str, Field(min_length=1)]
 Seeds = Annotated[
     list[Annotated[int, Field(ge=0), WrapValidator(read_text)]],
     Field(min_length=2, json_schema_extra={"uniqueItems": True}),
-    AfterValidator(_no_item_twice),
+    AfterValidator(no_item_twice),
 ]
 Options = Annotated[dict[str, Any], BeforeValidator(plain_options)]
 """Keyword arguments of somebody else's function."""
@@ -246,16 +247,17 @@ FractionByName = Annotated[
 ]
 
 # Of values that have several forms pydantic says which one it took, by these tags; messages leave them out.
-TEXT, SWITCH, LIST, MAP = "<text>", "<switch>", "<list>", "<map>"
-_WORDS = {TEXT: "text", SWITCH: "true or false", LIST: "a list", MAP: "a map of keys"}
+TEXT, SWITCH, WHOLE, LIST, MAP = "<text>", "<switch>", "<whole>", "<list>", "<map>"
+_WORDS = {TEXT: "text", SWITCH: "true or false", WHOLE: "a whole number", LIST: "a list", MAP: "a map of keys"}
 
 
 def one_of(*forms: str) -> Discriminator:
     """Which of several forms a value has. Its error says which are wanted."""
 
     def form(value: Any) -> str | None:
-        kinds = {str: TEXT, bool: SWITCH, list: LIST, dict: MAP}
-        return next((tag for kind, tag in kinds.items() if isinstance(value, kind) and tag in forms), None)
+        kinds = {str: TEXT, bool: SWITCH, int: WHOLE, list: LIST, dict: MAP}
+        found = next((tag for kind, tag in kinds.items() if isinstance(value, kind)), None)
+        return found if found in forms else None
 
     return Discriminator(form, custom_error_type="form", custom_error_message=" or ".join(_WORDS[tag] for tag in forms))
 
@@ -265,21 +267,25 @@ FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_l
 
 
 class Section(BaseModel):
-    """A section of keys. Made from a document as it is written: text that stands for a number is read as one; unknown keys are refused."""
+    """A section of keys. Unknown ones are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
-
-    @field_validator("*", mode="wrap")
-    @classmethod
-    def _read_text(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
-        return read_text(value, handler)
 
     def plain(self) -> dict[str, Any]:
         """As plain data: what JSON and YAML hold."""
         return self.model_dump()
 
 
-class PartOfGroup(Section):
+class ReadSection(Section):
+    """A section of config.yaml: text that stands for a number, a truth value, a list … is read as one where one is wanted."""
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _read_text(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        return read_text(value, handler)
+
+
+class PartOfGroup(ReadSection):
     """A group of test files, predicted N files at a time."""
 
     files: Annotated[Annotated[Path, Tag(TEXT)] | Annotated[list[Path], Field(min_length=1), Tag(LIST)], one_of(TEXT, LIST)]

@@ -17,7 +17,7 @@ from weaver_tasks.settings.fields import (
     Options,
     Path,
     PathOrPaths,
-    Section,
+    ReadSection,
     Seeds,
     SwitchOrOptions,
     SwitchOrText,
@@ -56,13 +56,13 @@ _OWN_RATES = "the learning rates of an epoch's own steps"
 _FOLD = "the fold of each training"
 
 
-class ExtraSelection(Section):
+class ExtraSelection(ReadSection):
     train: str | None = key(None, "For training.", affects=STAGING)
     val: str | None = key(None, "For validation.", affects=STAGING)
     test: str | None = key(None, "For testing.", affects=STAGING)
 
 
-class DataSettings(Section):
+class DataSettings(ReadSection):
     config: Path = key(
         ...,
         "The data configuration, in weaver's format.",
@@ -136,7 +136,7 @@ class DataSettings(Section):
     )
 
 
-class StagingSettings(Section):
+class StagingSettings(ReadSection):
     mode: Literal["columnar", "copy", "none"] = key(
         "columnar",
         "columnar: selected events as Arrow files, memory-mapped; copy: the raw files; none: read in place, transformed on the fly.",
@@ -161,7 +161,7 @@ class StagingSettings(Section):
     )
 
 
-class StatisticsSettings(Section):
+class StatisticsSettings(ReadSection):
     files_per_job: int | None = key(
         None,
         "Training files that one job goes through; null: one job for all of them. Never changes results.",
@@ -171,7 +171,7 @@ class StatisticsSettings(Section):
     )
 
 
-class LoadingSettings(Section):
+class LoadingSettings(ReadSection):
     fetch_by_files: bool = key(False, "A window is some whole files instead of a slice of every file.", affects=TRAINING | VALIDATION)
     fetch_step: Number = key(
         0.01,
@@ -197,7 +197,7 @@ class LoadingSettings(Section):
     )
 
 
-class SamplingSettings(Section):
+class SamplingSettings(ReadSection):
     up_sample: bool = key(True, "Try each event several times when few are accepted.", affects=TRAINING | WEIGHTED_VALIDATION)
     max_resample: int = key(10, "At most so many tries.", affects=TRAINING | WEIGHTED_VALIDATION, ge=1)
     weight_scale: Number = key(1.0, "An event is kept if uniform(0, weight_scale) < weight.", affects=TRAINING | WEIGHTED_VALIDATION, gt=0)
@@ -208,7 +208,7 @@ class SamplingSettings(Section):
     )
 
 
-class NetworkSettings(Section):
+class NetworkSettings(ReadSection):
     config: Path = key(
         ...,
         "The network configuration: a Python file with get_model, in weaver's format.",
@@ -229,7 +229,7 @@ class NetworkSettings(Section):
     freeze_weights: list[str] = key([], "Regular expressions of parameters not trained.", affects=OF_THE_NETWORK)
 
 
-class ContinueFrom(Section):
+class ContinueFrom(ReadSection):
     prefix: Path = key(
         ...,
         "weaver's --model-prefix: <prefix>_epoch-<n>_state.pt and <prefix>_epoch-<n>_optimizer.pt are read.",
@@ -245,14 +245,14 @@ class ContinueFrom(Section):
     )
 
 
-class OptimizerSettings(Section):
+class OptimizerSettings(ReadSection):
     name: str = key("ranger", "ranger, adam, adamW, radam or any class of torch.optim.", affects=INITIALIZATION | TRAINING)
     options: Options = key(
         {}, "Its keyword arguments; also weight_decay, lr_mult: [regex, factor], clip_grad_norm.", affects=INITIALIZATION | TRAINING
     )
 
 
-class SchedulerSettings(Section):
+class SchedulerSettings(ReadSection):
     name: Literal["none", "steps", "flat+decay", "flat+linear", "flat+cos", "warmup+cos", "one-cycle"] = key(
         "flat+decay", "The schedule; none is constant.", affects=RATES, form=_OWN_RATES, passed=True
     )
@@ -276,11 +276,11 @@ class SchedulerSettings(Section):
     )
 
 
-class EarlyStopping(Section):
+class EarlyStopping(ReadSection):
     patience: int = key(..., "Epochs without improvement.", affects=EARLY_STOPPING, unit="epochs", ge=1)
 
 
-class TrainingSettings(Section):
+class TrainingSettings(ReadSection):
     task: Literal["classification", "regression"] = key(
         "classification",
         "What the network learns.",
@@ -368,7 +368,7 @@ class TrainingSettings(Section):
         return self.batch_size_val or self.batch_size
 
 
-class ValidationSettings(Section):
+class ValidationSettings(ReadSection):
     metric: str | None = key(
         None,
         "Any metric of metrics/val_epoch-<n>.json; null: accuracy (classification) or loss (regression).",
@@ -381,7 +381,7 @@ class ValidationSettings(Section):
     reweight: bool = key(False, "Sample validation events by weight, as weaver does.", affects=VALIDATION)
 
 
-class CrossValidation(Section):
+class CrossValidation(ReadSection):
     variable: str = key(
         ...,
         "A whole number of each event, such as the event number: a branch or a new variable.",
@@ -399,7 +399,7 @@ class CrossValidation(Section):
     )
 
 
-class PredictionSettings(Section):
+class PredictionSettings(ReadSection):
     format: Literal["root", "parquet"] = key("root", "Format of the prediction files.", affects=PREDICTION)
     model: str | None = key(
         None,
@@ -417,7 +417,7 @@ class PredictionSettings(Section):
     )
 
 
-class EvaluationSettings(Section):
+class EvaluationSettings(ReadSection):
     signal_efficiencies: FractionByName = key(
         {}, "Signal efficiency per class at which background rejection is quoted; 0.5 otherwise.", affects=EVALUATION
     )
@@ -426,27 +426,27 @@ class EvaluationSettings(Section):
     weight: str | None = key(None, "An observer that weights each event.", affects=EVALUATION)
 
 
-class ExportSettings(Section):
+class ExportSettings(ReadSection):
     opset: int = key(15, "ONNX operator set.", affects=EXPORT, ge=11, le=23)
     tolerance: Number = key(1e-5, "Largest difference between ONNX Runtime and PyTorch that passes.", affects=EXPORT, gt=0)
 
 
-class FindLrSettings(Section):
+class FindLrSettings(ReadSection):
     start: Number = key(1e-6, "The first learning rate tried.", affects=FIND_LR, gt=0)
     end: Number = key(1.0, "The last.", affects=FIND_LR, gt=0)
     steps: int = key(200, "Steps from one to the other, by equal factors.", affects=FIND_LR, unit="steps", ge=10)
 
 
-class ProfileTrainingSettings(Section):
+class ProfileTrainingSettings(ReadSection):
     steps: int = key(10, "Training steps recorded.", affects=PROFILE, unit="steps", ge=1)
 
 
-class ToolsSettings(Section):
+class ToolsSettings(ReadSection):
     find_lr: FindLrSettings = section(FindLrSettings, "The learning-rate finder (target find_lr).")
     profile_training: ProfileTrainingSettings = section(ProfileTrainingSettings, "The profiler (target profile_training).")
 
 
-class Configuration(Section):
+class Configuration(ReadSection):
     """One run: which files, how to train, on what."""
 
     run: FolderName = key(

@@ -14,7 +14,7 @@ import yaml
 
 from weaver_tasks.base.errors import ConfigError
 from weaver_tasks.base.maps import merge
-from weaver_tasks.base.schemas import read_yaml
+from weaver_tasks.base.yaml_files import read_yaml
 from weaver_tasks.settings.errors import checked
 from weaver_tasks.settings.model import Configuration
 

@@ -1,15 +1,9 @@
-"""The JSON schema of config.yaml, which editors complete and check it by, and the table of its keys, both from the models.
-
-    python -m weaver_tasks.settings.schema
-
-writes workflow/schemas/config.schema.json and config/README.md of this checkout.
-"""
+"""The JSON schema of a document, which editors complete and check it by, and the table of its keys, both from the models."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from weaver_tasks.settings.fields import Section
@@ -138,16 +132,3 @@ def _rows(schema: JsonSchema, prefix: str) -> Iterator[str]:
         else:
             default = "*required*" if key in schema.get("required", []) else f"`{json.dumps(child.get('default'))}`"
             yield f"| `{name}` | {kind(child)} | {default} | {child['description']} |\n"
-
-
-def generated() -> dict[str, str]:
-    """The files of a checkout that are made from the models: path -> text."""
-    return {
-        "workflow/schemas/config.schema.json": json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n",
-        "config/README.md": readme(),
-    }
-
-
-if __name__ == "__main__":
-    for name, text in generated().items():
-        (Path(__file__).parents[2] / name).write_text(text, encoding="utf-8")
