@@ -69,7 +69,9 @@ def look(plan: Plan) -> Iterator[Finding]:
         for file in files:
             try:
                 facts |= {"source": file.source, **_look_at(plan, file)}
-                break
+                # An empty skim says nothing of the files after it.
+                if facts["entries"]:
+                    break
             except InputFileError as error:
                 bad.append(file)
                 skipped.append(str(error))
@@ -113,7 +115,7 @@ def _look_at(plan: Plan, file: InputFile) -> dict[str, Any]:
     with open_reader(source, tree=configuration.treename) as reader:
         entries = min(reader.entries, options.max_entries or reader.entries)
         if entries == 0:
-            raise InputFileError(f"{source}: has no entries. Leave it out.")
+            return {"entries": 0}
         describe = functools.partial(describe_use, configuration, options=options)
         names = branch_names(reader, source, transform.branches, **magic, describe_use=describe)
         last = min(entries, _MOST_ENTRIES)

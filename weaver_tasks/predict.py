@@ -213,7 +213,7 @@ class Prediction:
         from weaver_tasks.results.inference import as_columns
 
         files = [file for file in self.manifest["files"] if file["split"] == "test" and file["group"] == self.arguments.group]
-        good = [file for file in files if not file["bad"]]
+        good = [file for file in files if not file["bad"] and (file["entries"] or file["staged"])]
         if not good or self._scoring.scorers is None:
             raise ResultError(f"{self.arguments.inputs}: no event of the group '{self.arguments.group}' to predict. Leave the group out.")
         options = StagingOptions.from_manifest(self.manifest)

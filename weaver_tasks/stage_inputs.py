@@ -5,7 +5,7 @@
     python -m weaver_tasks.stage_inputs --gather-run results/my_run --splits train val --output inputs.json
 
 The first form stages some files and writes a record of each: checksum, entries read and kept, or why it is bad. The others
-gather the records, of the files named or of those in the run's files.json, and fail if files are bad or a class has no events.
+gather the records, of the files named or of those in the run's files.json, and fail if files are bad or do not fit together.
 """
 
 from __future__ import annotations
@@ -108,6 +108,8 @@ def _report(file: dict) -> None:
     if file["bad"]:
         logger.warning("bad file: %s", file["bad"])
         return
+    if not file["entries"]:
+        logger.warning("%s: has no entries", file["source"])
     logger.info("%s: kept %d of %d entries", file["source"], file["kept"], file["entries"])
     if file["on_the_fly"] and file["mode"] == "columnar":
         logger.info("%s: read anew each epoch, since these change: %s", file["source"], ", ".join(file["on_the_fly"]))
@@ -147,7 +149,10 @@ def _gather(arguments: argparse.Namespace, record: TaskRecord) -> None:
         record.read(path)
     try:
         manifest = make_manifest(
-            files, on_bad_file=staging.get("on_bad_file", "fail"), max_bad_fraction=staging.get("max_bad_fraction", 0.01)
+            files,
+            on_bad_file=staging.get("on_bad_file", "fail"),
+            max_bad_fraction=staging.get("max_bad_fraction", 0.01),
+            evaluation_weight=arguments.settings.get("evaluation", {}).get("weight"),
         )
     except InputFileError:
         # The next run shall try these files again.

@@ -17,6 +17,7 @@ import awkward as ak
 import numpy as np
 
 from weaver_tasks.base.errors import InputFileError, nearest
+from weaver_tasks.data.ordinary import ordinary
 from weaver_tasks.data.streams import is_remote
 
 STEP_BYTES = 1 << 24
@@ -84,6 +85,7 @@ def read_arrays(
     read = reader.read(list(dict.fromkeys(names.values())), first, last) if names else {}
     for branch, array in read.items():
         _check_lists(array.layout, f"{source}: branch '{branch}'")
+        read[branch] = ordinary(array)
     arrays = {name: read[branch] for name, branch in names.items()}
     for name in file_magic:
         if name in branches:

@@ -6,6 +6,7 @@ Statistics, loading and prediction see only sources, so `staging.mode` changes n
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ import numpy as np
 
 from weaver_tasks.base.errors import InputFileError
 from weaver_tasks.data.blocks import Block, Packed, StagingOptions
+from weaver_tasks.data.column_types import ColumnType, as_type
 from weaver_tasks.data.readers import STEP_BYTES, Reader, branch_names, open_reader, read_arrays
 from weaver_tasks.data.recorded import check_unchanged
 from weaver_tasks.data.restage import present
@@ -81,6 +83,7 @@ class StagedSource:
                 "Delete it and run again."
             )
         self.entries: int = record["entries"]
+        self._types: Mapping[str, ColumnType] = record.get("types") or {}
 
     def rows(self, first_entry: int, last_entry: int) -> tuple[int, int]:
         """The rows of the file that hold these entries, as a range."""
@@ -89,14 +92,14 @@ class StagedSource:
     def read(
         self, first_entry: int, last_entry: int, columns: Collection[str] | None = None, *, training: bool = False, seed: Sequence[int] = ()
     ) -> Block:
-        return self.file.block(*self.file.rows(first_entry, last_entry), columns)
+        return typed(self.file.block(*self.file.rows(first_entry, last_entry), columns), self._types)
 
     def blocks(
         self, first_entry: int, last_entry: int, columns: Collection[str] | None = None, *, training: bool = False, seed: Sequence[int] = ()
     ) -> Iterator[Block]:
         first_row, last_row = self.file.rows(first_entry, last_entry)
         for first in range(first_row, last_row, _ROWS_PER_BLOCK):
-            yield self.file.block(first, min(first + _ROWS_PER_BLOCK, last_row), columns)
+            yield typed(self.file.block(first, min(first + _ROWS_PER_BLOCK, last_row), columns), self._types)
 
 
 class OriginalSource:
@@ -117,6 +120,7 @@ class OriginalSource:
         self._reading = threading.Lock()
         self._open = contextlib.ExitStack()
         self._reader: Reader | None = None
+        self._types: Mapping[str, ColumnType] = record.get("types") or {}
         self.entries: int = record["entries"]
 
     def read(
@@ -127,7 +131,8 @@ class OriginalSource:
                 self._reader = self._open.enter_context(open_reader(self._path, tree=self._configuration.treename))
             transformation = self._transformation(columns)
             options: dict[str, Any] = {"training": training, "seed": (*seed, first_entry)}
-            return join(list(blocks_of(self._reader, transformation, first_entry, last_entry, name=self._source, **options)))
+            blocks = blocks_of(self._reader, transformation, first_entry, last_entry, name=self._source, **options)
+            return join([typed(block, self._types) for block in blocks])
 
     def close(self) -> None:
         """Close the file until it is read again."""
@@ -143,7 +148,8 @@ class OriginalSource:
         if first_entry < last_entry:
             transformation = self._transformation(columns)
             options: dict[str, Any] = {"training": training, "seed": (*seed, first_entry)}
-            yield from transformed_blocks(self._path, transformation, first_entry, last_entry, name=self._source, **options)
+            blocks = transformed_blocks(self._path, transformation, first_entry, last_entry, name=self._source, **options)
+            yield from (typed(block, self._types) for block in blocks)
 
     def _transformation(self, columns: Collection[str] | None) -> Transformation:
         key = None if columns is None else frozenset(columns)
@@ -196,6 +202,14 @@ def blocks_of(
         first = stop
         if first >= last:
             return
+
+
+def typed(block: Block, types: Mapping[str, ColumnType]) -> Block:
+    """The block with its plain columns in the types that the files of a split agree on."""
+    if not any(name in types for name in block.plain):
+        return block
+    plain = {name: as_type(array, types[name]) if name in types else array for name, array in block.plain.items()}
+    return dataclasses.replace(block, plain=plain)
 
 
 def join(blocks: Sequence[Block]) -> Block:

@@ -80,6 +80,19 @@ GATHER_INPUTS = (
 )
 
 
+GATHER_SETTINGS_OF_FITTING = json.dumps(
+    {"staging": PLAN.config["staging"]}, sort_keys=True
+)
+GATHER_SETTINGS = json.dumps(
+    {
+        "staging": PLAN.config["staging"],
+        # What weighs the test events must be finite.
+        "evaluation": {"weight": PLAN.config["evaluation"]["weight"]},
+    },
+    sort_keys=True,
+)
+
+
 # With a model that is already trained, files to train on are not even read.
 READ_SPLITS = (
     ["test"] if PLAN.config["prediction"]["model"] else ["train", "val", "test"]
@@ -100,7 +113,7 @@ rule gather_inputs:
     params:
         common=COMMON,
         splits=READ_SPLITS,
-        settings=json.dumps({"staging": PLAN.config["staging"]}, sort_keys=True),
+        settings=GATHER_SETTINGS,
     shell:
         GATHER_INPUTS
 
@@ -119,7 +132,7 @@ rule gather_fitting_inputs:
     params:
         common=COMMON,
         splits=["train", "val"],
-        settings=json.dumps({"staging": PLAN.config["staging"]}, sort_keys=True),
+        settings=GATHER_SETTINGS_OF_FITTING,
     shell:
         GATHER_INPUTS
 
@@ -137,7 +150,7 @@ rule gather_test_inputs:
     params:
         common=COMMON,
         splits=["test"],
-        settings=json.dumps({"staging": PLAN.config["staging"]}, sort_keys=True),
+        settings=GATHER_SETTINGS,
     shell:
         GATHER_INPUTS
 
