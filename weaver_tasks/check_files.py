@@ -15,8 +15,9 @@ import numpy as np
 from weaver_tasks.base.errors import ConfigError, InputFileError, WeaverTasksError
 from weaver_tasks.data.blocks import LABEL, Block, PackedColumn, StagingOptions
 from weaver_tasks.data.configuration import DataConfiguration
-from weaver_tasks.data.readers import branch_names, open_reader, read_arrays
+from weaver_tasks.data.readers import branch_names, read_arrays
 from weaver_tasks.data.restage import located
+from weaver_tasks.data.sources import opened
 from weaver_tasks.data.streams import file_size
 from weaver_tasks.data.transform import changes_each_epoch, plan_transformation
 from weaver_tasks.data.uses import describe_use
@@ -112,7 +113,7 @@ def _look_at(plan: Plan, file: InputFile) -> dict[str, Any]:
     transform = plan_transformation(configuration, file.split, options, custom_functions=Path(functions) if functions else None)
     source = file.source
     magic: dict[str, Any] = {"branch_magic": configuration.branch_magic, "file_magic": configuration.file_magic}
-    with open_reader(source, tree=configuration.treename) as reader:
+    with opened(source, transform) as reader:
         entries = min(reader.entries, options.max_entries or reader.entries)
         if entries == 0:
             return {"entries": 0}

@@ -23,6 +23,7 @@ from weaver_tasks.base.progress import Progress
 from weaver_tasks.base.record import RECORDS, TaskRecord
 from weaver_tasks.data.blocks import StagingOptions
 from weaver_tasks.data.configuration import load_data_configuration
+from weaver_tasks.data.hdf5_links import companions
 from weaver_tasks.data.manifest import make_manifest
 from weaver_tasks.data.recorded import keep_checksum, recorded
 from weaver_tasks.data.restage import located
@@ -95,7 +96,11 @@ def _stage(arguments: argparse.Namespace, record: TaskRecord) -> None:
                 record.wrote(keep_checksum(output, source, file["checksum"]))
             progress.advance(file["entries"])
             _report(file)
-            record.read(source, checksum=file["checksum"] or "not known: remote, or not readable")
+            others = companions(source)
+            for path in (source, *others) if others else ():
+                record.read(path)
+            if not others:
+                record.read(source, checksum=file["checksum"] or "not known: remote, or not readable")
             record.wrote(output)
             if file["staged"]:
                 record.wrote(located(file["staged"]))

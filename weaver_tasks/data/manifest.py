@@ -75,8 +75,8 @@ def _agreed_types(records: Sequence[dict[str, Any]]) -> dict[str, ColumnType]:
                 agreed[name] = common_type(agreed[name], kind)
             except ValueError as error:
                 raise DataConfigError(
-                    f"{record['data_config']}: '{name}' is {error}: the first in {first[name]}, the second in {record['source']}. All {record['split']} "
-                    "files need one type. Give it in new_variables, or leave one of the files out."
+                    f"{record['data_config']}: '{name}' is {error}: the first in {first[name]}, the second in {record['source']}. "
+                    f"All {record['split']} files need one type. Give it in new_variables, or leave one of the files out."
                 ) from None
     return agreed
 

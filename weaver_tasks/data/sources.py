@@ -128,7 +128,7 @@ class OriginalSource:
     ) -> Block:
         with self._reading:
             if self._reader is None:
-                self._reader = self._open.enter_context(open_reader(self._path, tree=self._configuration.treename))
+                self._reader = self._open.enter_context(opened(self._path, self._transformation(None)))
             transformation = self._transformation(columns)
             options: dict[str, Any] = {"training": training, "seed": (*seed, first_entry)}
             blocks = blocks_of(self._reader, transformation, first_entry, last_entry, name=self._source, **options)
@@ -160,6 +160,12 @@ class OriginalSource:
         return self._transformations[key]
 
 
+def opened(path: str, transformation: Transformation) -> contextlib.AbstractContextManager[Reader]:
+    """A file opened to be transformed."""
+    configuration = transformation.configuration
+    return open_reader(path, tree=configuration.treename, branches=transformation.branches, fields=transformation.fields)
+
+
 def transformed_blocks(
     path: str,
     transformation: Transformation,
@@ -175,7 +181,7 @@ def transformed_blocks(
     last_entry: None for all. name: what the file is called where its path matters (file_magic) and in messages.
     Raises InputFileError or DataConfigError.
     """
-    with open_reader(path, tree=transformation.configuration.treename) as reader:
+    with opened(path, transformation) as reader:
         last_entry = reader.entries if last_entry is None else last_entry
         yield from blocks_of(reader, transformation, first_entry, last_entry, name=name or path, training=training, seed=seed)
 

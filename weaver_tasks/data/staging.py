@@ -15,14 +15,15 @@ import numpy as np
 
 from weaver_tasks.base.errors import DataConfigError, InputFileError
 from weaver_tasks.base.files import atomic_path, read_json
-from weaver_tasks.base.hashing import digest, file_checksum
+from weaver_tasks.base.hashing import digest
 from weaver_tasks.base.source_digest import source_digest
 from weaver_tasks.data.blocks import LABEL, Block, StagingOptions
 from weaver_tasks.data.column_types import ColumnType, common_type, type_of
-from weaver_tasks.data.readers import Reader, branch_names, open_reader
-from weaver_tasks.data.recorded import Recorded, check_unchanged
+from weaver_tasks.data.hdf5_links import companions
+from weaver_tasks.data.readers import Reader, branch_names
+from weaver_tasks.data.recorded import Recorded, check_unchanged, source_checksum, source_status
 from weaver_tasks.data.restage import located
-from weaver_tasks.data.sources import blocks_of
+from weaver_tasks.data.sources import blocks_of, opened
 from weaver_tasks.data.staged import FORMAT, StagedWriter
 from weaver_tasks.data.streams import is_remote, open_stream
 from weaver_tasks.data.transform import Transformation, changes_each_epoch, plan_transformation
@@ -156,11 +157,11 @@ def staged_before(path: Path, source: str, target: Path | None, staging: Staging
     if not is_remote(source):
         try:
             check_unchanged(record)
-            status = Path(source).stat()
+            modified = source_status(source)[1]
         except (InputFileError, FileNotFoundError):
             return None
         if record["modified_ns"] is not None:
-            record["modified_ns"] = status.st_mtime_ns
+            record["modified_ns"] = modified
     return record
 
 
@@ -196,6 +197,10 @@ def _stage(record: dict[str, Any], target: Path | None, staging: Staging) -> Non
     source = record["source"]
     if staging.mode == "copy":
         assert target is not None
+        if others := companions(source):
+            raise InputFileError(
+                f"{source}: takes values from {others[0]}, which staging.mode: copy leaves behind. Set staging.mode to columnar or none."
+            )
         record["checksum"] = _copy(source, target)
         record["staged"] = str(target)
         record["bytes"] = target.stat().st_size
@@ -203,16 +208,15 @@ def _stage(record: dict[str, Any], target: Path | None, staging: Staging) -> Non
         if not Path(source).is_file():
             raise InputFileError(f"{source}: no such file. Correct the path.")
         # First, so that a change while the file is read is seen later.
-        status = Path(source).stat()
-        record["checksum"] = file_checksum(source)
-        record["bytes"], record["modified_ns"] = status.st_size, status.st_mtime_ns
+        record["bytes"], record["modified_ns"] = source_status(source)
+        record["checksum"] = source_checksum(source)
     if source in staging.recorded and record["checksum"]:
         staging.recorded[source].compare(source, record["checksum"])
     transformation = plan_transformation(
         staging.configuration, staging.split, staging.options, custom_functions=staging.custom_functions
     )  # fmt: skip
     facts = _Facts()
-    with open_reader(record["staged"] or source, tree=staging.configuration.treename) as reader:
+    with opened(record["staged"] or source, transformation) as reader:
         fits = _look_inside(record, reader, transformation, staging.options)
         if not fits:
             facts.classes = np.zeros(len(transformation.flags), dtype=np.int64)

@@ -5,8 +5,9 @@ The same transformation serves staging and reading on the fly, so `staging.mode`
 
 from __future__ import annotations
 
+import ast
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,7 @@ class Transformation:
     flags: of simple labels, the variable of each class. required: the selections of which an event must pass one for
     its label to matter; none: it always does. fold_variable: that of cross-validation, which must be whole numbers.
     strict: plain columns of which no value may be missing: labels, and what weights are made of.
+    fields: branch -> the fields that are asked of it, where nothing but fields is.
     """
 
     configuration: DataConfiguration
@@ -62,6 +64,7 @@ class Transformation:
     required: tuple[str, ...]
     fold_variable: str | None
     strict: frozenset[str]
+    fields: dict[str, tuple[str, ...]]
     functions: Functions
     custom_functions: Path | None
 
@@ -177,9 +180,9 @@ class Transformation:
         wrong = np.flatnonzero(~good & matters)
         if len(wrong):
             raise DataConfigError(
-                f"{source}: entry {entries[wrong[0]]}: the flag '{label}' of labels.value is {flag[wrong[0]]}, not 0 or 1, and {len(wrong) - 1} more of "
-                f"{len(entries)} selected entries are such. Write {label} == 1, say, or leave these events out by the selection in "
-                f"{self.configuration.path}."
+                f"{source}: entry {entries[wrong[0]]}: the flag '{label}' of labels.value is {flag[wrong[0]]}, not 0 or 1, "
+                f"and {len(wrong) - 1} more of {len(entries)} selected entries are such. Write {label} == 1, say, or leave these events "
+                f"out by the selection in {self.configuration.path}."
             )
         return np.where(good, flag, 0).astype(np.int64)
 
@@ -222,9 +225,34 @@ def plan_transformation(
         required=required,
         fold_variable=options.fold_variable,
         strict=strict_columns(configuration, split, options),
+        fields=_fields(branches, names, ordered.values(), known, where),
         functions=expression_functions(custom_functions),
         custom_functions=custom_functions,
     )
+
+
+def _fields(
+    branches: Collection[str], served: Collection[str], texts: Iterable[str], functions: Mapping[str, bool], where: str
+) -> dict[str, tuple[str, ...]]:
+    """branch -> the fields that expressions ask of it. Branches of which the whole is used are left out."""
+    fields: dict[str, set[str]] = {}
+    whole = set(served)
+    for text in texts:
+        parts: set[int] = set()
+        for node in ast.walk(parse_expression(text, functions=functions, where=where).tree):
+            match node:
+                case ast.Attribute(value=ast.Name(id=name), attr=field):
+                    pass
+                case ast.Subscript(value=ast.Name(id=name), slice=ast.Constant(value=str(field))):
+                    pass
+                case ast.Name(id=name) if id(node) not in parts:
+                    whole.add(name)
+                    continue
+                case _:
+                    continue
+            parts.add(id(node.value))
+            fields.setdefault(name, set()).add(field)
+    return {name: tuple(sorted(fields[name])) for name in branches if name in fields and name not in whole}
 
 
 def strict_columns(configuration: DataConfiguration, split: str, options: StagingOptions) -> frozenset[str]:
