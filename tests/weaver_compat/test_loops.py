@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from weaver_tasks.training import weaver_loops
 from weaver_tasks.training.device import seed_generators
+from weaver_tasks.weaver_compat import loops
 
 theirs = pytest.importorskip("weaver.utils.nn.tools")
 pytestmark = pytest.mark.filterwarnings("ignore")  # weaver-core's own
@@ -21,7 +21,7 @@ def test_flattening_is_weavers(masked, per_particle):
     output = torch.randn(6, 3, 5) if per_particle else torch.randn(6, 3)
     label = torch.randint(3, (6, 5) if per_particle else (6,))
     mask = torch.rand(6, 5) > 0.4 if masked and per_particle else None
-    ours = weaver_loops._flatten_preds(output, label=label, mask=mask)
+    ours = loops._flatten_preds(output, label=label, mask=mask)
     expected = theirs._flatten_preds(output, label=label, mask=mask)
     assert torch.equal(ours[0], expected[0])
     assert torch.equal(ours[1], expected[1])
@@ -44,7 +44,7 @@ def test_training_and_evaluation_are_weavers(chain, events):
     options = {"args": argparse.Namespace(use_amp=False, amp_dtype="bf16")}
     results = []
     first = chain("any").trainer().engine.model
-    for tools in (weaver_loops, theirs):
+    for tools in (loops, theirs):
         model = copy.deepcopy(first)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.9**step)
@@ -77,7 +77,7 @@ def test_regression_loops_are_weavers(chain, events):
     results = []
     first = chain("any").trainer().engine.model
     first.jet[3] = torch.nn.Linear(16, 1)
-    for tools in (weaver_loops, theirs):
+    for tools in (loops, theirs):
         model = copy.deepcopy(first)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
         optimizer._clip_grad_norm = 0.5
@@ -93,6 +93,6 @@ def test_regression_loops_are_weavers(chain, events):
 def test_the_area_of_two_classes_is_that_of_the_second_ones_score():
     generator = np.random.default_rng(1)
     truth, score = generator.integers(0, 2, 50), generator.random(50)
-    found = weaver_loops.evaluate_metrics(truth, np.stack([1 - score, score], axis=1), ["roc_auc_score"])
+    found = loops.evaluate_metrics(truth, np.stack([1 - score, score], axis=1), ["roc_auc_score"])
     # Of all pairs of one event of each class, those in the right order.
     assert found["roc_auc_score"] == pytest.approx(np.mean(score[truth == 1][:, None] > score[truth == 0][None, :]))

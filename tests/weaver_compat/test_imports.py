@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from weaver_tasks.base.errors import NetworkError
-from weaver_tasks.networks import weaver_alias
 from weaver_tasks.networks.loading import load_network
+from weaver_tasks.weaver_compat import imports
+from weaver_tasks.weaver_compat.imports import WeaverImports
 
 # In the shape of the public example networks of weaver's users.
 FILE = """
@@ -55,7 +56,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_a_public_network_runs_on_this_projects_model(file: Path, data_configuration: SimpleNamespace, batch: tuple[Tensor, ...]) -> None:
-    network = load_network(file, data_configuration, use_amp=True)
+    network = load_network(file, data_configuration, use_amp=True, imports=WeaverImports())
     assert type(network.model.mod).__module__ == "weaver_tasks.networks.particle_transformer"
     assert network.model(*batch).shape == (64, 10)
     assert network.model.no_weight_decay() == {"mod.cls_token"}
@@ -63,39 +64,39 @@ def test_a_public_network_runs_on_this_projects_model(file: Path, data_configura
 
 def test_the_user_chooses(file: Path, data_configuration: SimpleNamespace) -> None:
     pytest.importorskip("weaver")
-    theirs = load_network(file, data_configuration, weaver_imports="weaver-core").model.mod
-    ours = load_network(file, data_configuration, weaver_imports="own").model.mod
+    theirs = load_network(file, data_configuration, imports=WeaverImports("weaver-core")).model.mod
+    ours = load_network(file, data_configuration, imports=WeaverImports("own")).model.mod
     assert type(theirs).__module__ == "weaver.nn.model.ParticleTransformer"
     assert type(ours).__module__ == "weaver_tasks.networks.particle_transformer"
-    again = load_network(file, data_configuration, weaver_imports="weaver-core").model.mod
+    again = load_network(file, data_configuration, imports=WeaverImports("weaver-core")).model.mod
     assert type(again) is type(theirs)
     with pytest.raises(NetworkError, match=r"network\.weaver_imports: 'mine' is not known\. Use own or weaver-core"):
-        load_network(file, data_configuration, weaver_imports="mine")  # type: ignore[arg-type]
+        load_network(file, data_configuration, imports=WeaverImports("mine"))  # type: ignore[arg-type]
 
 
 def test_weaver_core_that_is_not_installed_is_told(
     file: Path, data_configuration: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weaver_alias.PathFinder, "find_spec", lambda *_: None)
+    monkeypatch.setattr(imports.PathFinder, "find_spec", lambda *_: None)
     with pytest.raises(NetworkError, match="weaver-core is not installed"):
-        load_network(file, data_configuration, weaver_imports="weaver-core")
+        load_network(file, data_configuration, imports=WeaverImports("weaver-core"))
 
 
 def test_every_name_resolves() -> None:
-    weaver_alias.choose("own")
-    for module, homes in weaver_alias.MODULES.items():
-        alias = importlib.import_module(module)
-        assert bool(homes) == bool(alias.__all__)
-        for name in alias.__all__:
-            assert getattr(alias, name) is not None, f"{module}.{name}"
+    imports.choose("own")
+    for module, given in imports.MODULES.items():
+        alias, names = importlib.import_module(module), given()
+        assert alias.__all__ == sorted(names)
+        for name, value in names.items():
+            assert getattr(alias, name) is value, f"{module}.{name}"
 
 
 def test_restoring_gives_back_what_is_installed() -> None:
     before = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "weaver"}
-    weaver_alias.choose("own")
+    imports.choose("own")
     stand_in = importlib.import_module("weaver.nn.loss.focal")
     assert "stand-in" in (stand_in.__doc__ or "")
-    weaver_alias.restore()
+    imports.restore()
     assert {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "weaver"} == before
 
 
@@ -106,11 +107,14 @@ def test_files_named_by_path_are_imported(tmp_path: Path, data_configuration: Si
         "import os\nfrom weaver.utils.import_tools import import_module\n"
         "get_model = import_module(os.path.join(os.path.dirname(__file__), 'base_network.py'), 'base').get_model\n"
     )
-    assert isinstance(load_network(path, data_configuration).model, torch.nn.Module)
+    assert isinstance(load_network(path, data_configuration, imports=WeaverImports()).model, torch.nn.Module)
 
 
 def test_a_name_that_does_not_exist_is_told(tmp_path: Path, data_configuration: SimpleNamespace) -> None:
     path = tmp_path / "net.py"
+    path.write_text("from weaver.nn.model.ParticleNett import ParticleNet\n")
+    with pytest.raises(NetworkError, match=r"ParticleNett.* Did you mean: weaver\.nn\.model\.ParticleNet"):
+        load_network(path, data_configuration, imports=WeaverImports())
     path.write_text("from weaver.nn.model.ParticleNet import ParticleNett\n")
     with pytest.raises(NetworkError, match=r"net\.py: .*Did you mean: ParticleNet, .*weaver_imports to weaver-core"):
-        load_network(path, data_configuration)
+        load_network(path, data_configuration, imports=WeaverImports())
