@@ -124,7 +124,7 @@ def import_network(path: str | Path, *, imports: ImportHook | None = None) -> Mo
         raise NetworkError(f"{error.filename}, line {error.lineno}: not valid Python ({error.msg}).") from error
     except ImportError as error:
         remedy = None if imports is None else imports.remedy(error)
-        raise NetworkError(f"{path}: {error}{'. Install it, or correct the import.' if remedy is None else remedy}") from error
+        raise NetworkError(f"{path}: {error}{remedy or '. Install it, or correct the import.'}") from error
     return module
 
 
