@@ -59,7 +59,7 @@ def file(tmp_path: Path) -> Path:
 
 def test_a_public_network_runs_on_this_projects_model(file: Path, data_configuration: SimpleNamespace, batch: tuple[Tensor, ...]) -> None:
     network = load_network(file, data_configuration, use_amp=True, imports=WeaverImports())
-    assert type(network.model.mod).__module__ == "weaver_tasks.networks.particle_transformer"
+    assert type(network.model.mod).__module__ == "weaver_tasks.networks.particle_transformer.model"
     assert network.model(*batch).shape == (64, 10)
     assert network.model.no_weight_decay() == {"mod.cls_token"}
 
@@ -69,7 +69,7 @@ def test_the_user_chooses(file: Path, data_configuration: SimpleNamespace) -> No
     theirs = load_network(file, data_configuration, imports=WeaverImports("weaver-core")).model.mod
     ours = load_network(file, data_configuration, imports=WeaverImports("own")).model.mod
     assert type(theirs).__module__ == "weaver.nn.model.ParticleTransformer"
-    assert type(ours).__module__ == "weaver_tasks.networks.particle_transformer"
+    assert type(ours).__module__ == "weaver_tasks.networks.particle_transformer.model"
     again = load_network(file, data_configuration, imports=WeaverImports("weaver-core")).model.mod
     assert type(again) is type(theirs)
     with pytest.raises(NetworkError, match=r"network\.weaver_imports: 'mine' is not known\. Use own or weaver-core"):
@@ -174,7 +174,7 @@ def test_a_warning_is_given_so_many_times(caplog: pytest.LogCaptureFixture) -> N
 def test_the_two_halves_of_a_particle_transformer_are_weavers(batch: tuple[Tensor, ...]) -> None:
     """As the public Sophon model calls them, for class tokens, a global token and an average."""
     theirs = pytest.importorskip("weaver.nn.model.ParticleTransformer")
-    from weaver_tasks.networks.particle_transformer import ParticleTransformer
+    from weaver_tasks.networks.particle_transformer.model import ParticleTransformer
 
     _, features, vectors, mask = batch
     for options in ({}, {"include_global_token": True, "num_cls_layers": 0}, {"num_cls_layers": 0}):

@@ -72,7 +72,8 @@ def _torch_names() -> dict[str, Any]:
 
 
 def _particle_net() -> dict[str, Any]:
-    from weaver_tasks.networks import kinematics, neighbors, particle_net, particle_net_tagger, trimming
+    from weaver_tasks.networks import particle_net, particle_net_tagger
+    from weaver_tasks.networks.layers import neighbors, pair_features, trimming
 
     return {
         **_torch_names(),
@@ -80,7 +81,7 @@ def _particle_net() -> dict[str, Any]:
         **_names(particle_net_tagger, "ParticleNetTagger", "FeatureConv"),
         **_names(neighbors, "knn", "pairwise_distance", "pairwise_distance_etaphi"),
         **_names(trimming, "SequenceTrimmer"),
-        **_names(kinematics, "delta_phi"),
+        **_names(pair_features, "delta_phi"),
         "_logger": _logger,
     }
 
@@ -88,26 +89,20 @@ def _particle_net() -> dict[str, Any]:
 def _particle_transformer() -> dict[str, Any]:
     from torch.nn.init import trunc_normal_
 
-    from weaver_tasks.networks import (
-        kinematics,
-        pair_embedding,
-        particle_transformer,
-        particle_transformer_taggers,
-        transformer_block,
-        transformer_blocks,
-        trimming,
-    )
+    from weaver_tasks.networks import particle_transformer_taggers
+    from weaver_tasks.networks.layers import pair_features, trimming
+    from weaver_tasks.networks.particle_transformer import block, layers, model, pair_embedding
 
-    pair_features = ("pairwise_lv_fts", "pairwise_lv_fts_ee", "pairwise_lv_fts_pp", "pairwise_lv_fts_xyzt")
+    of_pairs = ("pairwise_lv_fts", "pairwise_lv_fts_ee", "pairwise_lv_fts_pp", "pairwise_lv_fts_xyzt")
     return {
         **_torch_names(),
-        **_names(particle_transformer, "ParticleTransformer"),
+        **_names(model, "ParticleTransformer"),
         **_names(particle_transformer_taggers, "ParticleTransformerTagger", "ParticleTransformerTaggerWithExtraPairFeatures"),
-        **_names(transformer_blocks, "DropPath", "Embed", "LayerScale", "RMSNorm", "SwiGLUFFN"),
-        **_names(transformer_block, "Block"),
+        **_names(layers, "DropPath", "Embed", "LayerScale", "RMSNorm", "SwiGLUFFN"),
+        **_names(block, "Block"),
         **_names(pair_embedding, "PairEmbed", "build_sparse_tensor"),
         **_names(trimming, "SequenceTrimmer"),
-        **_names(kinematics, *pair_features, "boost", "delta_phi", "delta_r2", "p3_norm", "to_m2", "to_p2", "to_pt2", "to_ptrapphim"),
+        **_names(pair_features, *of_pairs, "boost", "delta_phi", "delta_r2", "p3_norm", "to_m2", "to_p2", "to_pt2", "to_ptrapphim"),
         "copy": copy,
         "trunc_normal_": trunc_normal_,
         "_logger": _logger,
@@ -115,19 +110,21 @@ def _particle_transformer() -> dict[str, Any]:
 
 
 def _particle_next() -> dict[str, Any]:
-    from weaver_tasks.networks import kinematics, neighbors, particle_next, particle_next_taggers
+    from weaver_tasks.networks import particle_next_taggers
+    from weaver_tasks.networks.layers import neighbors, pair_features
+    from weaver_tasks.networks.particle_next import model
 
     return {
         **_torch_names(),
-        **_names(particle_next, "ParticleNeXt"),
+        **_names(model, "ParticleNeXt"),
         **_names(particle_next_taggers, "ParticleNeXtTagger"),
-        **_names(kinematics, "boost", "delta_phi", "delta_r2", "p3_norm", "to_m2", "to_pt2", "to_ptrapphim"),
+        **_names(pair_features, "boost", "delta_phi", "delta_r2", "p3_norm", "to_m2", "to_pt2", "to_ptrapphim"),
         **_names(neighbors, "pairwise_distance", "pairwise_distance_etaphi"),
     }
 
 
 def _focal_loss() -> dict[str, Any]:
-    from weaver_tasks.networks import losses
+    from weaver_tasks.networks.layers import losses
 
     return {**_names(losses, "FocalLoss", "focal_loss"), **{name: _torch_names()[name] for name in ("torch", "nn", "F")}}
 
@@ -167,10 +164,10 @@ def _array_functions() -> dict[str, Any]:
     import awkward
     import numpy
 
-    from weaver_tasks.data import helpers_arrays
-    from weaver_tasks.data.expressions_grammar import HELPERS, RANDOM_HELPERS
+    from weaver_tasks.data.expressions import array_functions
+    from weaver_tasks.data.expressions.grammar import HELPERS, RANDOM_HELPERS
 
-    functions = {name: getattr(helpers_arrays, name[1:]) for name in HELPERS}
+    functions = {name: getattr(array_functions, name[1:]) for name in HELPERS}
     functions |= {name: functools.partial(functions[name], random=numpy.random) for name in RANDOM_HELPERS}
     return {**functions, "ak": awkward, "np": numpy}
 

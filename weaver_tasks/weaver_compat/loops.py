@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from weaver_tasks.base.errors import ConfigError, nearest
 from weaver_tasks.base.progress import Progress
-from weaver_tasks.data.helpers_arrays import concat as _concat
+from weaver_tasks.data.expressions.array_functions import concat as _concat
 from weaver_tasks.training.distributed import GatherRows, rank
 from weaver_tasks.training.losses import flatten_label as _flatten_label
 from weaver_tasks.training.losses import flatten_predictions as _flatten_preds
