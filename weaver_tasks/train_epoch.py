@@ -230,11 +230,11 @@ def _makes_schedule(network: Path) -> bool:
 
 def make_trainer(work: Work, device: torch.device) -> Trainer:
     """The network of this run, its optimizer and its data, on one rank."""
-    from weaver_tasks.networks.loading import configured_network
     from weaver_tasks.networks.weights import load_weights
     from weaver_tasks.training.epoch import Trainer
     from weaver_tasks.training.step import Engine, Task
-    from weaver_tasks.training.weaver_adapter import custom_epoch
+    from weaver_tasks.weaver_compat.adapter import custom_epoch
+    from weaver_tasks.weaver_compat.imports import configured_network
 
     arguments, settings = work.arguments, work.arguments.settings
     network = configured_network(arguments.network, work.configuration.weaver, settings)
@@ -291,7 +291,7 @@ def _opener(work: Work, device: torch.device, *, own_loop: bool) -> Callable[[in
 def _optimizer(work: Work, network: Network, open_batches: Callable[[int, Any], EpochLoader]) -> tuple[torch.optim.Optimizer, float, Any]:
     """The optimizer, the largest norm of the gradients, and the scheduler if the network's init_opt makes one."""
     from weaver_tasks.training.optimizers import build_optimizer
-    from weaver_tasks.training.weaver_adapter import optimizer_of_network
+    from weaver_tasks.weaver_compat.adapter import optimizer_of_network
 
     training = work.training
     if network.init_opt is not None:
