@@ -32,7 +32,9 @@ from weaver_tasks.data.blocks import Block, StagingOptions, packed_columns
 from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration
 from weaver_tasks.data.prediction_order import prediction_batches
 from weaver_tasks.data.sources import open_source
+from weaver_tasks.data.trained_on import trained_on
 from weaver_tasks.networks.loading import Network, load_network
+from weaver_tasks.networks.trimming import ignores_padding
 from weaver_tasks.results.inference import gives_probabilities
 from weaver_tasks.results.onnx_export import FromRaw, WithSoftmax, preprocess_document, to_onnx
 from weaver_tasks.results.onnx_inference import onnx_session
@@ -117,15 +119,14 @@ def _model(
 
 def _metadata(arguments: argparse.Namespace, configuration: DataConfiguration, network: Network, *, softmax: str) -> dict[str, Any]:
     """What the models say of themselves (metadata_props)."""
-    labels = configuration.labels
+    lengths = {group.name: group.length for group in configuration.inputs}
+    tried = [length for _, length in cases(network.info["dynamic_axes"], lengths) if length is not None]
     return {
         "made_by": f"weaver_tasks {__version__}",
-        "classes": list(labels.classes) if labels else [],
-        "labels": list(labels.names) if labels else [],
-        "inputs": configuration.input_dicts,
-        "lengths": {group.name: group.length for group in configuration.inputs},
-        "pad_modes": {group.name: group.pad_mode for group in configuration.inputs},
+        **trained_on(configuration),
         "softmax": softmax,
+        "ignores_padding": ignores_padding(network.model),
+        **({"shortest_length": min(tried)} if tried else {}),
         "network": network.path.name,
         "weights_sha256": file_checksum(arguments.state),
         "data_configuration": digest(configuration.raw),

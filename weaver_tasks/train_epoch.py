@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from weaver_tasks.base.command_line import run_command, stage_parser, task
-from weaver_tasks.base.files import exclusive, read_json
+from weaver_tasks.base.files import exclusive, read_json, write_json
 from weaver_tasks.base.hashing import digest
 from weaver_tasks.base.record import TaskRecord
 from weaver_tasks.base.source_digest import source_digest
+from weaver_tasks.data import trained_on
 from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration
 from weaver_tasks.training.journal import Journal, epoch_digest, epoch_uses
 from weaver_tasks.training.launch import is_first_rank, is_rank, launch_ranks
@@ -117,6 +118,7 @@ class Work:
     def run(self, record: TaskRecord) -> None:
         self._read(record)
         if is_first_rank():
+            self._tell_inputs()
             self._make_room(record)
         missing = self.missing()
         found = [epoch for epoch, _, _, rates in self.links if rates is not None and epoch not in missing]
@@ -132,6 +134,12 @@ class Work:
             logger.info("found finished in the journal: epoch %s", ", ".join(map(str, found)))
         if stopped:
             logger.info("stopped early: epoch %s", ", ".join(map(str, stopped)))
+
+    def _tell_inputs(self) -> None:
+        """Say beside the checkpoints what they are trained on, for whoever predicts with them."""
+        path, content = self.arguments.checkpoints / trained_on.FILE, trained_on.trained_on(self.configuration)
+        if not path.is_file() or read_json(path) != content:
+            write_json(path, content)
 
     def _make_room(self, record: TaskRecord) -> None:
         """With keep_checkpoints: best_and_last, remove all epochs that are neither the best so far nor needed any more.

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from weaver_tasks.networks.heads import FcParams
 from weaver_tasks.networks.particle_net import ConvParams, ParticleNet
-from weaver_tasks.networks.trimming import SequenceTrimmer
+from weaver_tasks.networks.trimming import SequenceTrimmer, ignores_padding
 
 
 class FeatureConv(nn.Module):
@@ -66,6 +66,11 @@ class ParticleNetTagger(nn.Module):
             for_inference=for_inference,
             use_amp=use_amp,
         )
+
+    @property
+    def ignores_padding(self) -> bool:
+        """See `trimming.ignores_padding`."""
+        return ignores_padding(self.pn)
 
     def forward(
         self, pf_points: Tensor, pf_features: Tensor, pf_mask: Tensor, sv_points: Tensor, sv_features: Tensor, sv_mask: Tensor

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from weaver_tasks.networks.pair_embedding import build_sparse_tensor
 from weaver_tasks.networks.particle_transformer import ParticleTransformer
 from weaver_tasks.networks.transformer_blocks import Embed
-from weaver_tasks.networks.trimming import SequenceTrimmer
+from weaver_tasks.networks.trimming import SequenceTrimmer, ignores_padding
 
 
 class ParticleTransformerTaggerWithExtraPairFeatures(nn.Module):
@@ -55,6 +55,11 @@ class ParticleTransformerTaggerWithExtraPairFeatures(nn.Module):
     def no_weight_decay(self) -> set[str]:
         return {"part.cls_token"}
 
+    @property
+    def ignores_padding(self) -> bool:
+        """See `trimming.ignores_padding`."""
+        return ignores_padding(self.part)
+
     def forward(
         self,
         pf_x: Tensor,
@@ -83,6 +88,11 @@ class ParticleTransformerTaggerWithExtraPairFeatures(nn.Module):
 
 class ParticleTransformerTagger(ParticleTransformerTaggerWithExtraPairFeatures):
     """Particle Transformer on particles and vertices as one set."""
+
+    @property
+    def ignores_padding(self) -> bool:
+        """See `trimming.ignores_padding`."""
+        return ignores_padding(self.part)
 
     def forward(self, pf_x: Tensor, pf_v: Tensor, pf_mask: Tensor, sv_x: Tensor, sv_v: Tensor, sv_mask: Tensor) -> Any:  # type: ignore[override]
         """x: (B, C, P); v: (B, 4, P) px, py, pz, E in GeV; mask: (B, 1, P), of each collection. Returns (B, num_classes)."""
