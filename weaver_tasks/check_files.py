@@ -19,6 +19,7 @@ from weaver_tasks.data.readers import branch_names, open_reader, read_arrays
 from weaver_tasks.data.restage import located
 from weaver_tasks.data.streams import file_size
 from weaver_tasks.data.transform import changes_each_epoch, plan_transformation
+from weaver_tasks.data.unlabeled import lacks_labels, without_labels
 from weaver_tasks.data.uses import describe_use
 from weaver_tasks.plan import InputFile, Plan
 
@@ -105,6 +106,18 @@ def _why_not(plan: Plan, problems: list[str]) -> str:
 
 def _look_at(plan: Plan, file: InputFile) -> dict[str, Any]:
     configuration = plan.data_configuration(file.split)
+    try:
+        return _look_with(configuration, plan, file)
+    except InputFileError:
+        options = StagingOptions.from_settings(plan.settings("stage_inputs", split=file.split))
+        functions = plan.config["data"]["custom_functions"]
+        asked = (file.source, file.source, configuration, file.split, options)
+        if not lacks_labels(*asked, custom_functions=Path(functions) if functions else None):
+            raise
+        return _look_with(without_labels(configuration), plan, file)
+
+
+def _look_with(configuration: DataConfiguration, plan: Plan, file: InputFile) -> dict[str, Any]:
     options = StagingOptions.from_settings(plan.settings("stage_inputs", split=file.split))
     functions = plan.config["data"]["custom_functions"]
     transform = plan_transformation(configuration, file.split, options, custom_functions=Path(functions) if functions else None)

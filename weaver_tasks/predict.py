@@ -25,6 +25,7 @@ from weaver_tasks.base.record import TaskRecord
 from weaver_tasks.data.blocks import StagingOptions
 from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration
 from weaver_tasks.data.configuration_of_tests import configuration_of_tests
+from weaver_tasks.data.unlabeled import is_labeled, without_labels
 from weaver_tasks.scoring import load_scoring
 from weaver_tasks.training.launch import is_first_rank, launch_ranks
 from weaver_tasks.training.settings import TrainingSettings
@@ -162,6 +163,9 @@ class Prediction:
     ) -> None:
         self.arguments, self.training, self.manifest, self.device = arguments, training, manifest, device
         self._fitted, self.configuration = configurations
+        if not is_labeled(manifest, arguments.group):
+            logger.info("the files of '%s' have no labels: predicted without truth", arguments.group)
+            self.configuration = without_labels(self.configuration)
         self.label_names = self.configuration.label_names
         self.settings = arguments.settings.get("prediction") or {}
         self.bad = NotFinite()
@@ -306,16 +310,24 @@ class Prediction:
 
     def _by_network(self, batches: Iterator[Batch]) -> Iterator[Scored]:
         """By the network's own evaluate function, some batches at a time."""
+        import numpy as np
+
         from weaver_tasks.training.weaver_adapter import WeaverLoader, weaver_arguments
 
         for chunk in iter(lambda: list(itertools.islice(batches, _NETWORK_CHUNK)), []):
             options = weaver_arguments(self.training, self._scoring.network.options, steps=None)
-            loader = WeaverLoader(chunk, self.configuration.weaver, steps=len(chunk))
+            # Such a function looks at labels: files without any get some, which are not written.
+            bare = self.configuration.labels is None and self._fitted.labels is not None
+            configuration = dataclasses.replace(self.configuration, labels=self._fitted.labels) if bare else self.configuration
+            if bare:
+                for batch in chunk:
+                    batch.labels.update({name: np.zeros(len(batch), np.int64) for name in self._fitted.label_names})
+            loader = WeaverLoader(chunk, configuration.weaver, steps=len(chunk))
             extra = {"args": options}
             _, scores, labels, observers = self._scoring.network.evaluate_fn(
                 self._scoring.network.model, loader, self.device, epoch=None, for_training=False, tb_helper=None, extra_args=extra
             )
-            yield scores, labels, observers, Places(chunk)
+            yield scores, {} if bare else labels, observers, Places(chunk)
 
     def check_scores(self, events: int) -> None:
         """Raise ResultError when more of all `events` than prediction.max_bad_fraction have scores that are not finite; tell any."""
@@ -339,6 +351,7 @@ class Prediction:
             "task": self.training.task,
             "group": self.arguments.group,
             "classes": list(labels.classes) if labels else [],
+            "labeled": bool(self.label_names),
             "labels": [name for name in self.label_names if not name.endswith("_mask")],
             "model": self.arguments.model.name,
             "model_sha256": checksum,

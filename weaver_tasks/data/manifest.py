@@ -8,6 +8,7 @@ from typing import Any
 
 from weaver_tasks.base.errors import DataConfigError, InputFileError
 from weaver_tasks.base.hashing import digest
+from weaver_tasks.data.unlabeled import check_groups
 
 logger = logging.getLogger("weaver_tasks")
 
@@ -30,6 +31,7 @@ def make_manifest(records: Sequence[dict[str, Any]], *, on_bad_file: str, max_ba
     good = [record for record in records if not record["bad"]]
     _check_events(good)
     _warn_of_copies(good)
+    check_groups(good)
     shared = {key: good[0][key] for key in ("mode", "options")} if good else {}
     files = [{key: value for key, value in record.items() if key not in shared} for record in records]
     # What the data are, wherever the files lie; a remote file has no checksum, so its address stands for it.

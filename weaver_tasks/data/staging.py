@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import shutil
@@ -24,6 +25,7 @@ from weaver_tasks.data.sources import blocks_of
 from weaver_tasks.data.staged import FORMAT, StagedWriter
 from weaver_tasks.data.streams import is_remote, open_stream
 from weaver_tasks.data.transform import Transformation, changes_each_epoch, plan_transformation
+from weaver_tasks.data.unlabeled import lacks_labels, without_labels
 from weaver_tasks.data.uses import describe_use
 
 if TYPE_CHECKING:
@@ -78,7 +80,14 @@ def stage_file(source: str, target: Path | None, staging: Staging, *, group: str
     if target is not None:
         target = located(target)
     try:
-        _stage(record, target, staging)
+        try:
+            _stage(record, target, staging)
+        except InputFileError:
+            asked = (staging.configuration, staging.split, staging.options)
+            if not lacks_labels(record["staged"] or source, source, *asked, custom_functions=staging.custom_functions):
+                raise
+            record |= {"labeled": False, "staged": None}
+            _stage(record, target, dataclasses.replace(staging, configuration=without_labels(staging.configuration)))
     except InputFileError as error:
         record |= {"staged": None, "bad": " ".join(str(error).split()), "kept": 0, "classes": None, "not_finite": {}}
     if target is not None and record["staged"] is None:
@@ -133,6 +142,7 @@ def _not_read_yet(source: str, staging: Staging, group: str) -> dict[str, Any]:
         "staging_digest": staging.digest(),
         "bad": None,
         "classes": None,
+        "labeled": True,
         "not_finite": {},
         "on_the_fly": sorted(changes_each_epoch(staging.configuration, staging.split, staging.options)),
         "mode": staging.mode,
