@@ -214,7 +214,7 @@ class Prediction:
         return (batch.inputs for batch in itertools.islice(self._batches(**options), _EXAMPLES))
 
     def _trims(self) -> bool:
-        """Whether padding is cut off where a batch has no particle: `prediction.trim_padding`, or where the network declares that it may be."""
+        """Whether batches are padded only to their longest event: by `prediction.trim_padding`, or by the network's own declaration."""
         scoring, wanted = self._scoring, self.settings.get("trim_padding")
         padded = any(group.length is not None for group in self._fitted.inputs)
         if scoring.scorers is None or wanted is False or not padded:
@@ -242,8 +242,12 @@ class Prediction:
         padded, trimmed = ([*self._examples(trim=trim)] for trim in (False, True))
         change = change_without_padding(self._scoring.scorers, padded, trimmed)
         if change > _LARGEST_CHANGE[self.training.amp is not None and self.device.type == "cuda"]:
-            how = "does not take inputs of other lengths" if change == float("inf") else f"changes scores of the first events by {change:.2g}"
-            raise ConfigError(f"config.yaml: prediction.trim_padding: true, but {self.arguments.model} {how} without their padding. Set it to null.")
+            how = (
+                "does not take inputs of other lengths" if change == float("inf") else f"changes scores of the first events by {change:.2g}"
+            )
+            raise ConfigError(
+                f"config.yaml: prediction.trim_padding: true, but {self.arguments.model} {how} without their padding. Set it to null."
+            )
 
     def columns(self) -> Iterator[Columns]:
         """The columns of the prediction table, some events after others; at least once, perhaps of none."""

@@ -25,7 +25,8 @@ _IGNORED_FIELDS = {"ctx", "kind", "type_comment", "type_ignores"}
 def source_digest(path: str | os.PathLike[str]) -> str:
     """The digest (32 hexadecimal characters) of a Python file and of the sibling modules that it imports.
 
-    A class's declaration `ignores_padding` does not enter: it changes no training. The file's own name and place do not enter. Raises NetworkError when a file is missing or does not parse.
+    A class's declaration `ignores_padding` does not enter: it changes no training. The
+    file's own name and place do not enter. Raises NetworkError when a file is missing or does not parse.
     """
     path = Path(path)
     trees = {name: _canonical(_without_declarations(_without_docstrings(tree))) for name, tree in _sources(path).items()}

@@ -23,7 +23,9 @@ def trained_on(configuration: DataConfiguration) -> dict[str, Any]:
         "lengths": {group.name: group.length for group in configuration.inputs},
         "pad_modes": {group.name: group.pad_mode for group in configuration.inputs if group.length is not None},
         "standardization": {
-            variable.name: [_finite(number) for number in (variable.center, variable.scale, variable.low, variable.high, variable.pad_value)]
+            variable.name: [
+                _finite(number) for number in (variable.center, variable.scale, variable.low, variable.high, variable.pad_value)
+            ]
             for group in configuration.inputs
             for variable in group.variables
         },

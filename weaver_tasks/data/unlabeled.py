@@ -31,7 +31,8 @@ def lacks_labels(
     if split != "test" or configuration.labels is None:
         return False
     plans = [
-        plan_transformation(each, split, options, custom_functions=custom_functions) for each in (configuration, without_labels(configuration))
+        plan_transformation(each, split, options, custom_functions=custom_functions)
+        for each in (configuration, without_labels(configuration))
     ]
     with_labels, others = (list(plan.branches) for plan in plans)
     only_labels = [name for name in with_labels if name not in others]

@@ -124,7 +124,7 @@ class ParticleTransformer(nn.Module):
 
     @property
     def ignores_padding(self) -> bool:
-        """See `trimming.ignores_padding`. Of a segmentation each slot has an output, and so it has without class layers and output layer."""
+        """See `trimming.ignores_padding`. Of a segmentation each slot has an output, and without output layer there may be no pooling."""
         return not self.for_segmentation and self.fc is not None
 
     def forward(

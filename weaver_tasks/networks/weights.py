@@ -78,7 +78,9 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         raise NetworkError(f"{file}: no such file. Give the path of a state_dict (.pt) in network.load_weights.") from None
     except _NOT_BY_TORCH as error:
         if refused := why_refused(error):
-            raise NetworkError(f"{file}: not a state_dict of tensors: {refused}. Save model.state_dict(), or get it from its source.") from error
+            raise NetworkError(
+                f"{file}: not a state_dict of tensors: {refused}. Save model.state_dict(), or get it from its source."
+            ) from error
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise NetworkError(f"{file}: not a state_dict written by torch.save ({reason}). Give the path of one.") from error
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):

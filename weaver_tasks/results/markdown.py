@@ -34,9 +34,7 @@ def _classification(figures: Mapping[str, Any]) -> list[str]:
     whole = f"{entries:,} jets{outside}, accuracy {_with_error(figures['accuracy'], figures['accuracy_error'])}, "
     whole += f"AUC (one against one) {_number(figures['auc'], 4)}. The background is {figures['background']}"
     whole += "." if figures["background_chosen"] else ", the first class (evaluation.background chooses another)."
-    rejections = [
-        [row["signal"], row["background"], f"{row['signal_efficiency']:g}", _rejection(row)] for row in figures["rejections"]
-    ]
+    rejections = [[row["signal"], row["background"], f"{row['signal_efficiency']:g}", _rejection(row)] for row in figures["rejections"]]
     groups = [
         [group, f"{row['entries']:,}", _with_error(row["accuracy"], row["accuracy_error"]), _number(row["auc"], 4)]
         if row["labeled"]

@@ -84,7 +84,7 @@ def auc(scores: Array, labels: Array, weights: Array | None = None) -> float:
 
     For a pair (i, j) only events of these two classes count, and the score of the class taken as signal is
     used as it is: the measure of Hand and Till (2001), `roc_auc_score(multi_class="ovo")` of scikit-learn.
-    Two classes: the area of the second one's score. Pairs with a class without events, or without weight, are left out; nan if none is left.
+    Two classes: the area of the second one's score. Pairs with a class without events or weight are left out; nan if none is left.
     """
     classes = scores.shape[1]
     members = _members(labels, classes)

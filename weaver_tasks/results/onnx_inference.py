@@ -89,14 +89,14 @@ class OnnxScorer:
     def check_shapes(self, shapes: Mapping[str, Sequence[int | None]]) -> None:
         """Raise NetworkError when the model takes inputs of other shapes. shapes: group -> (variables, length), or (variables,) if flat."""
         for entry in self._entries:
-            expected = [size for size in shapes[entry.name]]
+            expected = list(shapes[entry.name])
             found = entry.shape[1:]
             wrong = any(isinstance(size, int) and size != wanted for size, wanted in zip(found, expected, strict=False))
             # A flat group of one variable may be (N,).
             if wrong or (len(found) != len(expected) and not (expected == [1] and not found)):
                 raise NetworkError(
-                    f"{self._path}: takes input '{entry.name}' of shape (N, {', '.join(map(str, found))}), but the data configuration makes "
-                    f"(N, {', '.join(map(str, expected))}). Give the data configuration of its training."
+                    f"{self._path}: takes input '{entry.name}' of shape (N, {', '.join(map(str, found))}), but the data configuration "
+                    f"makes (N, {', '.join(map(str, expected))}). Give the data configuration of its training."
                 )
 
     def decide(self, examples: Callable[[], Iterable[Inputs]]) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from matplotlib.axes import Axes
 
 from weaver_tasks.base.kinematics import kinematic_observers
@@ -57,7 +56,7 @@ def plot_roc(predictions: Predictions, figures: Mapping[str, Any], settings: Map
 
 
 def _working_point(axes: Axes, point: Mapping[str, float], *, color: str) -> float:
-    """Mark the quoted rejection with its interval, or what it exceeds with an arrow. Returns how high that reaches; 0 where there is none."""
+    """Mark the quoted rejection with its interval, or what it exceeds with an arrow. Returns how high that reaches, 0 for none."""
     style: dict[str, Any] = {"marker": "o", "markersize": 6, "color": color, "capsize": 3}
     x, y, low, high = (point[key] for key in ("signal_efficiency", "rejection", "low", "high"))
     if np.isfinite(y):

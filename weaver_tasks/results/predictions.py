@@ -197,8 +197,8 @@ def _check_weights(weights: Array, name: str, group: str, path: Path, first: int
     wrong = np.flatnonzero(~np.isfinite(weights))
     if len(wrong):
         raise ResultError(
-            f"evaluation.weight: '{name}' is {weights[wrong[0]]} for event {first + wrong[0]} of {path} (group '{group}'), and not finite for "
-            f"{len(wrong) - 1} more of {len(weights)}. Correct it in the data configuration, or exclude such events by test_time_selection."
+            f"evaluation.weight: '{name}' is {weights[wrong[0]]} for event {first + wrong[0]} of {path} (group '{group}'), and not finite for {len(wrong) - 1} "
+            f"more of {len(weights)}. Correct it in the data configuration, or exclude such events by test_time_selection."
         )
 
 

@@ -73,7 +73,9 @@ def load_tensors(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: no such checkpoint. Run the rule that makes it, or correct the path.") from None
     except _DAMAGED as error:
         if refused := why_refused(error):
-            raise CheckpointError(f"{path}: not a checkpoint of tensors: {refused}. Save model.state_dict(), or get it from its source.") from error
+            raise CheckpointError(
+                f"{path}: not a checkpoint of tensors: {refused}. Save model.state_dict(), or get it from its source."
+            ) from error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path}: damaged checkpoint ({reason}). Delete it and run again.") from error
     if not isinstance(content, dict):
