@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -142,7 +143,7 @@ def _classification(predictions: Predictions, events: slice, settings: Mapping[s
     # Of these scikit-learn may refuse a metric that it computes of others.
     unusual = len(np.unique(labels)) < len(classes) or (weights is not None and not _usual(weights, labels, len(classes)))
     metrics = {
-        name: _metric(name, lambda name=name: classification_metric(name, scores, labels, weights), warnings, optional=unusual)
+        name: _metric(name, functools.partial(classification_metric, name, scores, labels, weights), warnings, optional=unusual)
         for name in settings.get("metrics") or []
     }
     return {
@@ -246,7 +247,7 @@ def _regression(predictions: Predictions, name: str, predicted: Array, settings:
         groups[group] = regression_summary(*of(inside & finite))
     unusual = not finite.any() or (weights_of is not None and not ((weights_of >= 0).all() and weights_of.sum() > 0))
     metrics = {
-        metric: _metric(metric, lambda metric=metric: regression_metric(metric, *whole), warnings, optional=unusual)
+        metric: _metric(metric, functools.partial(regression_metric, metric, *whole), warnings, optional=unusual)
         for metric in settings.get("metrics") or []
     }
     return {**regression_summary(*whole), "entries_not_finite": left, "metrics": metrics, "bins": bins, "groups": groups}

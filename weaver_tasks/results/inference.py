@@ -164,7 +164,7 @@ def change_without_padding(score: Scorer, padded: Sequence[Inputs], trimmed: Seq
 def not_finite(scores: Column) -> Array:
     """(N,) which events have a score that is NaN or infinite. scores: of `as_columns`."""
     if isinstance(scores, np.ndarray):
-        return ~np.isfinite(scores).reshape(len(scores), -1).all(axis=1)
+        return np.logical_not(np.isfinite(scores).reshape(len(scores), -1).all(axis=1))
     bad = ~np.isfinite(scores)
     while bad.ndim > 1:
         bad = ak.any(bad, axis=-1)

@@ -196,9 +196,10 @@ class _Read:
 def _check_weights(weights: Array, name: str, group: str, path: Path, first: int) -> None:
     wrong = np.flatnonzero(~np.isfinite(weights))
     if len(wrong):
+        more = f" and not finite for {len(wrong) - 1} more of {len(weights)}" if len(wrong) > 1 else ""
         raise ResultError(
-            f"evaluation.weight: '{name}' is {weights[wrong[0]]} for event {first + wrong[0]} of {path} (group '{group}'), and not finite for {len(wrong) - 1} "
-            f"more of {len(weights)}. Correct it in the data configuration, or exclude such events by test_time_selection."
+            f"evaluation.weight: '{name}' is {weights[wrong[0]]} for event {first + wrong[0]} of {path} (group '{group}'){more}. "
+            "Correct it in the data configuration, or exclude such events by test_time_selection."
         )
 
 
