@@ -28,7 +28,7 @@ def repository() -> Path:
 @pytest.fixture(scope="session")
 def jets() -> Path:
     """The folder of the demo's jets: train/<Process>.root (250 jets each), test/<Process>.root (100 each)."""
-    return REPOSITORY / "tests" / "data" / "jets"
+    return REPOSITORY / "tests" / "files" / "jets"
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +44,6 @@ def samples() -> Path:
 def real_weaver() -> Iterator[None]:
     """A network configuration that was loaded makes `import weaver` mean this project's own; the next test gets the peer again."""
     yield
-    alias = sys.modules.get("weaver_tasks.networks.weaver_alias")
+    alias = sys.modules.get("weaver_tasks.weaver_compat.imports")
     if alias is not None:
         alias.restore()

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weaver_tasks.base.command_line import run_command, stage_parser, task
+from weaver_tasks.base.digests import digest, file_checksum
 from weaver_tasks.base.errors import ConfigError
 from weaver_tasks.base.files import write_json
-from weaver_tasks.base.hashing import digest, file_checksum
 from weaver_tasks.base.record import TaskRecord
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def initialize(arguments: argparse.Namespace, record: TaskRecord) -> None:
     # Torch is imported here, not above: --help and mistakes in the arguments do not wait for it.
     from weaver_tasks.data.configuration import load_data_configuration
     from weaver_tasks.training import checkpoint
-    from weaver_tasks.training.trainer import first_companion
+    from weaver_tasks.training.epoch import first_companion
 
     network_settings = arguments.settings.get("network") or {}
     configuration = load_data_configuration(arguments.data_config, custom_functions=arguments.custom_functions)
@@ -76,11 +76,11 @@ def fresh_network(
 
     settings: those of the rule. Raises a WeaverTasksError when network, weights and optimizer do not fit each other or the data.
     """
-    from weaver_tasks.networks.loading import configured_network
     from weaver_tasks.networks.weights import load_weights
     from weaver_tasks.training.device import seed_generators
     from weaver_tasks.training.optimizers import build_optimizer
     from weaver_tasks.training.settings import TrainingSettings
+    from weaver_tasks.weaver_compat.imports import configured_network
 
     training = TrainingSettings.of(settings)
     chosen = settings.get("network") or {}
@@ -104,7 +104,7 @@ def continue_training(settings: Mapping[str, Any], network: Network, optimizer: 
     Raises CheckpointError when they are of another network or optimizer, ConfigError when the network makes its own optimizer.
     """
     from weaver_tasks.training.checkpoint import load_state
-    from weaver_tasks.training.weaver_checkpoint import load_optimizer
+    from weaver_tasks.weaver_compat.checkpoint import load_optimizer
 
     start = (settings.get("training") or {}).get("continue_from")
     if not start:

@@ -16,25 +16,25 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from weaver_tasks import __version__
 from weaver_tasks.base.command_line import run_command, stage_parser, task
+from weaver_tasks.base.digests import digest, file_checksum
 from weaver_tasks.base.errors import ConfigError, NetworkError, ResultError, nearest
 from weaver_tasks.base.files import read_json
-from weaver_tasks.base.hashing import digest, file_checksum
-from weaver_tasks.base.memory import Holes, keep_one_heap
 from weaver_tasks.base.progress import Progress
 from weaver_tasks.base.record import TaskRecord
-from weaver_tasks.data.blocks import StagingOptions
 from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration
-from weaver_tasks.data.configuration_of_tests import configuration_of_tests
-from weaver_tasks.data.unlabeled import is_labeled, without_labels
-from weaver_tasks.scoring import load_scoring
+from weaver_tasks.data.configuration.prediction import configuration_of_tests
+from weaver_tasks.data.events.block import StagingOptions
+from weaver_tasks.data.staging.unlabeled import is_labeled, without_labels
+from weaver_tasks.jobs.memory import Holes, keep_one_heap
+from weaver_tasks.jobs.scoring import load_scoring
 from weaver_tasks.training.launch import is_first_rank, launch_ranks
 from weaver_tasks.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
     import torch
 
-    from weaver_tasks.data.batches import Batch
-    from weaver_tasks.results.tables import Columns
+    from weaver_tasks.data.loading.batch import Batch
+    from weaver_tasks.results.predictions.tables import Columns
 
 Scored: TypeAlias = "tuple[Any, dict[str, Any], dict[str, Any], Any]"
 """Scores, labels and observers of the same events, and where these lie: something with `file` and `entry`, (N,) each."""
@@ -116,7 +116,7 @@ class NotFinite:
         self.where: dict[int, list[int]] = {}
 
     def count(self, scores: Any, place: Any) -> None:
-        from weaver_tasks.results.inference import not_finite
+        from weaver_tasks.results.predictions.scoring import not_finite
 
         bad = not_finite(scores)
         if not bad.any():
@@ -182,7 +182,7 @@ class Prediction:
 
     def _options(self) -> dict[str, Any]:
         """How the events are read, whichever way they are scored."""
-        from weaver_tasks.data.buffers import BufferPool
+        from weaver_tasks.data.loading.buffers import BufferPool
         from weaver_tasks.training.device import batch_memory
         from weaver_tasks.training.distributed import rank, world_size
 
@@ -197,7 +197,7 @@ class Prediction:
         }
 
     def _batches(self, *, batch_size: int, **options: Any) -> Iterator[Batch]:
-        from weaver_tasks.data.prediction_order import prediction_batches
+        from weaver_tasks.data.loading.prediction_order import prediction_batches
 
         settings = self.arguments.settings
         settings = {**settings, "training": {**settings.get("training", {}), "batch_size_test": batch_size}}
@@ -236,7 +236,7 @@ class Prediction:
 
     def _check_trimming(self) -> None:
         """Raise ConfigError when the first events disprove prediction.trim_padding: true."""
-        from weaver_tasks.results.inference import change_without_padding
+        from weaver_tasks.results.predictions.scoring import change_without_padding
 
         assert self._scoring.scorers is not None
         padded, trimmed = ([*self._examples(trim=trim)] for trim in (False, True))
@@ -251,8 +251,8 @@ class Prediction:
 
     def columns(self) -> Iterator[Columns]:
         """The columns of the prediction table, some events after others; at least once, perhaps of none."""
-        from weaver_tasks.results.inference import score_names
-        from weaver_tasks.results.predictions import output_columns
+        from weaver_tasks.results.predictions.columns import output_columns
+        from weaver_tasks.results.predictions.scoring import score_names
 
         labels = self._fitted.labels
         suffix = self.arguments.output.suffix
@@ -276,9 +276,9 @@ class Prediction:
         if (scorers := self._scoring.scorers) is None:
             yield from self._by_network(self._batches(batch_size=self._batch_size()))
             return
-        from weaver_tasks.data.prediction_windows import WindowBatch, window_batches
-        from weaver_tasks.data.prefetch import ordered_map
-        from weaver_tasks.results.inference import scored_windows
+        from weaver_tasks.data.loading.prediction_windows import WindowBatch, window_batches
+        from weaver_tasks.data.loading.prefetch import ordered_map
+        from weaver_tasks.results.predictions.scoring import scored_windows
         from weaver_tasks.training.padding import on_device
 
         unpadded = self._pads_on_device()
@@ -298,8 +298,8 @@ class Prediction:
         """Scores, labels and observers of no event, so that the columns of an empty table have their types."""
         import numpy as np
 
-        from weaver_tasks.data.sources import open_source
-        from weaver_tasks.results.inference import as_columns
+        from weaver_tasks.data.staging.sources import open_source
+        from weaver_tasks.results.predictions.scoring import as_columns
 
         files = [file for file in self.manifest["files"] if file["split"] == "test" and file["group"] == self.arguments.group]
         good = [file for file in files if not file["bad"]]
@@ -316,7 +316,7 @@ class Prediction:
         """By the network's own evaluate function, some batches at a time."""
         import numpy as np
 
-        from weaver_tasks.training.weaver_adapter import WeaverLoader, weaver_arguments
+        from weaver_tasks.weaver_compat.adapter import WeaverLoader, weaver_arguments
 
         for chunk in iter(lambda: list(itertools.islice(batches, _NETWORK_CHUNK)), []):
             options = weaver_arguments(self.training, self._scoring.network.options, steps=None)
@@ -381,7 +381,7 @@ def write_share(prediction: Prediction, metadata: Mapping[str, Any]) -> tuple[in
     """
     import pyarrow
 
-    from weaver_tasks.results.tables import open_table, read_table, table_names
+    from weaver_tasks.results.predictions.tables import open_table, read_table, table_names
     from weaver_tasks.training.distributed import from_all_ranks, rank, world_size
 
     pyarrow.set_memory_pool(pyarrow.system_memory_pool())  # its own would keep a heap besides

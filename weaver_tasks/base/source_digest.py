@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from weaver_tasks.base.digests import digest
 from weaver_tasks.base.errors import NetworkError
-from weaver_tasks.base.hashing import digest
 
 # What a network says of itself, and no training depends on: whether prediction may leave out padding.
 _DECLARATIONS = {"ignores_padding"}

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from weaver_tasks.base.digests import file_checksum
 from weaver_tasks.base.errors import CheckpointError
 from weaver_tasks.base.files import atomic_path, check_regular
-from weaver_tasks.base.hashing import file_checksum
 from weaver_tasks.base.unpickling import why_refused
 from weaver_tasks.training.journal import refuse_removed
 

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(WORKFLOW_FOLDER).parent))
 from snakemake.resources import Resources
 
 from weaver_tasks import plan as planning
-from weaver_tasks.base import lifetime, succession
+from weaver_tasks.base import lifetime, run_ownership
 from weaver_tasks.base.errors import ConfigError, WeaverTasksError
 
 # A plan of thousands of jobs is many objects that all stay: looking for garbage among them again and again takes a seventh of the time.
@@ -70,9 +70,9 @@ PYTHON = sys.executable
 os.environ[lifetime.VARIABLE] = lifetime.name_this_process()
 # Nor may a job on a cluster go on beside a workflow that was started after its own.
 WORKFLOW_NAME = Path(RUN) / ".workflow"
-succession.end_when_replaced(WORKFLOW_NAME)
+run_ownership.end_when_replaced(WORKFLOW_NAME)
 if workflow.is_main_process:
-    succession.clear_locks(WORKFLOW_NAME, locks=Path(".snakemake/locks"))
+    run_ownership.clear_locks(WORKFLOW_NAME, locks=Path(".snakemake/locks"))
 # Found from here by the tasks, when the project is not installed.
 os.environ["PYTHONPATH"] = os.pathsep.join(
     filter(None, [sys.path[0], os.environ.get("PYTHONPATH")])
@@ -171,7 +171,7 @@ def take_profile_settings(name, rule):
 def start_run():
     """What a run begins with; a workflow that uses this one as a module calls it in its `onstart`."""
     PLAN.freeze_files()
-    succession.take_over(WORKFLOW_NAME)
+    run_ownership.take_over(WORKFLOW_NAME)
 
 
 def show_summary():

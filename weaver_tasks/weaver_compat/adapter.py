@@ -1,0 +1,147 @@
+"""What a network's own `get_train_fn`, `get_evaluate_fn` and `init_opt` expect of weaver: its loader, scheduler and options."""
+
+from __future__ import annotations
+
+import math
+import time
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from weaver_tasks.training.distributed import from_all_ranks, world_size
+from weaver_tasks.training.epoch import EpochTask
+from weaver_tasks.training.optimizers import apply_rates
+from weaver_tasks.training.schedules import Rates, constant_in_epoch, step_rates
+from weaver_tasks.training.settings import TrainingSettings
+from weaver_tasks.training.step import Engine, Task
+
+
+class WeaverLoader:
+    """Batches as weaver's loader gives them: (X, y, Z), dicts of tensors, and of observers as they are.
+
+    `dataset.config` is the data configuration; `events` and `served` count events and batches, and `last` is the batch served last.
+    """
+
+    def __init__(self, batches: Iterable[Any], configuration: Any, *, steps: int | None) -> None:
+        self.dataset = SimpleNamespace(config=configuration)
+        self.events = self.served = 0
+        self.last: Any = None
+        self._batches = batches
+        self._steps = steps
+
+    def __len__(self) -> int:
+        if self._steps is None:
+            raise TypeError("the number of batches is not known in advance")
+        return self._steps
+
+    def __iter__(self) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]]:
+        for batch in self._batches:
+            self.events += len(batch.entry)
+            self.last = batch
+            self.served += 1
+            inputs = {name: torch.from_numpy(array) for name, array in batch.inputs.items()}
+            labels = {name: torch.from_numpy(array) for name, array in batch.labels.items()}
+            yield inputs, labels, dict(batch.observers or {})
+
+
+class EpochScheduler:
+    """The rates of one epoch behind the interface of a torch scheduler. Made anew for each epoch."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, rates: Rates, *, lr: float, steps: int) -> None:
+        self._optimizer, self._rates, self._lr, self._steps = optimizer, rates, lr, steps
+        self._update_per_step = not constant_in_epoch(rates)
+        self.last_epoch = -1
+        self.step()
+
+    def step(self) -> None:
+        self.last_epoch += 1
+        # A loop steps once more after its last step.
+        apply_rates(self._optimizer, step_rates(self._rates, min(self.last_epoch, self._steps - 1), self._steps), lr=self._lr)
+
+    def get_last_lr(self) -> list[float]:
+        return [float(group["lr"]) for group in self._optimizer.param_groups]
+
+
+def weaver_arguments(settings: TrainingSettings, options: Mapping[str, Any], *, steps: int | None) -> Namespace:
+    """The options of weaver's command line that its loops and `init_opt` of public networks read."""
+    scheduler = dict(settings.scheduler or {})
+    total = None if steps is None else steps * (scheduler.get("horizon") or settings.epochs)
+    return Namespace(
+        use_amp=settings.amp is not None,
+        amp_dtype=settings.amp or "fp16",
+        start_lr=settings.lr,
+        num_epochs=scheduler.get("horizon") or settings.epochs,
+        steps_per_epoch=steps,
+        batch_size=settings.batch_size,
+        optimizer=settings.optimizer.get("name", "ranger"),
+        optimizer_option=list((settings.optimizer.get("options") or {}).items()),
+        lr_scheduler=scheduler.get("name", "none"),
+        warmup_steps=0 if total is None else round((scheduler.get("warmup") or 0) * (steps or 0)),
+        lr_finder=None,
+        load_epoch=None,
+        compile=bool(settings.compile),
+        compile_optimizer=settings.compile_optimizer,
+        regression_mode=settings.task == "regression",
+        network_option=list(options.items()),
+        gpus="" if settings.device == "cpu" else "0",
+    )
+
+
+def optimizer_of_network(network: Any, settings: TrainingSettings, *, steps: int | None) -> tuple[torch.optim.Optimizer, float, Any]:
+    """Optimizer, largest norm of gradients and scheduler, made by the network's own init_opt."""
+    arguments = weaver_arguments(settings, network.options, steps=steps)
+    optimizer, scheduler = network.init_opt(arguments, network.model, **(settings.optimizer.get("options") or {}))
+    return optimizer, float(getattr(optimizer, "_clip_grad_norm", math.inf)), scheduler
+
+
+def custom_epoch(network: Any, engine: Engine, configuration: Any) -> Callable[[Any, EpochTask], tuple[dict[str, Any], Any]]:
+    """An epoch by the network's own train_fn: (batches, epoch) -> sums, stream position. It tells no loss."""
+    settings = engine.settings
+
+    def train_one(batches: Any, task: EpochTask) -> tuple[dict[str, Any], Any]:
+        scheduler = engine.scheduler or EpochScheduler(engine.optimizer, task.rates, lr=settings.lr, steps=batches.steps)
+        engine.optimizer._clip_grad_norm = engine.clip_grad_norm  # type: ignore[attr-defined]
+        loader = WeaverLoader(batches, configuration, steps=batches.steps)
+        network.train_fn(
+            engine.runner,
+            engine.task.loss_function,
+            engine.optimizer,
+            scheduler,
+            loader,
+            engine.device,
+            task.epoch,
+            steps_per_epoch=batches.steps if settings.steps_per_epoch or settings.samples_per_epoch else None,
+            grad_scaler=engine.scaler,
+            tb_helper=None,
+            extra_args={"args": weaver_arguments(settings, network.options, steps=batches.steps)},
+        )
+        lr = float(engine.optimizer.param_groups[0]["lr"])
+        sums = {"events": loader.events * world_size(), "labels": 0.0, "loss": 0.0, "lr": lr, "steps": loader.served}
+        return sums, None if loader.last is None else loader.last.end_position
+
+    return train_one
+
+
+def evaluate_by_network(network: Any, task: Task, model: Any, batches: Any, configuration: Any, *, epoch: int) -> dict[str, Any]:
+    """Validation metrics by the network's own evaluate_fn, which returns one number: accuracy, or the loss of a regression."""
+    loader = WeaverLoader(batches, configuration, steps=batches.steps)
+    start = time.perf_counter()
+    value = network.evaluate_fn(
+        model,
+        loader,
+        task.device,
+        epoch,
+        for_training=True,
+        loss_func=task.loss_function,
+        steps_per_epoch=None,
+        tb_helper=None,
+        extra_args={"args": weaver_arguments(task.settings, network.options, steps=batches.steps)},
+    )
+    seconds = max(time.perf_counter() - start, 1e-9)
+    events = int(sum(from_all_ranks(loader.events)))
+    name = "accuracy" if task.settings.task == "classification" else "loss"
+    return {name: float(value), "samples": events, "seconds": seconds, "samples_per_second": events / seconds}
