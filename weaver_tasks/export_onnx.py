@@ -29,9 +29,11 @@ from weaver_tasks.base.errors import ResultError
 from weaver_tasks.base.files import atomic_path, read_json, write_json
 from weaver_tasks.base.record import TaskRecord, package_versions
 from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration
+from weaver_tasks.data.configuration.trained_on import trained_on
 from weaver_tasks.data.events.block import Block, StagingOptions, packed_columns
 from weaver_tasks.data.loading.prediction_order import prediction_batches
 from weaver_tasks.data.staging.sources import open_source
+from weaver_tasks.networks.layers.trimming import ignores_padding
 from weaver_tasks.networks.loading import Network, load_network
 from weaver_tasks.results.onnx.export import FromRaw, WithSoftmax, preprocess_document, to_onnx
 from weaver_tasks.results.onnx.parity import BATCHES, cases, compare
@@ -118,15 +120,14 @@ def _model(
 
 def _metadata(arguments: argparse.Namespace, configuration: DataConfiguration, network: Network, *, softmax: str) -> dict[str, Any]:
     """What the models say of themselves (metadata_props)."""
-    labels = configuration.labels
+    lengths = {group.name: group.length for group in configuration.inputs}
+    tried = [length for _, length in cases(network.info["dynamic_axes"], lengths) if length is not None]
     return {
         "made_by": f"weaver_tasks {__version__}",
-        "classes": list(labels.classes) if labels else [],
-        "labels": list(labels.names) if labels else [],
-        "inputs": configuration.input_dicts,
-        "lengths": {group.name: group.length for group in configuration.inputs},
-        "pad_modes": {group.name: group.pad_mode for group in configuration.inputs},
+        **trained_on(configuration),
         "softmax": softmax,
+        "ignores_padding": ignores_padding(network.model),
+        **({"shortest_length": min(tried)} if tried else {}),
         "network": network.path.name,
         "weights_sha256": file_checksum(arguments.state),
         "data_configuration": digest(configuration.raw),

@@ -116,6 +116,8 @@ def _report(file: dict) -> None:
     if not file["entries"]:
         logger.warning("%s: has no entries", file["source"])
     logger.info("%s: kept %d of %d entries", file["source"], file["kept"], file["entries"])
+    if not file.get("labeled", True):
+        logger.info("%s: has no labels: its events are predicted, and evaluation leaves them out", file["source"])
     if file["on_the_fly"] and file["mode"] == "columnar":
         logger.info("%s: read anew each epoch, since these change: %s", file["source"], ", ".join(file["on_the_fly"]))
 

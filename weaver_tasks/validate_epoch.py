@@ -119,6 +119,7 @@ def _validate(epochs: Sequence[_Epoch], kept: Mapping[_Epoch, Path | None], argu
 
 def validate_one(arguments: argparse.Namespace, epoch: _Epoch, configuration: Any, manifest: dict[str, Any], device: Any) -> dict[str, Any]:
     """The metrics of one epoch over the events of all ranks. They do not depend on the epochs that this process has validated before."""
+    from weaver_tasks.results.metrics.classification import auc
     from weaver_tasks.training import checkpoint
     from weaver_tasks.training.device import compiled, seed_generators
     from weaver_tasks.training.distributed import rank
@@ -140,7 +141,8 @@ def validate_one(arguments: argparse.Namespace, epoch: _Epoch, configuration: An
     if network.evaluate_fn is not None:
         metrics = evaluate_by_network(network, asked, model, batches, configuration, epoch=epoch.number)
     else:
-        metrics = validate(asked, model, batches, description=f"validation {epoch.number}", samples=batches.samples)
+        what = f"validation {epoch.number}"
+        metrics = validate(asked, model, batches, description=what, samples=batches.samples, area_under_curve=auc)
     logger.info("epoch %d: %s", epoch.number, described(metrics))
     return {"epoch": epoch.number, **metrics, "device": str(device.type), "threads": training.threads}
 
