@@ -157,9 +157,7 @@ class ParticleTransformer(nn.Module):
         layout = Layout.of(~padding_mask, dense=exporting() or torch.compiler.is_compiling())
         return self.norm(self._aggregate(layout.whole.pack(x), layout))
 
-    def _encoded(
-        self, x: Tensor, v: Tensor | None, mask: Tensor | None, uu: Tensor | None, uu_idx: Tensor | None
-    ) -> tuple[Tensor, Layout]:
+    def _encoded(self, x: Tensor, v: Tensor | None, mask: Tensor | None, uu: Tensor | None, uu_idx: Tensor | None) -> tuple[Tensor, Layout]:
         """Trim, and send the particles through all blocks, see `_encode`."""
         if uu is not None and uu_idx is not None:
             uu = build_sparse_tensor(uu, uu_idx, x.shape[-1])
