@@ -22,8 +22,9 @@ from weaver_tasks.plan.before_start import check_configuration_files, check_run_
 from weaver_tasks.plan.clean_code import check_clean_code
 from weaver_tasks.plan.files import InputFile, expand, patterns_of, staging_jobs
 from weaver_tasks.plan.settings import Settings, of_member
+from weaver_tasks.plan.settings_files import SettingsFile
 
-__all__ = ["InputFile", "Plan", "check_clean_code", "check_configuration_files", "check_run_folder", "make_plan", "numbers_pattern"]
+__all__ = ["InputFile", "Plan", "SettingsFile", "check_clean_code", "check_configuration_files", "check_run_folder", "make_plan", "numbers_pattern"]
 
 FITTING = ("train", "val")
 
