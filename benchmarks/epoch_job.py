@@ -27,14 +27,14 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 LIMITS = {"seconds_to_first_step": 5.0, "checkpoint_seconds": 0.5}
 FIRST_STEP = """
 import sys, time
-from weaver_tasks.training import loop
-step = loop.Engine.step
+from weaver_tasks.training import step
+step = step.Engine.step
 def first(self, batch):
     result = step(self, batch)
     print("FIRST STEP", time.time(), flush=True)
-    loop.Engine.step = step
+    step.Engine.step = step
     return result
-loop.Engine.step = first
+step.Engine.step = first
 from weaver_tasks.train_epoch import main
 main(sys.argv[1:])
 """
@@ -56,7 +56,7 @@ def main() -> None:
 
 def start_up(folder: Path, rounds: int) -> dict[str, float]:
     """Medians over rounds; the first round, which reads files from disk, does not count."""
-    jets = REPOSITORY / "tests" / "data" / "jets" / "train"
+    jets = REPOSITORY / "tests" / "files" / "jets" / "train"
     config = {
         "run": "job",
         "data": {"config": str(REPOSITORY / "config/data/demo.yaml"), "train": {"all": f"{jets}/*.root"}},
@@ -93,8 +93,8 @@ def checkpoint(folder: Path, rounds: int) -> dict[str, float]:
     import torch
 
     from weaver_tasks.training.checkpoint import save_companion, save_state
+    from weaver_tasks.training.epoch import first_companion
     from weaver_tasks.training.optimizers import build_optimizer
-    from weaver_tasks.training.trainer import first_companion
 
     model = torch.nn.Sequential(*(torch.nn.Linear(816, 816) for _ in range(3)))
     optimizer = build_optimizer(model, "ranger", {}, lr=1e-3).optimizer

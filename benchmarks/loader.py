@@ -83,7 +83,7 @@ def prepare(arguments: argparse.Namespace, folder: Path) -> None:
         for number, path in enumerate(sorted(glob.glob(arguments.files))):
             (folder / "raw" / f"{Path(path).stem.split('_')[0]}_{number}.root").symlink_to(Path(path).resolve())
         return
-    for path in sorted((REPOSITORY / "tests" / "data" / "jets" / "train").glob("*.root")):
+    for path in sorted((REPOSITORY / "tests" / "files" / "jets" / "train").glob("*.root")):
         for number in range(2):
             repeat(path, folder / "raw" / f"{path.stem}_{number}.root", times=4)
 
@@ -105,8 +105,8 @@ def repeat(source: Path, target: Path, *, times: int) -> None:
 def stage(folder: Path) -> dict[str, float]:
     """Stage the files as this project does, for training and for prediction; the time is that of one split."""
     from weaver_tasks.data.configuration import load_data_configuration
-    from weaver_tasks.data.manifest import make_manifest
-    from weaver_tasks.data.staging import Staging, stage_file
+    from weaver_tasks.data.staging.manifest import make_manifest
+    from weaver_tasks.data.staging.stage import Staging, stage_file
 
     # It would warn of the copies.
     logging.getLogger("weaver_tasks").setLevel(logging.ERROR)
@@ -156,10 +156,10 @@ def timed(open_epoch: Callable[[int], Iterable[tuple[int, int]]]) -> dict[str, f
 
 def ours_training(mode: str, fetch_step: float) -> Callable[[Path], dict[str, float]]:
     def measure(folder: Path) -> dict[str, float]:
-        from weaver_tasks.data.buffers import BufferPool
         from weaver_tasks.data.configuration import load_data_configuration
-        from weaver_tasks.data.loader import EpochLoader
-        from weaver_tasks.data.parts import OpenFiles
+        from weaver_tasks.data.loading.buffers import BufferPool
+        from weaver_tasks.data.loading.loader import EpochLoader
+        from weaver_tasks.data.loading.parts import OpenFiles
 
         configuration, manifest = load_data_configuration(folder / "data.yaml"), json.loads((folder / f"{mode}.json").read_text())
         settings = {
@@ -177,7 +177,7 @@ def ours_training(mode: str, fetch_step: float) -> Callable[[Path], dict[str, fl
 
 def ours_prediction(folder: Path) -> dict[str, float]:
     from weaver_tasks.data.configuration import load_data_configuration
-    from weaver_tasks.data.prediction_order import prediction_batches
+    from weaver_tasks.data.loading.prediction_order import prediction_batches
 
     configuration, manifest = load_data_configuration(folder / "data.yaml"), json.loads((folder / "columnar.json").read_text())
     settings = {"training": {"batch_size_test": BATCH_SIZE}}
@@ -219,7 +219,7 @@ def copy_limit(folder: Path) -> dict[str, float]:
     import numpy as np
 
     from weaver_tasks.data.configuration import load_data_configuration
-    from weaver_tasks.data.loader import EpochLoader
+    from weaver_tasks.data.loading.loader import EpochLoader
 
     configuration, manifest = load_data_configuration(folder / "data.yaml"), json.loads((folder / "columnar.json").read_text())
     settings = {"training": {"batch_size": BATCH_SIZE}, "loading": {"fetch_step": 1.0}}

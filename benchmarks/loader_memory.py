@@ -54,7 +54,7 @@ def peak(manifest: Path, times: int) -> float:
 def loop(manifest_path: Path, times: int) -> None:
     """Go through an epoch of a file, so many times over."""
     from weaver_tasks.data.configuration import load_data_configuration
-    from weaver_tasks.data.loader import EpochLoader
+    from weaver_tasks.data.loading.loader import EpochLoader
 
     manifest = json.loads(manifest_path.read_text())
     one = [record for record in manifest["files"] if record["split"] == "train"][:1]

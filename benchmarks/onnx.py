@@ -20,9 +20,9 @@ import torch
 from weaver_tasks.base.files import read_json, write_json
 from weaver_tasks.base.record import package_versions
 from weaver_tasks.data.configuration import load_data_configuration
-from weaver_tasks.data.prediction_order import prediction_batches
+from weaver_tasks.data.loading.prediction_order import prediction_batches
 from weaver_tasks.networks.loading import load_network
-from weaver_tasks.results.onnx_inference import onnx_session, run_onnx
+from weaver_tasks.results.onnx.runtime import onnx_session, run_onnx
 from weaver_tasks.training import checkpoint
 
 Inputs = dict[str, np.ndarray]

@@ -74,7 +74,7 @@ def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, float]:
 
 
 def configure(folder: Path, arguments: argparse.Namespace) -> None:
-    jets = REPOSITORY / "tests" / "data" / "jets"
+    jets = REPOSITORY / "tests" / "files" / "jets"
     data = yaml.safe_load((REPOSITORY / "config" / "data" / "demo.yaml").read_text())
     classes = [f"label_{name}" for name in CLASSES]
     data["labels"]["value"] = classes

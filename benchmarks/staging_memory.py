@@ -23,7 +23,7 @@ import awkward as ak
 import uproot
 
 REPOSITORY = Path(__file__).parent.parent
-JETS = REPOSITORY / "tests" / "data" / "jets" / "train"
+JETS = REPOSITORY / "tests" / "files" / "jets" / "train"
 DATA_CONFIG = REPOSITORY / "config" / "data" / "demo.yaml"
 
 

@@ -28,7 +28,7 @@ def repository() -> Path:
 @pytest.fixture(scope="session")
 def jets() -> Path:
     """The folder of the demo's jets: train/<Process>.root (250 jets each), test/<Process>.root (100 each)."""
-    return REPOSITORY / "tests" / "data" / "jets"
+    return REPOSITORY / "tests" / "files" / "jets"
 
 
 @pytest.fixture(scope="session")

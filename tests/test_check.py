@@ -7,8 +7,8 @@ from collections import namedtuple
 import pytest
 import yaml
 
-from weaver_tasks import check
 from weaver_tasks.base.errors import WeaverTasksError
+from weaver_tasks.check import command as check
 
 
 @pytest.fixture

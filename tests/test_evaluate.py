@@ -10,9 +10,9 @@ from PIL import Image
 
 import result_run
 from weaver_tasks.base.errors import ConfigError, ResultError
-from weaver_tasks.results.evaluation import evaluate_classification
-from weaver_tasks.results.predictions import read_predictions
-from weaver_tasks.results.tables import open_table
+from weaver_tasks.results.metrics.evaluation import evaluate_classification
+from weaver_tasks.results.predictions.columns import read_predictions
+from weaver_tasks.results.predictions.tables import open_table
 
 CLASSES = ("label_QCD", "label_Hbb", "label_Tbqq")
 

@@ -11,7 +11,7 @@ import workflow_run
 
 pytestmark = pytest.mark.filterwarnings("default")
 
-PUBLISHED = Path(__file__).parent / "data" / "pretrained" / "ParticleNet_full.pt"
+PUBLISHED = Path(__file__).parent / "files" / "pretrained" / "ParticleNet_full.pt"
 LAST_LAYER = r"mod\.fc\.1\."
 BODY = [r"mod\.bn_fts", r"mod\.edge_convs", r"mod\.fc\.0"]
 

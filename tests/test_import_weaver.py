@@ -13,8 +13,8 @@ import yaml
 
 from weaver_tasks.base.config import resolve_config
 from weaver_tasks.base.errors import ConfigError
-from weaver_tasks.import_weaver import import_command, main
-from weaver_tasks.migration.options import OPTIONS, option_table, parse_options
+from weaver_tasks.import_weaver.main import import_command, main
+from weaver_tasks.import_weaver.options import OPTIONS, option_table, parse_options
 from weaver_tasks.plan import make_plan
 
 PROCESSES = ("HToBB", "HToCC", "HToGG", "HToWW2Q1L", "HToWW4Q", "TTBar", "TTBarLep", "WToQQ", "ZToQQ", "ZJetsToNuNu")

@@ -11,10 +11,10 @@ import yaml
 
 from weaver_tasks.base.errors import ConfigError
 from weaver_tasks.base.files import write_json
-from weaver_tasks.data.blocks import StagingOptions
 from weaver_tasks.data.configuration import load_data_configuration
-from weaver_tasks.data.manifest import make_manifest
-from weaver_tasks.data.staging import Staging, stage_file
+from weaver_tasks.data.events.block import StagingOptions
+from weaver_tasks.data.staging.manifest import make_manifest
+from weaver_tasks.data.staging.stage import Staging, stage_file
 from weaver_tasks.io_test import described, main, measure
 
 DOCUMENT: dict[str, Any] = {

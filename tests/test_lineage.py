@@ -11,9 +11,9 @@ import pytest
 
 import result_run
 from weaver_tasks import lineage
+from weaver_tasks.base.digests import file_checksum
 from weaver_tasks.base.errors import ResultError
-from weaver_tasks.base.hashing import file_checksum
-from weaver_tasks.results import records
+from weaver_tasks.records import read
 
 
 @pytest.fixture(scope="module")
@@ -129,8 +129,8 @@ def test_versions_of_the_code_are_told_apart():
     code = {"version": "0.1.0", "commit": "a" * 40, "dirty": False, "package": "one", "modules": ""}
     edited = {**code, "dirty": True, "package": "two"}
     same = [{"stage": "predict", "code": code}, {"stage": "evaluate", "code": code}]
-    assert records.told_mixture(records.code_versions(same)) is None
+    assert read.told_mixture(read.code_versions(same)) is None
     mixed = [*same, {"stage": "train_epoch", "code": code, "trained_epochs": [], "trained_by": {"3": {"code": edited}}}]
-    versions = records.code_versions(mixed)
+    versions = read.code_versions(mixed)
     assert versions == {"0.1.0 aaaaaaa (one)": ["evaluate", "predict"], "0.1.0 aaaaaaa+ (two)": ["train_epoch"]}
-    assert "2 versions" in records.told_mixture(versions)
+    assert "2 versions" in read.told_mixture(versions)

@@ -10,7 +10,7 @@ import uproot
 
 import result_run
 from weaver_tasks import merge_predictions, predict
-from weaver_tasks.results.tables import open_table, read_table, table_metadata, table_names
+from weaver_tasks.results.predictions.tables import open_table, read_table, table_metadata, table_names
 
 # Shared with the tests of the results, which lie beside it.
 FOLDS = {"variable": "number", "folds": 3}

@@ -12,7 +12,7 @@ import uproot
 
 import result_run
 from weaver_tasks.base.errors import CheckpointError, ConfigError, DataConfigError, NetworkError
-from weaver_tasks.results.tables import table_metadata
+from weaver_tasks.results.predictions.tables import table_metadata
 from weaver_tasks.training import padding
 
 SCALES = {"part_pt_log": (1.7, 0.7, -5, 5), "part_e_log": (2.0, 0.7, -5, 5), "part_deta": (0, 3, -2, 2), "part_dphi": (0, 3, -2, 2)}

@@ -8,8 +8,8 @@ from rocrate.rocrate import ROCrate
 
 import result_run
 from weaver_tasks import provenance, summary
+from weaver_tasks.base.digests import file_checksum
 from weaver_tasks.base.errors import ResultError
-from weaver_tasks.base.hashing import file_checksum
 
 SETTINGS = {"run": "demo", "seed": 1, "training": {"lr": 0.02, "scheduler": {"name": "none"}}}
 

@@ -14,7 +14,7 @@ from weaver_tasks.quick_check import few, shrunk
 @pytest.fixture
 def config(jets, repository) -> dict:
     document = yaml.safe_load((repository / "config/demo.yaml").read_text())
-    text = json.dumps(document).replace("tests/data/jets", str(jets)).replace("config/", f"{repository}/config/")
+    text = json.dumps(document).replace("tests/files/jets", str(jets)).replace("config/", f"{repository}/config/")
     return json.loads(text)
 
 

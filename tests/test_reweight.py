@@ -9,10 +9,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from weaver_tasks import reweight, stage_inputs, standardize
 from weaver_tasks.base.files import read_json
-from weaver_tasks.data.blocks import StagingOptions
 from weaver_tasks.data.configuration import load_data_configuration
-from weaver_tasks.data.sources import open_source
-from weaver_tasks.data.weights import event_weights, weight_columns
+from weaver_tasks.data.events.block import StagingOptions
+from weaver_tasks.data.staging.sources import open_source
+from weaver_tasks.data.statistics.weights import event_weights, weight_columns
 
 PROCESSES = {"label_QCD": "ZJetsToNuNu", "label_Hbb": "HToBB", "label_Tbl": "TTBarLep"}
 DOCUMENT = {

@@ -13,13 +13,13 @@ import uproot
 from numpy.testing import assert_array_equal
 
 from weaver_tasks import stage_inputs
+from weaver_tasks.base.digests import file_checksum
 from weaver_tasks.base.errors import ConfigError, DataConfigError, InputFileError
 from weaver_tasks.base.files import read_json
-from weaver_tasks.base.hashing import file_checksum
-from weaver_tasks.data.blocks import StagingOptions
 from weaver_tasks.data.configuration import load_data_configuration
-from weaver_tasks.data.sources import open_source
-from weaver_tasks.data.staged import StagedFile
+from weaver_tasks.data.events.block import StagingOptions
+from weaver_tasks.data.staging.arrow_file import StagedFile
+from weaver_tasks.data.staging.sources import open_source
 
 CONFIGURATION = """
 selection: jet_pt > 600

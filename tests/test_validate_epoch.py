@@ -34,7 +34,7 @@ def validation_events(run):
     """Inputs and labels of the trailing fifth of each file, and the trained model."""
     from weaver_tasks.base.files import read_json
     from weaver_tasks.data.configuration import load_data_configuration
-    from weaver_tasks.data.loader import EpochLoader
+    from weaver_tasks.data.loading.loader import EpochLoader
     from weaver_tasks.networks.loading import load_network
 
     configuration = load_data_configuration(run.data_config)

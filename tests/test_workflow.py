@@ -21,8 +21,8 @@ import uproot
 from rocrate.rocrate import ROCrate
 
 from weaver_tasks import lineage, reproduce
-from weaver_tasks.base.hashing import file_checksum
-from weaver_tasks.results.records import Run as RecordedRun
+from weaver_tasks.base.digests import file_checksum
+from weaver_tasks.records.read import Run as RecordedRun
 from workflow_run import CLASSES, Run, same
 
 pytestmark = pytest.mark.filterwarnings("default")

@@ -19,12 +19,12 @@ from weaver_tasks.base.errors import ConfigError
 from weaver_tasks.base.files import atomic_path, read_json, write_json
 from weaver_tasks.base.record import TaskRecord
 from weaver_tasks.data.configuration import load_data_configuration
-from weaver_tasks.results.evaluation import evaluate_classification, evaluate_regression
 from weaver_tasks.results.markdown import markdown
-from weaver_tasks.results.members import compare_members, members_table
-from weaver_tasks.results.plots import plot_confusion, plot_kinematics, plot_roc, plot_scores
-from weaver_tasks.results.predictions import Predictions, read_predictions
-from weaver_tasks.results.training_plots import history_files, plot_members, plot_regression, plot_training, read_history
+from weaver_tasks.results.metrics.evaluation import evaluate_classification, evaluate_regression
+from weaver_tasks.results.metrics.members import compare_members, members_table
+from weaver_tasks.results.plots.classification import plot_confusion, plot_kinematics, plot_roc, plot_scores
+from weaver_tasks.results.plots.training import history_files, plot_members, plot_regression, plot_training, read_history
+from weaver_tasks.results.predictions.columns import Predictions, read_predictions
 
 logger = logging.getLogger("weaver_tasks")
 

@@ -24,19 +24,19 @@ from torch import nn
 
 from weaver_tasks import __version__
 from weaver_tasks.base.command_line import run_command, setting, stage_parser, task
+from weaver_tasks.base.digests import digest, file_checksum
 from weaver_tasks.base.errors import ResultError
 from weaver_tasks.base.files import atomic_path, read_json, write_json
-from weaver_tasks.base.hashing import digest, file_checksum
 from weaver_tasks.base.record import TaskRecord, package_versions
-from weaver_tasks.data.blocks import Block, StagingOptions, packed_columns
 from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration
-from weaver_tasks.data.prediction_order import prediction_batches
-from weaver_tasks.data.sources import open_source
+from weaver_tasks.data.events.block import Block, StagingOptions, packed_columns
+from weaver_tasks.data.loading.prediction_order import prediction_batches
+from weaver_tasks.data.staging.sources import open_source
 from weaver_tasks.networks.loading import Network, load_network
-from weaver_tasks.results.inference import gives_probabilities
-from weaver_tasks.results.onnx_export import FromRaw, WithSoftmax, preprocess_document, to_onnx
-from weaver_tasks.results.onnx_inference import onnx_session
-from weaver_tasks.results.parity import BATCHES, cases, compare
+from weaver_tasks.results.onnx.export import FromRaw, WithSoftmax, preprocess_document, to_onnx
+from weaver_tasks.results.onnx.parity import BATCHES, cases, compare
+from weaver_tasks.results.onnx.runtime import onnx_session
+from weaver_tasks.results.predictions.scoring import gives_probabilities
 from weaver_tasks.training import checkpoint
 
 logger = logging.getLogger("weaver_tasks")

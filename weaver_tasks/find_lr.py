@@ -14,7 +14,7 @@ from weaver_tasks.base.command_line import run_command, task
 from weaver_tasks.base.errors import TrainingError
 from weaver_tasks.base.files import write_json
 from weaver_tasks.base.record import TaskRecord
-from weaver_tasks.fresh_training import endless_batches, fresh_trainer, tool_parser
+from weaver_tasks.jobs.fresh import endless_batches, fresh_trainer, tool_parser
 from weaver_tasks.training.launch import is_first_rank, launch_ranks
 from weaver_tasks.training.settings import TrainingSettings
 
@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> None:
 def _sweep(arguments: argparse.Namespace, training: TrainingSettings, record: TaskRecord) -> dict[str, list[float]]:
     from weaver_tasks.training.device import choose_device, prepare_process
     from weaver_tasks.training.distributed import joined_ranks
-    from weaver_tasks.training.rate_sweep import sweep_rates
+    from weaver_tasks.training.lr_finder import sweep_rates
 
     options: dict[str, Any] = {"start": 1e-6, "end": 1.0, "steps": 200, **(arguments.settings.get("find_lr") or {})}
     device = choose_device(training.device)
@@ -48,8 +48,8 @@ def _sweep(arguments: argparse.Namespace, training: TrainingSettings, record: Ta
 
 
 def _write(arguments: argparse.Namespace, training: TrainingSettings, history: dict[str, list[float]], record: TaskRecord) -> None:
-    from weaver_tasks.results.training_plots import plot_rate_sweep
-    from weaver_tasks.training.rate_sweep import suggested_rate
+    from weaver_tasks.results.plots.training import plot_rate_sweep
+    from weaver_tasks.training.lr_finder import suggested_rate
 
     if not history["lr"]:
         raise TrainingError(f"{arguments.network}: the loss of the first batch is not finite. Look at the data.")

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weaver_tasks.base.command_line import run_command, stage_parser, task
+from weaver_tasks.base.digests import digest, file_checksum
 from weaver_tasks.base.errors import ConfigError
 from weaver_tasks.base.files import write_json
-from weaver_tasks.base.hashing import digest, file_checksum
 from weaver_tasks.base.record import TaskRecord
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def initialize(arguments: argparse.Namespace, record: TaskRecord) -> None:
     # Torch is imported here, not above: --help and mistakes in the arguments do not wait for it.
     from weaver_tasks.data.configuration import load_data_configuration
     from weaver_tasks.training import checkpoint
-    from weaver_tasks.training.trainer import first_companion
+    from weaver_tasks.training.epoch import first_companion
 
     network_settings = arguments.settings.get("network") or {}
     configuration = load_data_configuration(arguments.data_config, custom_functions=arguments.custom_functions)

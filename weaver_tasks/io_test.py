@@ -18,10 +18,10 @@ from weaver_tasks.base.command_line import run_command, stage_parser, task
 from weaver_tasks.base.errors import ConfigError, nearest
 from weaver_tasks.base.files import read_json, write_json
 from weaver_tasks.base.progress import Progress
-from weaver_tasks.data.batches import Batch
 from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration
-from weaver_tasks.data.loader import EpochLoader
-from weaver_tasks.data.prediction_order import prediction_batches, prediction_entries
+from weaver_tasks.data.loading.batch import Batch
+from weaver_tasks.data.loading.loader import EpochLoader
+from weaver_tasks.data.loading.prediction_order import prediction_batches, prediction_entries
 
 logger = logging.getLogger("weaver_tasks")
 

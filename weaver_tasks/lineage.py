@@ -23,9 +23,9 @@ from rich.console import Console
 from weaver_tasks.base.command_line import run_command
 from weaver_tasks.base.errors import ResultError
 from weaver_tasks.base.progress import Progress
-from weaver_tasks.results.lineage import Found, Verification, chain, files_of, find_maker, last_tasks, origin_of, verify
-from weaver_tasks.results.lineage_tree import lineage_tree, shown
-from weaver_tasks.results.records import Runs, Task, code_versions, is_run, told_mixture
+from weaver_tasks.records.lineage import Found, Verification, chain, files_of, find_maker, last_tasks, origin_of, verify
+from weaver_tasks.records.lineage_tree import lineage_tree, shown
+from weaver_tasks.records.read import Runs, Task, code_versions, is_run, told_mixture
 
 _WIDE = 10_000  # columns
 _HOW = {"bytes": "a copy of", "metadata": "says that it is (its bytes differ from those written)"}

@@ -18,15 +18,15 @@ import numpy as np
 
 from weaver_tasks import __version__
 from weaver_tasks.base.command_line import run_command, stage_parser, task
+from weaver_tasks.base.digests import digest
 from weaver_tasks.base.errors import ConfigError
 from weaver_tasks.base.files import read_json
-from weaver_tasks.base.hashing import digest
 from weaver_tasks.base.progress import Progress
 from weaver_tasks.base.record import TaskRecord
 from weaver_tasks.data.configuration import load_data_configuration
-from weaver_tasks.data.prediction_order import prediction_values
-from weaver_tasks.results.merging import average, merge_folds, merged_metadata, whole_table
-from weaver_tasks.results.tables import open_table
+from weaver_tasks.data.loading.prediction_order import prediction_values
+from weaver_tasks.results.predictions.merging import average, merge_folds, merged_metadata, whole_table
+from weaver_tasks.results.predictions.tables import open_table
 
 logger = logging.getLogger("weaver_tasks")
 

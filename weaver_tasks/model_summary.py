@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _summarize(arguments: argparse.Namespace, record: TaskRecord) -> None:
-    from weaver_tasks.networks.costs import network_costs
+    from weaver_tasks.networks.flops import network_costs
 
     configuration = load_data_configuration(arguments.data_config, custom_functions=arguments.custom_functions)
     record.read_configuration(data=arguments.data_config, functions=arguments.custom_functions)

@@ -1,6 +1,6 @@
 """Write a fresh analysis folder: configuration, network, profiles, and a Snakefile that uses this workflow as a module.
 
-    python -m weaver_tasks.new my_analysis --jets tests/data/jets
+    python -m weaver_tasks.new my_analysis --jets tests/files/jets
     cd my_analysis && snakemake -n
 
 --jets names a folder of JetClass-like files, train/<Process>.root or train/<Process>_<number>.root, and the same below test/. Without it

@@ -16,24 +16,24 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from weaver_tasks import __version__
 from weaver_tasks.base.command_line import run_command, stage_parser, task
+from weaver_tasks.base.digests import digest, file_checksum
 from weaver_tasks.base.errors import ConfigError, ResultError, nearest
 from weaver_tasks.base.files import read_json
-from weaver_tasks.base.hashing import digest, file_checksum
-from weaver_tasks.base.memory import Holes, keep_one_heap
 from weaver_tasks.base.progress import Progress
 from weaver_tasks.base.record import TaskRecord
-from weaver_tasks.data.blocks import StagingOptions
 from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration
-from weaver_tasks.data.configuration_of_tests import configuration_of_tests
-from weaver_tasks.scoring import load_scoring
+from weaver_tasks.data.configuration.prediction import configuration_of_tests
+from weaver_tasks.data.events.block import StagingOptions
+from weaver_tasks.jobs.memory import Holes, keep_one_heap
+from weaver_tasks.jobs.scoring import load_scoring
 from weaver_tasks.training.launch import is_first_rank, launch_ranks
 from weaver_tasks.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
     import torch
 
-    from weaver_tasks.data.batches import Batch
-    from weaver_tasks.results.tables import Columns
+    from weaver_tasks.data.loading.batch import Batch
+    from weaver_tasks.results.predictions.tables import Columns
 
 Scored: TypeAlias = "tuple[Any, dict[str, Any], dict[str, Any]]"
 """Scores, labels and observers of the same events."""
@@ -132,7 +132,7 @@ class Prediction:
 
     def _options(self) -> dict[str, Any]:
         """How the events are read, whichever way they are scored."""
-        from weaver_tasks.data.buffers import BufferPool
+        from weaver_tasks.data.loading.buffers import BufferPool
         from weaver_tasks.training.device import batch_memory
         from weaver_tasks.training.distributed import rank, world_size
 
@@ -147,7 +147,7 @@ class Prediction:
         }
 
     def _batches(self, *, batch_size: int, **options: Any) -> Iterator[Batch]:
-        from weaver_tasks.data.prediction_order import prediction_batches
+        from weaver_tasks.data.loading.prediction_order import prediction_batches
 
         settings = self.arguments.settings
         settings = {**settings, "training": {**settings.get("training", {}), "batch_size_test": batch_size}}
@@ -159,7 +159,7 @@ class Prediction:
         return wanted and self._scoring.network is None and self.arguments.model.suffix != ".onnx"
 
     def _ignores_padding(self) -> bool:
-        from weaver_tasks.results.inference import ignores_padding
+        from weaver_tasks.results.predictions.scoring import ignores_padding
 
         assert self._scoring.scorers is not None
         padded, trimmed = (
@@ -170,8 +170,8 @@ class Prediction:
 
     def columns(self) -> Iterator[Columns]:
         """The columns of the prediction table, some events after others; at least once, perhaps of none."""
-        from weaver_tasks.results.inference import score_names
-        from weaver_tasks.results.predictions import output_columns
+        from weaver_tasks.results.predictions.columns import output_columns
+        from weaver_tasks.results.predictions.scoring import score_names
 
         labels = self._fitted.labels
         suffix = self.arguments.output.suffix
@@ -187,9 +187,9 @@ class Prediction:
         if (scorers := self._scoring.scorers) is None:
             yield from self._by_network(self._batches(batch_size=self._batch_size()))
             return
-        from weaver_tasks.data.prediction_windows import WindowBatch, window_batches
-        from weaver_tasks.data.prefetch import ordered_map
-        from weaver_tasks.results.inference import scored_windows
+        from weaver_tasks.data.loading.prediction_windows import WindowBatch, window_batches
+        from weaver_tasks.data.loading.prefetch import ordered_map
+        from weaver_tasks.results.predictions.scoring import scored_windows
         from weaver_tasks.training.padding import on_device
 
         unpadded = self._pads_on_device()
@@ -209,8 +209,8 @@ class Prediction:
         """Scores, labels and observers of no event, so that the columns of an empty table have their types."""
         import numpy as np
 
-        from weaver_tasks.data.sources import open_source
-        from weaver_tasks.results.inference import as_columns
+        from weaver_tasks.data.staging.sources import open_source
+        from weaver_tasks.results.predictions.scoring import as_columns
 
         files = [file for file in self.manifest["files"] if file["split"] == "test" and file["group"] == self.arguments.group]
         good = [file for file in files if not file["bad"]]
@@ -260,7 +260,7 @@ def write_share(prediction: Prediction, metadata: Mapping[str, Any]) -> tuple[in
     """
     import pyarrow
 
-    from weaver_tasks.results.tables import open_table, read_table, table_names
+    from weaver_tasks.results.predictions.tables import open_table, read_table, table_names
     from weaver_tasks.training.distributed import from_all_ranks, rank, world_size
 
     pyarrow.set_memory_pool(pyarrow.system_memory_pool())  # its own would keep a heap besides

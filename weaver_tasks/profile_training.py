@@ -13,7 +13,7 @@ from pathlib import Path
 
 from weaver_tasks.base.command_line import run_command, task
 from weaver_tasks.base.record import TaskRecord
-from weaver_tasks.fresh_training import endless_batches, fresh_trainer, tool_parser
+from weaver_tasks.jobs.fresh import endless_batches, fresh_trainer, tool_parser
 from weaver_tasks.training.settings import TrainingSettings
 
 logger = logging.getLogger("weaver_tasks")
@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def _profile(arguments: argparse.Namespace, record: TaskRecord) -> None:
     from weaver_tasks.training.device import choose_device, prepare_process
-    from weaver_tasks.training.step_profile import profile_steps
+    from weaver_tasks.training.profiler import profile_steps
 
     training = dataclasses.replace(TrainingSettings.of(arguments.settings), ranks=1, nodes=1)
     device = choose_device(training.device)

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from weaver_tasks.base.command_line import run_command, stage_parser, task
+from weaver_tasks.base.digests import digest
 from weaver_tasks.base.files import copy_file, link_or_copy, write_json
-from weaver_tasks.base.hashing import digest
 from weaver_tasks.base.record import RECORDS
-from weaver_tasks.results.crate import make_crate
-from weaver_tasks.results.records import code_versions, read_records, told_mixture
+from weaver_tasks.records.crate import make_crate
+from weaver_tasks.records.read import code_versions, read_records, told_mixture
 
 logger = logging.getLogger("weaver_tasks")
 

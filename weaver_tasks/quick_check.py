@@ -20,7 +20,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from weaver_tasks.base import succession
+from weaver_tasks.base import run_ownership
 from weaver_tasks.base.command_line import run_command, stage_parser, task
 from weaver_tasks.base.errors import WeaverTasksError
 from weaver_tasks.base.files import atomic_path, read_json
@@ -111,7 +111,7 @@ def _run(scratch: Plan, snakefile: Path, cores: int) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     with atomic_path(config) as temporary:
         temporary.write_text(yaml.safe_dump(scratch.config, sort_keys=False))
-    for variable in (succession.VARIABLE, "SNAKEMAKE_PROFILE"):
+    for variable in (run_ownership.VARIABLE, "SNAKEMAKE_PROFILE"):
         os.environ.pop(variable, None)
     options = ["--executor", "local", "--cores", str(cores), "--rerun-incomplete"]
     try:

@@ -24,8 +24,8 @@ from rich.console import Console
 from weaver_tasks.base.command_line import run_command
 from weaver_tasks.base.errors import ResultError
 from weaver_tasks.base.progress import track
-from weaver_tasks.results.records import Run, Task, is_run
-from weaver_tasks.results.rerun import Again, Rerun, chosen
+from weaver_tasks.records.read import Run, Task, is_run
+from weaver_tasks.records.rerun import Again, Rerun, chosen
 
 
 def main(argv: Sequence[str] | None = None) -> None:

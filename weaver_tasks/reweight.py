@@ -19,16 +19,16 @@ from typing import Any
 import numpy as np
 
 from weaver_tasks.base.command_line import run_command, stage_parser, task
+from weaver_tasks.base.digests import digest
 from weaver_tasks.base.files import atomic_path, read_json, write_json
-from weaver_tasks.base.hashing import digest
 from weaver_tasks.base.record import TaskRecord
-from weaver_tasks.data.blocks import StagingOptions, extra_selection_column
 from weaver_tasks.data.configuration import DataConfiguration, dump_auto, load_data_configuration
-from weaver_tasks.data.passes import Passes, TrainingFile, add_options, check_options, make_sums
-from weaver_tasks.data.reweighting import Reweighting, finish_reweighting, next_pass
-from weaver_tasks.data.sources import open_source
-from weaver_tasks.data.weights import weight_columns
-from weaver_tasks.results.input_plots import plot_no_reweighting, plot_reweighting
+from weaver_tasks.data.events.block import StagingOptions, extra_selection_column
+from weaver_tasks.data.staging.sources import open_source
+from weaver_tasks.data.statistics.passes import Passes, TrainingFile, add_options, check_options, make_sums
+from weaver_tasks.data.statistics.reweighting import Reweighting, finish_reweighting, next_pass
+from weaver_tasks.data.statistics.weights import weight_columns
+from weaver_tasks.results.plots.inputs import plot_no_reweighting, plot_reweighting
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -21,12 +21,12 @@ from weaver_tasks.base.errors import ConfigError, InputFileError
 from weaver_tasks.base.files import read_json, write_json
 from weaver_tasks.base.progress import Progress
 from weaver_tasks.base.record import RECORDS, TaskRecord
-from weaver_tasks.data.blocks import StagingOptions
 from weaver_tasks.data.configuration import load_data_configuration
-from weaver_tasks.data.manifest import make_manifest
-from weaver_tasks.data.recorded import keep_checksum, recorded
-from weaver_tasks.data.restage import located
-from weaver_tasks.data.staging import Staging, stage_file, staged_before
+from weaver_tasks.data.events.block import StagingOptions
+from weaver_tasks.data.staging.ensure import located
+from weaver_tasks.data.staging.manifest import make_manifest
+from weaver_tasks.data.staging.source_checksums import keep_checksum, recorded
+from weaver_tasks.data.staging.stage import Staging, stage_file, staged_before
 
 logger = logging.getLogger("weaver_tasks")
 

@@ -16,8 +16,8 @@ from rich.console import Console
 from weaver_tasks.base.command_line import run_command
 from weaver_tasks.base.errors import ResultError
 from weaver_tasks.base.files import read_json
-from weaver_tasks.results.records import told_mixture
-from weaver_tasks.results.report_text import configuration_rows, data_rows, heading, table
+from weaver_tasks.records.read import told_mixture
+from weaver_tasks.results.report import configuration_rows, data_rows, heading, table
 
 _RESULTS = {
     "model": "export/model.onnx",

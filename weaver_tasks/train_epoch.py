@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from weaver_tasks.base.command_line import run_command, stage_parser, task
+from weaver_tasks.base.digests import digest
 from weaver_tasks.base.files import exclusive, read_json
-from weaver_tasks.base.hashing import digest
 from weaver_tasks.base.record import TaskRecord
 from weaver_tasks.base.source_digest import source_digest
 from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration
@@ -30,9 +30,9 @@ from weaver_tasks.training.settings import TrainingSettings
 if TYPE_CHECKING:
     import torch
 
-    from weaver_tasks.data.loader import EpochLoader
+    from weaver_tasks.data.loading.loader import EpochLoader
     from weaver_tasks.networks.loading import Network
-    from weaver_tasks.training.trainer import Trainer
+    from weaver_tasks.training.epoch import Trainer
 
 logger = logging.getLogger("weaver_tasks")
 
@@ -165,7 +165,7 @@ class Work:
         # Torch is imported here, not above: publishing a finished epoch does not wait for it.
         from weaver_tasks.training.device import choose_device, device_name, prepare_process
         from weaver_tasks.training.distributed import from_first_rank, joined_ranks
-        from weaver_tasks.training.trainer import EpochTask
+        from weaver_tasks.training.epoch import EpochTask
         from weaver_tasks.training.validation import described
 
         device = choose_device(self.training.device)
@@ -203,8 +203,8 @@ def make_trainer(work: Work, device: torch.device) -> Trainer:
     """The network of this run, its optimizer and its data, on one rank."""
     from weaver_tasks.networks.loading import configured_network
     from weaver_tasks.networks.weights import load_weights
-    from weaver_tasks.training.loop import Engine, Task
-    from weaver_tasks.training.trainer import Trainer
+    from weaver_tasks.training.epoch import Trainer
+    from weaver_tasks.training.step import Engine, Task
     from weaver_tasks.training.weaver_adapter import custom_epoch
 
     arguments, settings = work.arguments, work.arguments.settings
@@ -228,9 +228,9 @@ def make_trainer(work: Work, device: torch.device) -> Trainer:
 
 def _opener(work: Work, device: torch.device, *, own_loop: bool) -> Callable[[int, Any], EpochLoader]:
     """Opens the batches of an epoch: (epoch, stream position or None) -> loader. A network's own loop gets padded inputs in any case."""
-    from weaver_tasks.data.buffers import BufferPool
-    from weaver_tasks.data.loader import EpochLoader
-    from weaver_tasks.data.parts import OpenFiles
+    from weaver_tasks.data.loading.buffers import BufferPool
+    from weaver_tasks.data.loading.loader import EpochLoader
+    from weaver_tasks.data.loading.parts import OpenFiles
     from weaver_tasks.training.device import batch_memory
     from weaver_tasks.training.distributed import rank, world_size
 

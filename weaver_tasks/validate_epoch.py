@@ -123,7 +123,7 @@ def validate_one(arguments: argparse.Namespace, epoch: _Epoch, configuration: An
     from weaver_tasks.training import checkpoint
     from weaver_tasks.training.device import compiled, seed_generators
     from weaver_tasks.training.distributed import rank
-    from weaver_tasks.training.loop import Task
+    from weaver_tasks.training.step import Task
     from weaver_tasks.training.validation import described, validate
     from weaver_tasks.training.weaver_adapter import evaluate_by_network
 
@@ -148,8 +148,8 @@ def validate_one(arguments: argparse.Namespace, epoch: _Epoch, configuration: An
 def _validation_batches(
     arguments: argparse.Namespace, epoch: _Epoch, configuration: Any, manifest: dict[str, Any], device: Any, *, pad: bool
 ) -> Any:
-    from weaver_tasks.data.buffers import BufferPool
-    from weaver_tasks.data.loader import EpochLoader
+    from weaver_tasks.data.loading.buffers import BufferPool
+    from weaver_tasks.data.loading.loader import EpochLoader
     from weaver_tasks.training.device import batch_memory
     from weaver_tasks.training.distributed import rank, world_size
 

@@ -57,8 +57,8 @@ import numpy as np
 import torch
 from weaver_tasks.base.errors import WeaverTasksError
 from weaver_tasks.base.files import atomic_path, link_or_copy
-from weaver_tasks.data.blocks import Block
-from weaver_tasks.data.staged import StagedWriter
+from weaver_tasks.data.events.block import Block
+from weaver_tasks.data.staging.arrow_file import StagedWriter
 from weaver_tasks.training.checkpoint import save_tensors
 
 disk = Path(sys.argv[1])

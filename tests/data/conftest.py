@@ -2,10 +2,10 @@
 
 import pytest
 
-from weaver_tasks.data.blocks import StagingOptions
 from weaver_tasks.data.configuration import load_data_configuration
-from weaver_tasks.data.sources import open_source
-from weaver_tasks.data.staging import Staging, stage_file
+from weaver_tasks.data.events.block import StagingOptions
+from weaver_tasks.data.staging.sources import open_source
+from weaver_tasks.data.staging.stage import Staging, stage_file
 
 
 @pytest.fixture

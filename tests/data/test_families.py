@@ -11,10 +11,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from weaver_tasks import reweight, stage_inputs, standardize
 from weaver_tasks.base.files import read_json
-from weaver_tasks.data.assembly import InputAssembler, PackedPieces, Piece
 from weaver_tasks.data.configuration import load_data_configuration
-from weaver_tasks.data.sources import open_source
-from weaver_tasks.data.weights import event_weights
+from weaver_tasks.data.loading.collate import InputAssembler, PackedPieces, Piece
+from weaver_tasks.data.staging.sources import open_source
+from weaver_tasks.data.statistics.weights import event_weights
 
 EVENTS = 1200
 AK4_CLASSES = {  # hadrons with b and c, hadron and parton flavor, momentum of the generated jet

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from weaver_tasks.networks.particle_next import ParticleNeXt
+from weaver_tasks.networks.particle_next.model import ParticleNeXt
 from weaver_tasks.networks.particle_next_taggers import ParticleNeXtTagger
 
 Peer = Callable[[str], ModuleType]

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from weaver_tasks.networks.particle_transformer import ParticleTransformer
+from weaver_tasks.networks.particle_transformer.block import Block
+from weaver_tasks.networks.particle_transformer.model import ParticleTransformer
 from weaver_tasks.networks.particle_transformer_taggers import (
     ParticleTransformerTagger,
     ParticleTransformerTaggerWithExtraPairFeatures,
 )
-from weaver_tasks.networks.transformer_block import Block
 
 Peer = Callable[[str], ModuleType]
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]

@@ -56,7 +56,7 @@ def file(tmp_path: Path) -> Path:
 
 def test_a_public_network_runs_on_this_projects_model(file: Path, data_configuration: SimpleNamespace, batch: tuple[Tensor, ...]) -> None:
     network = load_network(file, data_configuration, use_amp=True)
-    assert type(network.model.mod).__module__ == "weaver_tasks.networks.particle_transformer"
+    assert type(network.model.mod).__module__ == "weaver_tasks.networks.particle_transformer.model"
     assert network.model(*batch).shape == (64, 10)
     assert network.model.no_weight_decay() == {"mod.cls_token"}
 
@@ -66,7 +66,7 @@ def test_the_user_chooses(file: Path, data_configuration: SimpleNamespace) -> No
     theirs = load_network(file, data_configuration, weaver_imports="weaver-core").model.mod
     ours = load_network(file, data_configuration, weaver_imports="own").model.mod
     assert type(theirs).__module__ == "weaver.nn.model.ParticleTransformer"
-    assert type(ours).__module__ == "weaver_tasks.networks.particle_transformer"
+    assert type(ours).__module__ == "weaver_tasks.networks.particle_transformer.model"
     again = load_network(file, data_configuration, weaver_imports="weaver-core").model.mod
     assert type(again) is type(theirs)
     with pytest.raises(NetworkError, match=r"network\.weaver_imports: 'mine' is not known\. Use own or weaver-core"):

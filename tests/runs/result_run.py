@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
-from weaver_tasks.base.hashing import file_checksum
+from weaver_tasks.base.digests import file_checksum
 from weaver_tasks.data.configuration import load_data_configuration
 from weaver_tasks.networks.loading import load_network
 
 REPOSITORY = Path(__file__).parent.parent.parent
-JETS = REPOSITORY / "tests" / "data" / "jets" / "test"
+JETS = REPOSITORY / "tests" / "files" / "jets" / "test"
 PROCESSES = ("HToBB", "TTBar", "ZJetsToNuNu")
 
 DATA = """

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from weaver_tasks import stage_inputs
-from weaver_tasks.base.hashing import digest
+from weaver_tasks.base.digests import digest
 
 REPOSITORY = Path(__file__).parent.parent.parent
 PROCESSES = ("HToBB", "TTBar", "ZJetsToNuNu")
@@ -140,7 +140,7 @@ def staged_jets(folder: Path, data: str) -> Path:
     records = []
     for process in PROCESSES:
         records.append(str(folder / f"{process}.json"))
-        source = REPOSITORY / "tests" / "data" / "jets" / "train" / f"{process}.root"
+        source = REPOSITORY / "tests" / "files" / "jets" / "train" / f"{process}.root"
         paths = {"--sources": source, "--records": records[-1], "--staged": folder / f"{process}.arrow"}
         options = {"--data-config": configuration, "--split": "train", "--group": process, **paths}
         stage_inputs.main([str(part) for pair in options.items() for part in pair])

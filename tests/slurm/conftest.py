@@ -38,7 +38,7 @@ def cluster(tmp_path_factory):
 
 def configuration(repository: Path, **training) -> dict:
     """Three classes, a small network, two epochs."""
-    config = workflow_run.configuration(repository / "tests" / "data" / "jets", repository)
+    config = workflow_run.configuration(repository / "tests" / "files" / "jets", repository)
     config["staging"] = {"files_per_job": 3}
     config["network"] = {"config": str(HERE / "held_network.py")}
     config["training"] |= {"epochs": 2, "epochs_per_job": 2, **training}

@@ -12,13 +12,13 @@ from torch import nn
 
 from weaver_tasks.training import checkpoint
 from weaver_tasks.training.distributed import from_first_rank
+from weaver_tasks.training.epoch import EpochTask, Trainer, first_companion
 from weaver_tasks.training.journal import Journal, epoch_digest
-from weaver_tasks.training.loop import Engine, Task
 from weaver_tasks.training.losses import default_loss
 from weaver_tasks.training.optimizers import build_optimizer
 from weaver_tasks.training.schedules import epoch_rates
 from weaver_tasks.training.settings import TrainingSettings
-from weaver_tasks.training.trainer import EpochTask, Trainer, first_companion
+from weaver_tasks.training.step import Engine, Task
 
 PARTICLES = 32
 

@@ -11,8 +11,8 @@ from torch import nn
 from weaver_tasks.base.command_line import run_command
 from weaver_tasks.base.errors import TrainingError
 from weaver_tasks.training.distributed import joined_ranks, rank, synchronize_batch_norm, world_size
-from weaver_tasks.training.loop import Engine
 from weaver_tasks.training.settings import TrainingSettings
+from weaver_tasks.training.step import Engine
 from weaver_tasks.training.validation import validate
 
 spec = importlib.util.spec_from_file_location("fixtures", Path(__file__).with_name("conftest.py"))
@@ -21,7 +21,7 @@ assert spec.loader is not None
 fixtures = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(fixtures)
 
-JETS = Path(__file__).parent.parent / "data" / "jets" / "train"
+JETS = Path(__file__).parent.parent / "files" / "jets" / "train"
 FIXED_BATCH = 128
 
 

@@ -9,8 +9,8 @@ from torch.nn.functional import cross_entropy
 
 from weaver_tasks.base.errors import NetworkError, TrainingError
 from weaver_tasks.networks.loading import import_network
-from weaver_tasks.training.loop import Engine, Task
 from weaver_tasks.training.settings import TrainingSettings
+from weaver_tasks.training.step import Engine, Task
 
 BATCH = SimpleNamespace(
     inputs={"features": np.ones((6, 4), np.float32)}, labels={"_label_": np.array([0, 1, 2, 0, 1, 2])}, entry=np.arange(6)

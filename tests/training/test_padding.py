@@ -12,9 +12,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from weaver_tasks.data.assembly import InputAssembler, PackedPieces, Piece, Unpadded
-from weaver_tasks.data.blocks import ABSENT, Block, Packed
 from weaver_tasks.data.configuration import load_data_configuration
+from weaver_tasks.data.events.block import ABSENT, Block, Packed
+from weaver_tasks.data.loading.collate import InputAssembler, PackedPieces, Piece, Unpadded
 from weaver_tasks.training.padding import on_device
 
 CPU = torch.device("cpu")

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from weaver_tasks import __version__
+from weaver_tasks.base.digests import digest, file_checksum
 from weaver_tasks.base.files import write_json
-from weaver_tasks.base.hashing import digest, file_checksum
 from weaver_tasks.base.source_digest import source_files
 
 _PACKAGES = (

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from weaver_tasks.base.digests import digest
 from weaver_tasks.base.errors import NetworkError
-from weaver_tasks.base.hashing import digest
 
 # Fields that differ between Python versions or do not change what the code does.
 _IGNORED_FIELDS = {"ctx", "kind", "type_comment", "type_ignores"}

@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from weaver_tasks.base.errors import NetworkError, nearest
-from weaver_tasks.base.users_code import users_code
+from weaver_tasks.base.user_code import users_code
 from weaver_tasks.networks import weaver_alias
 
 _INFO_KEYS = ("input_names", "input_shapes", "output_names", "dynamic_axes")

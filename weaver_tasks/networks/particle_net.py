@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from weaver_tasks.networks.batch_norm import folded, norm
-from weaver_tasks.networks.heads import FcParams, fully_connected
-from weaver_tasks.networks.masking import exporting, pointwise
-from weaver_tasks.networks.neighbors import Edges, Slots, knn
-from weaver_tasks.networks.trimming import SequenceTrimmer
+from weaver_tasks.networks.layers.batch_norm import folded, norm
+from weaver_tasks.networks.layers.heads import FcParams, fully_connected
+from weaver_tasks.networks.layers.masking import exporting, pointwise
+from weaver_tasks.networks.layers.neighbors import Edges, Slots, knn
+from weaver_tasks.networks.layers.trimming import SequenceTrimmer
 
 ConvParams = Sequence[tuple[int, Sequence[int]]]
 

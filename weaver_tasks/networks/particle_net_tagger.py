@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from weaver_tasks.networks.heads import FcParams
+from weaver_tasks.networks.layers.heads import FcParams
+from weaver_tasks.networks.layers.trimming import SequenceTrimmer
 from weaver_tasks.networks.particle_net import ConvParams, ParticleNet
-from weaver_tasks.networks.trimming import SequenceTrimmer
 
 
 class FeatureConv(nn.Module):

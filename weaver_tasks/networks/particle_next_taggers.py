@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from weaver_tasks.networks.batch_norm import apply_rows
-from weaver_tasks.networks.particle_next import ParticleNeXt
+from weaver_tasks.networks.layers.batch_norm import apply_rows
+from weaver_tasks.networks.particle_next.model import ParticleNeXt
 
 
 class ParticleNeXtTagger(nn.Module):

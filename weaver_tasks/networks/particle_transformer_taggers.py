@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from weaver_tasks.networks.pair_embedding import build_sparse_tensor
-from weaver_tasks.networks.particle_transformer import ParticleTransformer
-from weaver_tasks.networks.transformer_blocks import Embed
-from weaver_tasks.networks.trimming import SequenceTrimmer
+from weaver_tasks.networks.layers.trimming import SequenceTrimmer
+from weaver_tasks.networks.particle_transformer.layers import Embed
+from weaver_tasks.networks.particle_transformer.model import ParticleTransformer
+from weaver_tasks.networks.particle_transformer.pair_embedding import build_sparse_tensor
 
 
 class ParticleTransformerTaggerWithExtraPairFeatures(nn.Module):

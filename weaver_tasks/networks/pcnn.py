@@ -12,7 +12,7 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from weaver_tasks.networks.heads import FcParams, fully_connected
+from weaver_tasks.networks.layers.heads import FcParams, fully_connected
 
 
 class ResNetUnit(nn.Module):

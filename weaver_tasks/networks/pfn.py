@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from weaver_tasks.networks.masking import exporting, pack, pointwise, sum_per_event
+from weaver_tasks.networks.layers.masking import exporting, pack, pointwise, sum_per_event
 
 
 class ParticleFlowNetwork(nn.Module):

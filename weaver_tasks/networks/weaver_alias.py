@@ -22,17 +22,17 @@ from weaver_tasks.base.errors import NetworkError, nearest
 Choice = Literal["own", "weaver-core"]
 
 _PARTICLE_TRANSFORMER = {
-    "weaver_tasks.networks.particle_transformer": ("ParticleTransformer",),
+    "weaver_tasks.networks.particle_transformer.model": ("ParticleTransformer",),
     "weaver_tasks.networks.particle_transformer_taggers": (
         "ParticleTransformerTagger", "ParticleTransformerTaggerWithExtraPairFeatures",
     ),
-    "weaver_tasks.networks.transformer_blocks": (
+    "weaver_tasks.networks.particle_transformer.layers": (
         "DropPath", "Embed", "LayerScale", "RMSNorm", "SwiGLUFFN",
     ),
-    "weaver_tasks.networks.transformer_block": ("Block",),
-    "weaver_tasks.networks.pair_embedding": ("PairEmbed", "build_sparse_tensor"),
-    "weaver_tasks.networks.trimming": ("SequenceTrimmer",),
-    "weaver_tasks.networks.kinematics": (
+    "weaver_tasks.networks.particle_transformer.block": ("Block",),
+    "weaver_tasks.networks.particle_transformer.pair_embedding": ("PairEmbed", "build_sparse_tensor"),
+    "weaver_tasks.networks.layers.trimming": ("SequenceTrimmer",),
+    "weaver_tasks.networks.layers.pair_features": (
         "boost", "delta_phi", "delta_r2", "p3_norm", "pairwise_lv_fts", "pairwise_lv_fts_ee", "pairwise_lv_fts_pp",
         "pairwise_lv_fts_xyzt", "to_m2", "to_p2", "to_pt2", "to_ptrapphim",
     ),
@@ -47,17 +47,17 @@ MODULES: dict[str, dict[str, tuple[str, ...]]] = {
     "weaver.nn.model.ParticleNet": {
         "weaver_tasks.networks.particle_net": ("ParticleNet", "EdgeConvBlock"),
         "weaver_tasks.networks.particle_net_tagger": ("ParticleNetTagger", "FeatureConv"),
-        "weaver_tasks.networks.neighbors": ("knn", "pairwise_distance", "pairwise_distance_etaphi"),
-        "weaver_tasks.networks.trimming": ("SequenceTrimmer",),
-        "weaver_tasks.networks.kinematics": ("delta_phi",),
+        "weaver_tasks.networks.layers.neighbors": ("knn", "pairwise_distance", "pairwise_distance_etaphi"),
+        "weaver_tasks.networks.layers.trimming": ("SequenceTrimmer",),
+        "weaver_tasks.networks.layers.pair_features": ("delta_phi",),
     },
     "weaver.nn.model.ParticleTransformer": _PARTICLE_TRANSFORMER,
     "weaver.nn.model.ParticleNeXt": {
-        "weaver_tasks.networks.particle_next": ("ParticleNeXt",),
+        "weaver_tasks.networks.particle_next.model": ("ParticleNeXt",),
         "weaver_tasks.networks.particle_next_taggers": ("ParticleNeXtTagger",),
     },
     "weaver.nn.loss": {},
-    "weaver.nn.loss.focal": {"weaver_tasks.networks.losses": ("FocalLoss", "focal_loss")},
+    "weaver.nn.loss.focal": {"weaver_tasks.networks.layers.losses": ("FocalLoss", "focal_loss")},
     "weaver.utils": {},
     "weaver.utils.logger": {"weaver_tasks.networks.weaver_helpers": ("_logger",)},
     "weaver.utils.import_tools": {"weaver_tasks.networks.weaver_helpers": ("import_module",)},
@@ -71,7 +71,7 @@ MODULES: dict[str, dict[str, tuple[str, ...]]] = {
     "weaver.utils.nn.metrics": {_LOOPS: ("evaluate_metrics",)},
     "weaver.utils.data": {},
     "weaver.utils.data.tools": {
-        "weaver_tasks.data.helpers_arrays": (
+        "weaver_tasks.data.expressions.array_functions": (
             "clip as _clip", "concat as _concat", "hash as _hash", "pad as _pad", "repeat_pad as _repeat_pad", "stack as _stack",
         ),
     },

@@ -5,13 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from weaver_tasks.base.errors import ConfigError
 from weaver_tasks.base.schemas import check_no_key_twice
-
-if TYPE_CHECKING:
-    from weaver_tasks.plan import Plan
+from weaver_tasks.plan.plan import Plan
 
 
 def check_configuration_files(paths: Iterable[str]) -> None:

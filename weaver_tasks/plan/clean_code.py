@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from weaver_tasks.base.errors import ConfigError
 from weaver_tasks.base.record import changed_files
-
-if TYPE_CHECKING:
-    from weaver_tasks.plan import Plan
+from weaver_tasks.plan.plan import Plan
 
 
 def check_clean_code(plan: Plan, workflow_folder: Path) -> None:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from weaver_tasks.base.digests import digest
 from weaver_tasks.base.errors import ConfigError
-from weaver_tasks.base.hashing import digest
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from weaver_tasks.base.digests import digest
 from weaver_tasks.base.errors import ConfigError, NetworkError
-from weaver_tasks.base.hashing import digest
 from weaver_tasks.base.source_digest import source_digest
 from weaver_tasks.data.configuration import DataConfiguration
 from weaver_tasks.training.schedules import epoch_rates

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from weaver_tasks.base.files import atomic_path
-from weaver_tasks.base.hashing import digest
+from weaver_tasks.base.digests import digest
 
 SETTINGS = ".settings"  # below the folder of a run
 

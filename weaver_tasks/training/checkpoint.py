@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from weaver_tasks.base.digests import file_checksum
 from weaver_tasks.base.errors import CheckpointError
 from weaver_tasks.base.files import atomic_path
-from weaver_tasks.base.hashing import file_checksum
 from weaver_tasks.training.journal import refuse_removed
 
 _DAMAGED = (OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile, pickle.UnpicklingError)

@@ -16,9 +16,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from weaver_tasks.base.digests import digest, file_checksum
 from weaver_tasks.base.errors import CheckpointError
 from weaver_tasks.base.files import atomic_path, copy_file, link_or_copy, read_json, write_json
-from weaver_tasks.base.hashing import digest, file_checksum
 from weaver_tasks.base.record import environment
 from weaver_tasks.training.schedules import Rates
 

@@ -16,8 +16,8 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 
+from weaver_tasks.base.digests import digest
 from weaver_tasks.base.errors import TrainingError
-from weaver_tasks.base.hashing import digest
 from weaver_tasks.base.lifetime import VARIABLE, end_with_workflow, name_this_process
 from weaver_tasks.training.settings import TrainingSettings
 

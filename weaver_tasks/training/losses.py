@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from weaver_tasks.base.errors import NetworkError
-from weaver_tasks.base.users_code import users_code
+from weaver_tasks.base.user_code import users_code
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from weaver_tasks.base.progress import Progress
 from weaver_tasks.training.device import enough_memory
 from weaver_tasks.training.distributed import from_all_ranks, rank, world_size
-from weaver_tasks.training.loop import Task
-from weaver_tasks.training.tally import Tally, figures
+from weaver_tasks.training.metric_sums import Tally, figures
+from weaver_tasks.training.step import Task
 
 
 def validate(

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from weaver_tasks.training.distributed import from_all_ranks, world_size
-from weaver_tasks.training.loop import Engine, Task
+from weaver_tasks.training.epoch import EpochTask
 from weaver_tasks.training.optimizers import apply_rates
 from weaver_tasks.training.schedules import Rates, constant_in_epoch, step_rates
 from weaver_tasks.training.settings import TrainingSettings
-from weaver_tasks.training.trainer import EpochTask
+from weaver_tasks.training.step import Engine, Task
 
 
 class WeaverLoader:

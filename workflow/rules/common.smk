@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(WORKFLOW_FOLDER).parent))
 from snakemake.exceptions import WorkflowError
 
 from weaver_tasks import plan as planning
-from weaver_tasks.base import lifetime, succession
+from weaver_tasks.base import lifetime, run_ownership
 from weaver_tasks.base.errors import ConfigError, WeaverTasksError
 from weaver_tasks.base.failures import failures
 
@@ -86,9 +86,9 @@ PYTHON = sys.executable
 os.environ[lifetime.VARIABLE] = lifetime.name_this_process()
 # Nor may a job on a cluster go on beside a workflow that was started after its own.
 WORKFLOW_NAME = Path(RUN) / ".workflow"
-succession.end_when_replaced(WORKFLOW_NAME)
+run_ownership.end_when_replaced(WORKFLOW_NAME)
 if workflow.is_main_process:
-    succession.clear_locks(WORKFLOW_NAME, locks=Path(".snakemake/locks"))
+    run_ownership.clear_locks(WORKFLOW_NAME, locks=Path(".snakemake/locks"))
 # Found from here by the tasks, when the project is not installed.
 os.environ.update(
     PYTHONPATH=os.pathsep.join(
@@ -211,7 +211,7 @@ def touches_the_run():
 def start_run():
     """What a run begins with; a workflow that uses this one as a module calls it in its `onstart`."""
     PLAN.freeze_files()
-    succession.take_over(WORKFLOW_NAME)
+    run_ownership.take_over(WORKFLOW_NAME)
 
 
 def show_summary():

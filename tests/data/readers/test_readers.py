@@ -1,0 +1,425 @@
+"""Readers: real jets in every format give the same arrays; what is wrong with a file is told by name."""
+
+import functools
+import http.server
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import threading
+import time
+
+import awkward as ak
+import h5py
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import uproot
+from numpy.testing import assert_array_equal
+
+from weaver_tasks.base.digests import file_checksum
+from weaver_tasks.base.errors import InputFileError
+from weaver_tasks.data.configuration import load_data_configuration
+from weaver_tasks.data.readers import open_reader, read_arrays
+from weaver_tasks.data.readers.chunks import Steps
+from weaver_tasks.data.readers.remote import open_stream
+from weaver_tasks.data.staging.sources import open_source
+from weaver_tasks.data.staging.stage import Staging, stage_file
+
+BRANCHES = ("part_px", "part_isPhoton", "jet_pt", "label_Hbb", "label_Zqq")
+NO_MAGIC = {"branch_magic": {}, "file_magic": {}}
+
+
+@pytest.fixture(scope="module")
+def jet_file(request):
+    return request.getfixturevalue("jets") / "train" / "HToBB.root"
+
+
+@pytest.fixture(scope="module")
+def expected(jet_file):
+    with uproot.open(jet_file) as file:
+        return file["tree"].arrays(BRANCHES)
+
+
+def read(path, branches=BRANCHES, first=0, last=None, tree=None):
+    with open_reader(path, tree=tree) as reader:
+        return read_arrays(reader, str(path), branches, first, reader.entries if last is None else last, **NO_MAGIC)
+
+
+def assert_same(arrays, expected):
+    for name, array in arrays.items():
+        assert array.to_list() == expected[name].to_list(), name
+        dtypes = [np.asarray(ak.flatten(values, axis=None)).dtype for values in (array, expected[name])]
+        assert dtypes[0] == dtypes[1], name
+
+
+def write_tuple(path, expected):
+    with uproot.recreate(path) as file:
+        tuple_ = file.mkrntuple("tree", {name: ak.to_packed(expected[name][:130]) for name in BRANCHES})
+        tuple_.extend({name: ak.to_packed(expected[name][130:]) for name in BRANCHES})
+
+
+def write_parquet(path, expected):
+    table = pa.table({name: ak.to_arrow(expected[name], extensionarray=False) for name in BRANCHES})
+    pq.write_table(table, path, row_group_size=90)
+
+
+def write_hdf5(path, expected):
+    with h5py.File(path, "w") as file:
+        for name in BRANCHES:
+            if expected[name].ndim == 1:
+                file.create_dataset(name, data=ak.to_numpy(expected[name]), chunks=(60,), compression="gzip")
+            else:
+                content = ak.to_numpy(ak.flatten(expected[name]))
+                dataset = file.create_dataset(name, (len(expected),), dtype=h5py.vlen_dtype(content.dtype))
+                for event, values in enumerate(expected[name]):
+                    dataset[event] = np.asarray(values)
+
+
+WRITERS = {"root": None, "rntuple": write_tuple, "parquet": write_parquet, "h5": write_hdf5}
+
+
+@pytest.fixture(scope="module", params=WRITERS)
+def written(request, tmp_path_factory, jet_file, expected):
+    """The same jets in a file of each format."""
+    if WRITERS[request.param] is None:
+        return jet_file
+    path = tmp_path_factory.mktemp("formats") / f"jets.{request.param.replace('rntuple', 'root')}"
+    WRITERS[request.param](path, expected)
+    return path
+
+
+def test_formats_give_the_same_arrays(written, expected):
+    assert_same(read(written), expected)
+
+
+@pytest.mark.parametrize(("first", "last"), [(0, 1), (85, 95), (129, 131), (200, 250), (40, 40)])
+def test_entry_ranges(written, expected, first, last):
+    assert_same(read(written, first=first, last=last), expected[first:last])
+
+
+def test_steps_cover_the_file_once_and_going_back_is_possible(written, expected):
+    with open_reader(written) as reader:
+        first, parts = 0, []
+        while first < reader.entries:
+            stop = reader.step(BRANCHES, first, 30_000)
+            assert first < stop <= reader.entries
+            parts.append(reader.read(BRANCHES, first, stop))
+            first = stop
+        assert len(parts) > 1
+        assert_same({name: ak.concatenate([part[name] for part in parts]) for name in BRANCHES}, expected)
+        assert_same(reader.read(BRANCHES, 3, 7), expected[3:7])
+
+
+def test_missing_branches_are_named_with_the_nearest(written):
+    with pytest.raises(InputFileError, match=r"no branch 'jet_pT' \(and 1 more: nothing\)\. Did you mean: jet_pt") as error:
+        read(written, ("jet_pt", "jet_pT", "nothing"))
+    assert str(written) in str(error.value)
+
+
+def test_awkward0_files_are_read_without_their_package(repository, expected):
+    """The file was made by awkward0 0.15.5 from the same jets: jagged, nested, flat and regular arrays."""
+    path = repository / "tests" / "files" / "old_formats" / "HToBB.awkd"
+    arrays = read(path, ("part_px", "part_isPhoton", "jet_pt", "label_Hbb", "reversed_px", "vertices", "grid"), 5, 25)
+    assert_same({name: arrays[name] for name in ("part_px", "part_isPhoton", "jet_pt", "label_Hbb")}, expected[5:25])
+    assert arrays["reversed_px"].to_list() == expected["part_px"][:40][::-1][5:25].to_list()
+    assert arrays["vertices"].to_list() == [[values] for values in expected["part_px"][5:25].to_list()]
+    assert_array_equal(arrays["grid"], np.arange(240, dtype=np.float32).reshape(40, 2, 3)[5:25])
+
+
+def test_awkward0_files_cannot_run_code(tmp_path):
+    import base64
+    import json
+    import pickle
+    import zipfile
+
+    class Attack:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "owned"), "w"))
+
+    path = tmp_path / "evil.awkd"
+    for schema in ({"python": base64.b64encode(pickle.dumps(Attack())).decode()}, {"call": ["os", "system"], "args": [{"json": "true"}]}):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("x.json", json.dumps({"awkward0": "0.15.5", "schema": schema, "prefix": "x-"}))
+        with pytest.raises(InputFileError, match=r"evil.awkd: cannot be read as an awkward-0 file"):
+            read(path, ("x",))
+    assert not (tmp_path / "owned").exists()
+
+
+def test_pytables_truth_values_stay_truth_values(tmp_path):
+    tables = pytest.importorskip("tables")
+    path = tmp_path / "jets.h5"
+    with tables.open_file(path, "w") as file:
+        file.create_carray("/", "flag", obj=np.array([True, False, True]))
+        file.create_carray("/", "pt", obj=np.arange(3, dtype=">f4"))
+    arrays = read(path, ("flag", "pt"))
+    assert arrays["flag"].to_list() == [True, False, True]
+    assert str(ak.type(arrays["pt"])) == "3 * float32"
+
+
+def test_missing_values_of_parquet(tmp_path):
+    path = tmp_path / "jets.parquet"
+    pq.write_table(pa.table({"pt": [1.5, None, 2.5], "parts": [[1.0, None], None, []], "n": [1, None, 3]}), path)
+    arrays = read(path, ("pt", "parts"))
+    assert_array_equal(ak.to_numpy(arrays["pt"]), [1.5, np.nan, 2.5])
+    assert ak.num(arrays["parts"]).to_list() == [2, 0, 0]
+    assert_array_equal(ak.to_numpy(ak.flatten(arrays["parts"])), [1.0, np.nan])
+    with pytest.raises(InputFileError, match="1 values of 'n' are missing"):
+        read(path, ("n",))
+
+
+# Trees
+
+
+def write_trees(path, *names, entries=4):
+    with uproot.recreate(path) as file:
+        for name in names:
+            file.mktree(name, {"x": "f4"})
+            file[name].extend({"x": np.arange(entries, dtype=np.float32)})
+        file["note"] = "not a tree"
+    return path
+
+
+def test_the_only_tree_is_found_whatever_its_name(tmp_path):
+    path = write_trees(tmp_path / "a.root", "folder/events")
+    assert read(path, ("x",))["x"].to_list() == [0, 1, 2, 3]
+    assert read(path, ("x",), tree="folder/events")["x"].to_list() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("trees", "tree", "message"),
+    [
+        (("events", "runs"), None, "has several trees: events, runs. Give 'treename'"),
+        (("events", "runs"), "event", "has no tree 'event', but trees: events, runs. Did you mean: events?"),
+        ((), None, "has no tree. Give 'treename'"),
+        ((), "events", "has no tree 'events', but no tree at all"),
+    ],
+)
+def test_trees_are_named(tmp_path, trees, tree, message):
+    path = write_trees(tmp_path / "a.root", *trees)
+    with pytest.raises(InputFileError) as error:
+        read(path, ("x",), tree=tree)
+    assert str(error.value).startswith(f"{path}: {message}")
+
+
+def test_branches_of_unequal_length_are_refused(tmp_path):
+    path = tmp_path / "a.root"
+    entries = 12347
+    with uproot.recreate(path, compression=None) as file:
+        file.mktree("tree", {"x": "f4", "y": "f4"})
+        file["tree"].extend({name: np.zeros(entries, dtype=np.float32) for name in "xy"})
+    content = bytearray(path.read_bytes())
+    # The third time that the number is written it is fEntries of the branch x.
+    number, place = struct.pack(">q", entries), -1
+    for _ in range(3):
+        place = content.index(number, place + 1)
+    content[place : place + 8] = struct.pack(">q", entries - 3)
+    path.write_bytes(content)
+    with pytest.raises(InputFileError, match="branch 'x' has 12344 entries, but tree 'tree' has 12347"):
+        read(path, ("x", "y"))
+
+
+def test_hdf5_arrays_of_unequal_length_are_refused(tmp_path):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        for name, length in (("x", 5), ("y", 5), ("z", 4)):
+            file[name] = np.zeros(length)
+    assert len(read(path, ("x", "y"))["x"]) == 5
+    with pytest.raises(InputFileError, match="'z' has 4 entries, but others have 5"):
+        read(path, ("x", "z"))
+
+
+# Files that are not what they should be
+
+
+@pytest.mark.parametrize("suffix", [".root", ".parquet", ".h5", ".awkd"])
+@pytest.mark.parametrize("content", [b"", b"not what it says\n" * 100], ids=["empty", "text"])
+def test_other_files_are_refused_by_name(tmp_path, suffix, content):
+    path = tmp_path / f"bad{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(InputFileError, match=f"bad{suffix}: "):
+        read(path)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.7, 0.99])
+def test_truncated_files_are_refused_by_name(written, tmp_path, share):
+    content = written.read_bytes()
+    path = tmp_path / f"cut{written.suffix}"
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(InputFileError, match=f"cut{written.suffix}: "):
+        read(path)
+
+
+def test_unknown_suffixes_and_missing_files(tmp_path):
+    with pytest.raises(InputFileError, match=r"files ending in '\.csv' are not read"):
+        read(tmp_path / "a.csv")
+    with pytest.raises(InputFileError, match=r"a\.root: no such file"):
+        read(tmp_path / "a.root")
+
+
+# Names by magic
+
+
+def test_branch_magic_and_file_magic(jet_file, expected):
+    magic = {"branch_magic": {"AK8_": "jet_", "Pt": "pt"}, "file_magic": {"year": {"2018": 2018, "HTo": 7}, "other": {"nothing": 1}}}
+    with open_reader(jet_file) as reader:
+        arrays = read_arrays(reader, str(jet_file), ("AK8_Pt", "year", "other"), 2, 6, **magic)
+        assert_array_equal(arrays["AK8_Pt"], expected["jet_pt"][2:6])
+        assert arrays["year"].to_list() == [7] * 4
+        assert arrays["other"].to_list() == [0] * 4
+        # A file may be asked for nothing but what its path says.
+        assert read_arrays(reader, str(jet_file), ("year",), 0, 3, **magic)["year"].to_list() == [7] * 3
+
+
+# Steps
+
+
+def test_steps_end_where_baskets_end():
+    steps = Steps(total_bytes=1000 * 100, entries=1000, ends=[0, 90, 300, 310, 1000])
+    assert [steps.step(first, 10_000) for first in (0, 90, 300, 305)] == [90, 300, 310, 310]
+    # The next end is more than eight times the size away: cut within.
+    assert Steps(1000 * 100, 1000, [0, 1000]).step(0, 10_000) == 100
+    assert steps.step(310, 10_000) == 1000
+    assert steps.step(999, 10) == 1000
+
+
+# Remote files
+
+
+class RangeHandler(http.server.SimpleHTTPRequestHandler):
+    """Serves files, or one range of them as most servers do."""
+
+    def do_GET(self):
+        path = self.translate_path(self.path)
+        wanted = self.headers.get("Range", "")
+        if not wanted.startswith("bytes=") or "," in wanted or not os.path.isfile(path):
+            super().do_GET()
+            return
+        first, _, last = wanted.removeprefix("bytes=").partition("-")
+        with open(path, "rb") as file:
+            content = file.read()
+        last = min(int(last) if last else len(content), len(content) - 1)
+        part = content[int(first) : last + 1]
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
+        self.send_header("Content-Length", str(len(part)))
+        self.end_headers()
+        self.wfile.write(part)
+
+    def end_headers(self):
+        self.send_header("Accept-Ranges", "bytes")
+        super().end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def web(tmp_path):
+    """The address of a folder served over HTTP, and the folder."""
+    pytest.importorskip("aiohttp")
+    handler = functools.partial(RangeHandler, directory=tmp_path)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}", tmp_path
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def assert_stages_as(url, local, folder, repository):
+    """A remote file gives in every mode the events of the local one; its checksum is known where it is copied."""
+    configuration = load_data_configuration(repository / "config" / "data" / "demo.yaml")
+
+    def staged(source, mode):
+        target = {"columnar": folder / f"{mode}.arrow", "copy": folder / f"{mode}.root", "none": None}[mode]
+        record = stage_file(source, target, Staging(configuration=configuration, split="train", mode=mode), group="g")
+        assert record["bad"] is None
+        return record, open_source(record, configuration).read(20, 90)
+
+    _, reference = staged(str(local), "none")
+    for mode in ("columnar", "copy", "none"):
+        record, block = staged(url, mode)
+        assert record["checksum"] == (file_checksum(local) if mode == "copy" else None)
+        assert_array_equal(block.entries, reference.entries)
+        for name, packed in reference.packed.items():
+            assert_array_equal(block.packed[name].own_values(), packed.own_values())
+
+
+def test_root_files_are_staged_over_http(web, jet_file, repository, tmp_path_factory):
+    address, folder = web
+    shutil.copy(jet_file, folder / "jets.root")
+    assert_stages_as(f"{address}/jets.root", jet_file, tmp_path_factory.mktemp("staged"), repository)
+
+
+def test_files_over_http(web, written, expected):
+    address, folder = web
+    shutil.copy(written, folder / f"jets{written.suffix}")
+    assert_same(read(f"{address}/jets{written.suffix}", last=50), expected[:50])
+
+
+def test_bytes_come_from_web_servers_without_ranges_too(web, jet_file, monkeypatch):
+    address, folder = web
+    monkeypatch.setattr(RangeHandler, "do_GET", http.server.SimpleHTTPRequestHandler.do_GET)
+    monkeypatch.setattr(RangeHandler, "end_headers", http.server.SimpleHTTPRequestHandler.end_headers)
+    shutil.copy(jet_file, folder / "jets.root")
+    with open_stream(f"{address}/jets.root", forward=True) as stream:
+        assert stream.read() == jet_file.read_bytes()
+    with pytest.raises(InputFileError, match=r"none\.root: cannot be read"), open_stream(f"{address}/none.root", forward=True):
+        pass
+
+
+def test_files_missing_over_http_are_named(web):
+    address, _ = web
+    with pytest.raises(InputFileError, match=rf"{address}/none\.root"):
+        read(f"{address}/none.root")
+
+
+@pytest.fixture
+def xrootd(tmp_path):
+    """The address of a folder served by an XRootD server, and the folder."""
+    program = shutil.which("xrootd")
+    pytest.importorskip("fsspec_xrootd")
+    if program is None:
+        pytest.skip("no xrootd server is installed")
+    folder = tmp_path / "served"
+    (folder / "data").mkdir(parents=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    configuration = tmp_path / "xrootd.cfg"
+    configuration.write_text(
+        f"all.export /data\noss.localroot {folder}\nall.adminpath {tmp_path}/adm\nall.pidpath {tmp_path}/adm\n"
+        f"xrd.port {port}\nxrd.network nodnr\n"
+    )
+    for path in (tmp_path, *tmp_path.parents):
+        if path.stat().st_uid == 0 and path != path.parent and "pytest" in str(path):
+            path.chmod(0o755)
+    as_nobody = []
+    if tmp_path.stat().st_uid == 0:
+        shutil.chown(tmp_path, "nobody")
+        as_nobody = ["-R", "nobody"]
+    server = subprocess.Popen(
+        [program, "-c", configuration, "-l", tmp_path / "log", *as_nobody], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        time.sleep(0.1)
+    yield f"root://127.0.0.1:{port}//data", folder / "data"
+    server.terminate()
+    server.wait()
+
+
+def test_files_over_xrootd(xrootd, jet_file, expected, repository, tmp_path_factory):
+    address, folder = xrootd
+    shutil.copy(jet_file, folder / "jets.root")
+    assert_same(read(f"{address}/jets.root", first=10, last=60), expected[10:60])
+    assert_stages_as(f"{address}/jets.root", jet_file, tmp_path_factory.mktemp("staged"), repository)
+    with pytest.raises(InputFileError, match=r"none\.root"):
+        read(f"{address}/none.root")

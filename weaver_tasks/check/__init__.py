@@ -1,0 +1,1 @@
+"""The command `check`: a look at a run before it starts."""

@@ -1,0 +1,201 @@
+"""What `check` finds in the files of a run: the first good one of each group, opened and transformed as staging will do it."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import awkward as ak
+import numpy as np
+
+from weaver_tasks.base.errors import ConfigError, InputFileError, WeaverTasksError
+from weaver_tasks.data.configuration import DataConfiguration
+from weaver_tasks.data.configuration.uses import describe_use
+from weaver_tasks.data.events.block import LABEL, Block, PackedColumn, StagingOptions
+from weaver_tasks.data.events.transform import changes_each_epoch, plan_transformation
+from weaver_tasks.data.readers import branch_names, open_reader, read_arrays
+from weaver_tasks.data.readers.remote import file_size
+from weaver_tasks.data.staging.ensure import located
+from weaver_tasks.plan import InputFile, Plan
+
+_MOST_ENTRIES = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What the first good file of a group shows. problem: why the run could not work with it, or None.
+
+    skipped: what is wrong with the files before it, which staging.on_bad_file lets the run skip; source: None when it skips all.
+    entries: in this file; read and kept: of the entries looked at. classes: label -> events; non_finite: variable -> values.
+    bytes_per_event: of the staged form. source_bytes: of this file, where it
+    would be copied; None where its server does not say.
+    """
+
+    split: str
+    group: str
+    files: int
+    source: str | None
+    skipped: tuple[str, ...] = ()
+    entries: int = 0
+    read: int = 0
+    kept: int = 0
+    branches: int = 0
+    classes: dict[str, int] = field(default_factory=dict)
+    non_finite: dict[str, int] = field(default_factory=dict)
+    bytes_per_event: float = 0.0
+    source_bytes: int | None = 0
+    on_the_fly: bool = False
+    problem: str | None = None
+
+    @property
+    def expected_events(self) -> float:
+        """Events that the whole group keeps, if its other files are like this one."""
+        return (self.files - len(self.skipped)) * self.entries * self.kept / max(1, self.read)
+
+
+def look(plan: Plan) -> Iterator[Finding]:
+    """Open the first file of each group; with staging.on_bad_file: skip, the next while that is bad and the run would skip it."""
+    groups: dict[tuple[str, str], list[InputFile]] = {}
+    for file in plan.files:
+        groups.setdefault((file.split, file.group), []).append(file)
+    bad: list[InputFile] = []
+    for (split, group), files in groups.items():
+        skipped: list[str] = []
+        facts: dict[str, Any] = {"split": split, "group": group, "files": len(files), "source": None}
+        for file in files:
+            try:
+                facts |= {"source": file.source, **_look_at(plan, file)}
+                break
+            except InputFileError as error:
+                bad.append(file)
+                skipped.append(str(error))
+                if not _may_skip(plan, bad):
+                    facts |= {"source": file.source, "problem": _why_not(plan, skipped)}
+                    break
+            except WeaverTasksError as error:
+                facts |= {"source": file.source, "problem": str(error)}
+                break
+        yield Finding(**facts, skipped=() if facts.get("problem") else tuple(skipped))
+
+
+def _may_skip(plan: Plan, bad: list[InputFile]) -> bool:
+    """Whether the run goes on without these files. It counts bad ones among all files, and among those of training and of the test."""
+    staging = plan.config["staging"]
+    if staging["on_bad_file"] == "fail":
+        return False
+    for splits in (("train", "val", "test"), ("train", "val"), ("test",)):
+        if sum(file.split in splits for file in bad) > staging["max_bad_fraction"] * len(plan.files_of(*splits)):
+            return False
+    return True
+
+
+def _why_not(plan: Plan, problems: list[str]) -> str:
+    staging = plan.config["staging"]
+    if staging["on_bad_file"] == "fail":
+        return problems[-1]
+    return (
+        f"{'; '.join(problems)} These are more bad files than staging.max_bad_fraction {staging['max_bad_fraction']:g} lets the run skip. "
+        "Mend or leave them out, or raise it."
+    )
+
+
+def _look_at(plan: Plan, file: InputFile) -> dict[str, Any]:
+    configuration = plan.data_configuration(file.split)
+    options = StagingOptions.from_settings(plan.settings("stage_inputs", split=file.split))
+    functions = plan.config["data"]["custom_functions"]
+    transform = plan_transformation(configuration, file.split, options, custom_functions=Path(functions) if functions else None)
+    source = file.source
+    magic: dict[str, Any] = {"branch_magic": configuration.branch_magic, "file_magic": configuration.file_magic}
+    with open_reader(source, tree=configuration.treename) as reader:
+        entries = min(reader.entries, options.max_entries or reader.entries)
+        if entries == 0:
+            raise InputFileError(f"{source}: has no entries. Leave it out.")
+        describe = functools.partial(describe_use, configuration, options=options)
+        names = branch_names(reader, source, transform.branches, **magic, describe_use=describe)
+        last = min(entries, _MOST_ENTRIES)
+        arrays = read_arrays(reader, source, transform.branches, 0, last, **magic)
+    block = transform(arrays, 0, source=source, training=file.split == "train")
+    return {
+        "entries": entries,
+        "read": last,
+        "kept": len(block),
+        "branches": len(names),
+        "classes": _classes(configuration, block),
+        "non_finite": _non_finite(transform.packed, block),
+        "bytes_per_event": _bytes(block) / max(1, len(block)),
+        "source_bytes": file_size(source) if plan.config["staging"]["mode"] == "copy" else 0,
+        "on_the_fly": bool(changes_each_epoch(configuration, file.split, options)),
+    }
+
+
+def _classes(configuration: DataConfiguration, block: Block) -> dict[str, int]:
+    if LABEL not in block.plain or configuration.labels is None:
+        return {}
+    index = np.asarray(block.plain[LABEL])
+    return {name: int(np.count_nonzero(index == i)) for i, name in enumerate(configuration.labels.classes)}
+
+
+def _non_finite(columns: tuple[PackedColumn, ...], block: Block) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for column in columns:
+        wrong = block.packed[column.name].not_finite()
+        found |= {name: int(count) for name, count in zip(column.variables, wrong, strict=True) if count}
+    return found
+
+
+def _bytes(block: Block) -> int:
+    packed = sum(column.own_values().nbytes + (0 if column.offsets is None else 8 * len(block)) for column in block.packed.values())
+    return packed + sum(ak.Array(array).nbytes if not isinstance(array, np.ndarray) else array.nbytes for array in block.plain.values())
+
+
+def file_problems(findings: list[Finding]) -> Iterator[str]:
+    """What is wrong with the files; of several with the same fault the first."""
+    alike: dict[str, list[Finding]] = {}
+    for finding in findings:
+        if finding.problem:
+            alike.setdefault(finding.problem.replace(finding.source or "", ""), []).append(finding)
+    for first, *others in alike.values():
+        yield f"{first.problem} (And so of {len(others)} more.)" if others else str(first.problem)
+
+
+def disk_needed(plan: Plan, findings: list[Finding]) -> tuple[float, bool]:
+    """Bytes of what the run stages, and whether that is all: the sizes of some remote files may not be known."""
+    mode = plan.config["staging"]["mode"]
+    if mode == "columnar":
+        return sum(finding.expected_events * finding.bytes_per_event for finding in findings if not finding.on_the_fly), True
+    if mode == "none":
+        return 0.0, True
+    of_remote = {(finding.split, finding.group): finding.source_bytes for finding in findings}
+    sizes = [
+        (file_size(file.source) if Path(file.source).exists() else 0) if file.is_local else of_remote[file.split, file.group]
+        for file in plan.files
+    ]
+    return float(sum(size or 0 for size in sizes)), None not in sizes
+
+
+def disk_problems(plan: Plan, needed: float) -> Iterator[str]:
+    """Whether what is to be staged, less what is there already, fits on the disk. Where each node has its own, nobody knows."""
+    try:
+        folder = located(plan.staged)
+    except ConfigError:
+        return
+    there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else 0
+    place = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.is_dir())
+    free = shutil.disk_usage(place).free
+    if needed - there > free:
+        yield (
+            f"{plan.where}: staging.directory: {readable(needed)} are staged in {plan.staged}, and {readable(free)} are free there. "
+            "Name a folder on a larger disk, or set staging.mode: none."
+        )
+
+
+def readable(size: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"

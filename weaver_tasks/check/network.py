@@ -1,0 +1,73 @@
+"""What `check` finds in the network: whether it can be made, trained for a step, and judged by the metric that chooses the epoch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from weaver_tasks.base.errors import WeaverTasksError, nearest
+from weaver_tasks.init_model import fresh_network
+from weaver_tasks.plan import Plan
+from weaver_tasks.training.device import choose_device
+from weaver_tasks.training.losses import default_loss
+from weaver_tasks.training.selection import METRICS
+from weaver_tasks.training.settings import TrainingSettings
+from weaver_tasks.training.step import Task
+
+if TYPE_CHECKING:
+    from weaver_tasks.data.configuration import DataConfiguration
+    from weaver_tasks.networks.loading import Network
+
+
+def network_problems(plan: Plan, console: Console) -> Iterator[str]:
+    """Make the network and its optimizer, as init_model will, and send two events through it; look whether validation gives the metric."""
+    if plan.config["prediction"]["model"]:
+        return
+    path, settings = plan.config["network"]["config"], plan.settings("init_model", member=plan.members()[0])
+    configuration = plan.data_configuration("train")
+    try:
+        network, _ = fresh_network(settings, configuration, Path(path))
+    except WeaverTasksError as error:
+        yield str(error)
+        return
+    sizes = [parameter.numel() for parameter in network.model.parameters()]
+    trained = [parameter.numel() for parameter in network.model.parameters() if parameter.requires_grad]
+    console.print(f"Network {path}: {sum(sizes):,} parameters, {sum(trained):,} of them trained.")
+    try:
+        _take_a_step(network, configuration, TrainingSettings.of(settings))
+    except WeaverTasksError as error:
+        yield str(error)
+    metric, known = plan.config["validation"]["metric"], METRICS[plan.config["training"]["task"]]
+    if network.evaluate_fn is None and metric not in known:
+        yield f"{plan.where}: validation.metric: '{metric}' is not what validation gives: {', '.join(known)}.{nearest(metric, known)}"
+
+
+def _take_a_step(network: Network, configuration: DataConfiguration, settings: TrainingSettings) -> None:
+    """Forward and loss of two events whose inputs are all 1. Raises NetworkError when the network's code fails, or gives no such output.
+
+    Not where the network has loops of its own, where what a label holds is only known from the files, or where the GPU is elsewhere.
+    """
+    elsewhere = settings.device == "cuda" and not torch.cuda.is_available()
+    if network.train_fn is not None or configuration.class_count is None or elsewhere:
+        return
+    device = choose_device(settings.device)
+    loss = network.loss if network.loss is not None else default_loss(settings.task)
+    task = Task(
+        settings=settings if device.type == "cuda" else dataclasses.replace(settings, amp=None),
+        device=device,
+        input_names=configuration.input_names,
+        label_names=configuration.label_names,
+        loss_function=loss.to(device) if hasattr(loss, "to") else loss,
+        classes=configuration.class_count,
+    )
+    shapes = {name: (2, count) if length is None else (2, count, length) for name, (_, count, length) in configuration.input_shapes.items()}
+    inputs = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+    labels = {name: np.array([0, configuration.class_count - 1]) for name in configuration.label_names}
+    task.run(network.model.to(device).train(), SimpleNamespace(inputs=inputs, labels=labels))

@@ -1,0 +1,246 @@
+"""From the branches of an entry range to a block: select, define, pack. The one place where it is done.
+
+The same transformation serves staging and reading on the fly, so `staging.mode` changes no number.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import awkward as ak
+import numpy as np
+
+from weaver_tasks.base.errors import DataConfigError
+from weaver_tasks.data.events.block import (
+    BASE_WEIGHT,
+    LABEL,
+    WEIGHT,
+    Block,
+    PackedColumn,
+    StagingOptions,
+    packed_columns,
+    plain_columns,
+    weight_columns,
+)
+from weaver_tasks.data.events.packing import pack, plain_array
+from weaver_tasks.data.expressions.evaluation import evaluate
+from weaver_tasks.data.expressions.functions import Functions, expression_functions
+from weaver_tasks.data.expressions.parsing import ON_THE_FLY_VARIABLE, on_the_fly, parse_expression, resolve
+
+if TYPE_CHECKING:
+    from weaver_tasks.data.configuration.model import DataConfiguration
+
+_SELECTION = "_selection_"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transformation:
+    """How blocks of some columns are made of a file's branches. Made by `plan_transformation`.
+
+    branches: what is read of the file, or given by its path (file_magic). selecting, defining: definitions needed before
+    and after the selection, in the order in which they are computed. random: those that draw random numbers.
+    flags: of simple labels, the variable of each class. required: the selections of which an event must pass one for
+    its label to matter; none: it always does. fold_variable: that of cross-validation, which must be whole numbers.
+    """
+
+    configuration: DataConfiguration
+    split: str
+    packed: tuple[PackedColumn, ...]
+    plain: tuple[str, ...]
+    branches: tuple[str, ...]
+    selecting: dict[str, str]
+    defining: dict[str, str]
+    random: frozenset[str]
+    flags: dict[str, str]
+    required: tuple[str, ...]
+    fold_variable: str | None
+    functions: Functions
+    custom_functions: Path | None
+
+    def __call__(self, arrays: Mapping[str, Any], first_entry: int, *, source: str, training: bool, seed: Sequence[int] = ()) -> Block:
+        """The block of consecutive entries, first_entry the first. arrays: branch -> (N, …).
+
+        source: the file, for messages. training: the value of aux_training_. seed: of the expressions that draw random numbers.
+        Raises DataConfigError when an expression does not fit, or an event for training has not exactly one class.
+        """
+        entries = first_entry + np.arange(len(next(iter(arrays.values()))), dtype=np.int64)
+        table = dict(arrays)
+        table[ON_THE_FLY_VARIABLE] = ak.Array(np.full(len(entries), training))
+        self._define(table, self.selecting, len(entries), source, seed)
+        if _SELECTION in table:
+            passed = _flags(table.pop(_SELECTION), f"{self.configuration.path}: selection", source)
+            if not passed.all():
+                entries = entries[passed]
+                table = {name: array[passed] for name, array in table.items()}
+        self._define(table, self.defining, len(entries), source, seed)
+        where = f"{self.configuration.path} (read from {source})"
+        plain = {name: plain_array(name, table[name], where=where) for name in self.plain if name != LABEL}
+        for name in plain.keys() & set(weight_columns(self.configuration)):
+            _check_single(table[name], _place(name, "weights"), where)
+        for name in plain.keys() & {f"_extra_selection_{split}_" for split in ("train", "val")}:
+            plain[name] = _flags(table[name], "data.extra_selection", source)
+        if self.fold_variable in plain:
+            _check_whole_numbers(plain[self.fold_variable], self.fold_variable, source)
+        if LABEL in self.plain:
+            plain[LABEL] = self._class_index(table, entries, source)
+        return Block(
+            entries=entries,
+            packed={column.name: pack(column, table, len(entries), where=where) for column in self.packed},
+            plain={name: plain[name] for name in self.plain},
+        )
+
+    def _define(self, table: dict[str, Any], definitions: Mapping[str, str], events: int, source: str, seed: Sequence[int]) -> None:
+        for name, text in definitions.items():
+            functions = self._seeded(name, seed) if name in self.random else self.functions
+            where = f"{self.configuration.path}: {_place(name)} (read from {source})"
+            table[name] = _per_event(evaluate(text, table, functions, where=where), events, where)
+
+    def _seeded(self, name: str, seed: Sequence[int]) -> Functions:
+        """Functions whose random numbers depend on the seed and the definition alone, not on what else is computed."""
+        state = np.random.RandomState(np.random.MT19937(np.random.SeedSequence((*seed, zlib.crc32(name.encode())))))
+        return expression_functions(self.custom_functions, random=state)
+
+    def _class_index(self, table: Mapping[str, Any], entries: np.ndarray, source: str) -> np.ndarray:
+        for label, name in self.flags.items():
+            _check_single(table[name], f"labels.value: {label}", f"{self.configuration.path} (read from {source})")
+        flags = np.stack([np.asarray(ak.to_numpy(table[name])) != 0 for name in self.flags.values()], axis=1)  # (N, classes)
+        index = np.where(flags.any(axis=1), flags.argmax(axis=1), -1)
+        if self.split == "test":
+            return index
+        counts = flags.sum(axis=1)
+        matters = np.logical_or.reduce([_flags(table[name], name, source) for name in self.required]) if self.required else True
+        wrong = np.flatnonzero((counts != 1) & matters)
+        if len(wrong):
+            first = int(wrong[0])
+            true = [label for label, flag in zip(self.flags, flags[first], strict=True) if flag]
+            belongs = f"to {len(true)} classes of labels.value ({', '.join(true)})" if true else "to no class of labels.value"
+            raise DataConfigError(
+                f"{source}: entry {entries[first]} belongs {belongs}, and so do {len(wrong) - 1} more of {len(entries)} selected entries: "
+                f"each must belong to exactly one. Correct the labels or the selection in {self.configuration.path}."
+            )
+        return index
+
+
+def plan_transformation(
+    configuration: DataConfiguration,
+    split: str,
+    options: StagingOptions,
+    *,
+    columns: Collection[str] | None = None,
+    custom_functions: Path | None = None,
+) -> Transformation:
+    """How the blocks of `split` (train, val, test) are made. columns: only these packed and plain ones."""
+    for reader, text in options.extra_selection.items():
+        parse_expression(text, functions=configuration.functions, where=f"data.extra_selection.{reader}")
+    definitions, flags = _all_definitions(configuration, split, options)
+    packed = tuple(column for column in packed_columns(configuration) if columns is None or column.name in columns)
+    plain = tuple(name for name in plain_columns(configuration, split, options) if columns is None or name in columns)
+    required = tuple(options.selection_columns(split)) if LABEL in plain else ()
+    names = {name for column in packed for name in column.variables} | set(plain) - {LABEL} | set(required)
+    if LABEL in plain:
+        names |= set(flags.values())
+    where, known = str(configuration.path), configuration.functions
+    selecting: dict[str, str] = {}
+    if _SELECTION in definitions:
+        names.add(_SELECTION)
+        _, selecting = resolve(definitions, [_SELECTION], functions=known, where=where)
+    branches, ordered = resolve(definitions, names, functions=known, where=where)
+    return Transformation(
+        configuration=configuration,
+        split=split,
+        packed=packed,
+        plain=plain,
+        branches=branches,
+        selecting=selecting,
+        defining={name: text for name, text in ordered.items() if name not in selecting},
+        random=frozenset(on_the_fly(definitions, names, functions=known)),
+        flags=flags,
+        required=required,
+        fold_variable=options.fold_variable,
+        functions=expression_functions(custom_functions),
+        custom_functions=custom_functions,
+    )
+
+
+def changes_each_epoch(configuration: DataConfiguration, split: str, options: StagingOptions) -> set[str]:
+    """The definitions of the split's events that are computed anew each epoch. With any, its files cannot be staged as columns."""
+    definitions, flags = _all_definitions(configuration, split, options)
+    names = {name for column in packed_columns(configuration) for name in column.variables} | set(flags.values())
+    names |= set(plain_columns(configuration, split, options)) - {LABEL}
+    names |= {_SELECTION} & definitions.keys()
+    return on_the_fly(definitions, names, functions=configuration.functions)
+
+
+def _all_definitions(configuration: DataConfiguration, split: str, options: StagingOptions) -> tuple[dict[str, str], dict[str, str]]:
+    """The definitions, with those that labels, weights and selections amount to; and label -> variable for simple labels."""
+    definitions = dict(configuration.definitions)
+    flags: dict[str, str] = {}
+    labels, weights = configuration.labels, configuration.weights
+    if labels is not None and labels.kind == "simple":
+        for text in labels.classes:
+            flags[text] = text if text.isidentifier() else f"_flag_{len(flags)}_"
+            if flags[text] != text:
+                definitions[flags[text]] = text
+    if weights is not None and weights.base_weight:
+        definitions[BASE_WEIGHT] = weights.base_weight
+    if weights is not None and weights.precomputed:
+        definitions[WEIGHT] = " * ".join(f"({text})" for text in weights.branches)
+    selection = configuration.test_time_selection if split == "test" else configuration.selection
+    extra = options.extra_selection.get(split) if split != "train" else None
+    both = [text for text in (selection, extra) if text]
+    if both:
+        # On lines of their own: a selection may end in a comment.
+        definitions[_SELECTION] = " & ".join(f"(\n{text}\n)" for text in both)
+    definitions.update(options.selection_columns(split))
+    return definitions, flags
+
+
+def _place(name: str, section: str = "new_variables") -> str:
+    """The key of the data configuration (or of config.yaml) that a definition comes from. section: of what has no place of its own."""
+    if name.startswith("_extra_selection_"):
+        return "data.extra_selection"
+    if name.startswith("_flag_"):
+        return "labels.value"
+    known = {_SELECTION: "selection", BASE_WEIGHT: "weights.reweight_basewgt", WEIGHT: "weights.weight_branches"}
+    return known.get(name, f"{section}.{name}")
+
+
+def _check_single(value: Any, key: str, where: str) -> None:
+    if value.ndim != 1 or value.fields:
+        raise DataConfigError(
+            f"{where}: {key}: gives {value.type.content} where one number per event is wanted. Use ak.sum or ak.max, say."
+        )
+
+
+def _per_event(value: Any, events: int, where: str) -> Any:
+    """A value of an expression as an array with one item per event; single numbers hold for all."""
+    if isinstance(value, (int, float, np.generic)) or (isinstance(value, np.ndarray) and value.ndim == 0):
+        value = np.full(events, value)
+    if not isinstance(value, (np.ndarray, ak.Array)) or len(value) != events:
+        what = f"{len(value)} values" if hasattr(value, "__len__") else f"a {type(value).__name__}"
+        raise DataConfigError(f"{where}: gives {what} for {events} events. An expression must give one value, or one list, per event.")
+    return ak.Array(value) if isinstance(value, np.ndarray) else value
+
+
+def _check_whole_numbers(values: Any, name: str, source: str) -> None:
+    what = f"cross_validation.variable '{name}' (read from {source})"
+    remedy = "Name a whole number of each event, such as its event number."
+    if not isinstance(values, np.ndarray) or values.ndim != 1 or values.dtype.kind not in "biuf":
+        kind = f"{values.ndim}-dimensional" if isinstance(values, np.ndarray) and values.ndim != 1 else str(ak.type(values).content)
+        raise DataConfigError(f"{what}: is {kind}. {remedy}")
+    if values.dtype.kind == "f":
+        wrong = values[~(np.isfinite(values) & (values == np.floor(values)))]
+        if len(wrong):
+            raise DataConfigError(f"{what}: {wrong[0]} is not a whole number, nor are {len(wrong) - 1} other values. {remedy}")
+
+
+def _flags(value: Any, what: str, source: str) -> np.ndarray:
+    if value.ndim != 1 or value.fields:
+        raise DataConfigError(
+            f"{what} gives {value.type.content} for {source}: a selection must give one truth value per event. Use ak.any, say."
+        )
+    return np.asarray(ak.to_numpy(ak.values_astype(value, bool)))

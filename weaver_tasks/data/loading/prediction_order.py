@@ -1,0 +1,128 @@
+"""The events of a group of test files for prediction: each once, in the order of the files, with observers beside them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from weaver_tasks.base.errors import DataConfigError
+from weaver_tasks.data.loading.batch import Batch, make_batch
+from weaver_tasks.data.loading.buffers import BufferPool
+from weaver_tasks.data.loading.collate import InputAssembler
+from weaver_tasks.data.loading.event_stream import Dealing, deal
+from weaver_tasks.data.loading.loader import planned_files
+from weaver_tasks.data.loading.options import SplitOptions, split_options
+from weaver_tasks.data.loading.parts import OpenFiles
+from weaver_tasks.data.loading.prefetch import ordered_map
+from weaver_tasks.data.loading.window import WindowReader
+from weaver_tasks.data.loading.window_plan import Window, plan_windows
+
+if TYPE_CHECKING:
+    from weaver_tasks.data.configuration import DataConfiguration
+
+# Without sampling and shuffling, larger windows serve nothing; some are held at a time, however few events there are.
+_WINDOW_EVENTS = 1_250
+
+
+def prediction_batches(
+    manifest: Mapping[str, Any],
+    configuration: DataConfiguration,
+    settings: Mapping[str, Any],
+    *,
+    group: str,
+    rank: int = 0,
+    world_size: int = 1,
+    threads: int = 1,
+    custom_functions: Path | None = None,
+    buffers: BufferPool | None = None,
+    trim: bool = False,
+    pad: bool = True,
+) -> Iterator[Batch]:
+    """Batches of training.batch_size_test events (the last one smaller) of the test files of a group; files share batches.
+
+    manifest: inputs.json. settings: sections data, loading, training of config.yaml, and perhaps fold: then only the events
+    of this fold are served. Rank r takes the r-th of world_size even stretches of the files' entries. Memory does not grow with
+    the number of events. Other arguments: as of `loader.EpochLoader`.
+    """
+    options = split_options(settings, "test")
+    assembler = InputAssembler(configuration, batch_size=options.batch_size, buffers=buffers, trim=trim, pad=pad)
+    files = OpenFiles(manifest, configuration, custom_functions=custom_functions)
+    reader = prediction_reader(files, configuration, options, packed=assembler.columns, threads=threads)
+    windows = [(0, window) for window in planned_windows(manifest, options, group=group, rank=rank, world_size=world_size)]
+    loaded = ordered_map(reader.load, windows, threads=min(1, threads), ahead=2, name="loader-windows")
+    planned = deal(loaded, Dealing(batch_size=options.batch_size, whole_batches=True, drop_last=False), epoch=0)
+    batches = ordered_map(
+        lambda batch: make_batch(batch, assembler, configuration),
+        planned,
+        threads=threads,
+        ahead=settings.get("loading", {}).get("prefetch", 4),
+        name="loader-batches",
+    )
+    with contextlib.closing(batches):
+        yield from batches
+
+
+def prediction_reader(
+    files: OpenFiles, configuration: DataConfiguration, options: SplitOptions, *, packed: Sequence[str], threads: int
+) -> WindowReader:
+    """Reads the windows of `planned_windows`. Arguments: as of `windows.WindowReader`."""
+    whole_files = dataclasses.replace(options, fetch_by_files=True, fetch_step=1, in_memory=False)
+    return WindowReader(files, configuration, whole_files, split="test", seed=(0,), packed=packed, threads=threads)
+
+
+def prediction_values(
+    manifest: Mapping[str, Any],
+    configuration: DataConfiguration,
+    settings: Mapping[str, Any],
+    variable: str,
+    *,
+    group: str,
+    custom_functions: Path | None = None,
+) -> Iterator[np.ndarray]:
+    """A variable of the test events of a group, of those that are predicted and in that order, some thousands at a time: (n,) each.
+
+    settings: as of `prediction_batches`, without fold. Raises DataConfigError when the files were staged without the variable.
+    """
+    files = OpenFiles(manifest, configuration, custom_functions=custom_functions)
+    for window in planned_windows(manifest, split_options(settings, "test"), group=group, rank=0, world_size=1):
+        for file, first, last in zip(window.files.tolist(), window.first.tolist(), window.last.tolist(), strict=True):
+            part = files.read(file, first, last, (variable,))
+            if variable not in part.piece.block.plain:
+                raise DataConfigError(f"{files.records[file]['source']}: was staged without '{variable}'. Delete its record and run again.")
+            yield np.asarray(part.of(part.piece.block.plain[variable]))
+
+
+def prediction_entries(manifest: Mapping[str, Any], settings: Mapping[str, Any], *, group: str, rank: int = 0, world_size: int = 1) -> int:
+    """The entries, before selection, that `prediction_batches` goes through."""
+    windows = planned_windows(manifest, split_options(settings, "test"), group=group, rank=rank, world_size=world_size)
+    return sum(window.entries for window in windows)
+
+
+def planned_windows(manifest: Mapping[str, Any], options: SplitOptions, *, group: str, rank: int, world_size: int) -> list[Window]:
+    """What rank r reads, in the order of the files: windows of one file each, of at most `window_events` entries."""
+    files = [file for file in planned_files(manifest["files"], "test") if file.group == group]
+    whole_files = dataclasses.replace(options, fetch_by_files=True, fetch_step=1, max_window_events=window_events(options), in_memory=False)
+    windows = plan_windows(files, whole_files, seed=(0,))
+    total = sum(window.entries for window in windows)
+    return _stretch(windows, total * rank // world_size, total * (rank + 1) // world_size)
+
+
+def window_events(options: SplitOptions) -> int:
+    """The most entries that a window of a prediction has."""
+    return min(options.max_window_events, _WINDOW_EVENTS)
+
+
+def _stretch(windows: Sequence[Window], first: int, last: int) -> list[Window]:
+    """Entries first to last of the windows (of one file each) in a row."""
+    stretch, at = [], 0
+    for window in windows:
+        begin, end = max(first - at, 0), min(last - at, window.entries)
+        if begin < end:
+            stretch.append(dataclasses.replace(window, first=window.first + begin, last=window.first + end))
+        at += window.entries
+    return stretch

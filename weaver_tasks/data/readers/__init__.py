@@ -1,0 +1,167 @@
+"""Input files of any format, as awkward arrays of an entry range.
+
+`open_reader` chooses by the suffix. What a library raises for a missing or damaged file becomes an
+InputFileError naming the file, here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any, Protocol
+
+import awkward as ak
+import numpy as np
+
+from weaver_tasks.base.errors import InputFileError, nearest
+from weaver_tasks.data.readers.remote import is_remote
+
+STEP_BYTES = 1 << 24
+"""Uncompressed bytes read at a time: what bounds the memory of staging."""
+
+
+class Reader(Protocol):
+    """An open input file. entries: how many events it holds. tree: the tree read, or None where a file has no trees."""
+
+    @property
+    def entries(self) -> int: ...
+
+    @property
+    def tree(self) -> str | None: ...
+
+    def known(self) -> set[str]:
+        """The names of the branches."""
+
+    def read(self, branches: Sequence[str], first: int, last: int) -> dict[str, ak.Array]:
+        """Entries first <= entry < last of these branches, all of which are known."""
+
+    def step(self, branches: Sequence[str], first: int, size: int) -> int:
+        """Where to stop reading from entry `first` on, to read about `size` bytes at once. Beyond `first`."""
+
+    def close(self) -> None: ...
+
+
+@contextlib.contextmanager
+def open_reader(source: str | os.PathLike[str], *, tree: str | None = None) -> Iterator[Reader]:
+    """Open an input file. tree: for ROOT files; by default the only one.
+
+    Raises InputFileError when the file is missing, damaged or of another kind, here or while it is read.
+    """
+    source = os.fspath(source)
+    suffix = PurePosixPath(source.partition("?")[0]).suffix.lower()
+    if suffix not in _FORMATS:
+        raise InputFileError(
+            f"{source}: files ending in '{suffix}' are not read. Known: {', '.join(_FORMATS)}. Convert it, or correct the name."
+        )
+    if not is_remote(source) and not os.path.exists(source):
+        raise InputFileError(f"{source}: no such file. Correct the path.")
+    reader = _FORMATS[suffix](source, tree)
+    try:
+        yield reader
+    finally:
+        reader.close()
+
+
+def read_arrays(
+    reader: Reader,
+    source: str,
+    branches: Sequence[str],
+    first: int,
+    last: int,
+    *,
+    branch_magic: Mapping[str, str],
+    file_magic: Mapping[str, Mapping[str, Any]],
+) -> dict[str, ak.Array]:
+    """Branches of an entry range by the names of the data configuration: branch -> (N, …).
+
+    branch_magic: substrings of names -> what stands for them in ROOT files. file_magic: variable -> {regular expression:
+    value}: variables given by the file's path. Raises InputFileError naming the branches that are missing or damaged.
+    """
+    names = branch_names(reader, source, branches, branch_magic=branch_magic, file_magic=file_magic)
+    read = reader.read(list(dict.fromkeys(names.values())), first, last) if names else {}
+    for branch, array in read.items():
+        _check_lists(array.layout, f"{source}: branch '{branch}'")
+    arrays = {name: read[branch] for name, branch in names.items()}
+    for name in file_magic:
+        if name in branches:
+            value = next((value for pattern, value in file_magic[name].items() if re.search(pattern, source)), 0)
+            arrays[name] = ak.Array(np.full(last - first, value))
+    if not arrays:
+        arrays["_entries_"] = ak.Array(np.zeros(last - first, dtype=np.int8))
+    return arrays
+
+
+def _check_lists(layout: Any, where: str) -> None:
+    """Raise InputFileError where lists overlap or reach beyond their values: what follows relies on it, down to addresses in memory."""
+    while isinstance(layout, ak.contents.ListOffsetArray):
+        offsets = np.asarray(layout.offsets.data)
+        if offsets[0] < 0 or offsets[-1] > len(layout.content) or (offsets[1:] < offsets[:-1]).any():
+            raise InputFileError(f"{where}: its lists overlap or reach beyond its values: the file is damaged. Fetch it again.")
+        layout = layout.content
+
+
+def branch_names(
+    reader: Reader,
+    source: str,
+    branches: Sequence[str],
+    *,
+    branch_magic: Mapping[str, str],
+    file_magic: Mapping[str, Mapping[str, Any]],
+    describe_use: Callable[[str], str] = lambda _: "",
+) -> dict[str, str]:
+    """Name -> the branch in the file. Raises InputFileError naming those that the file does not have.
+
+    describe_use: name -> what to say of the use of a missing one.
+    """
+    names = {name: _magic(name, branch_magic) if reader.tree else name for name in branches if name not in file_magic}
+    known = reader.known()
+    missing = [branch for branch in names.values() if branch not in known]
+    if missing:
+        use = describe_use(next(name for name, branch in names.items() if branch == missing[0]))
+        where = f"tree '{reader.tree}' has" if reader.tree else "there is"
+        more = f" (and {len(missing) - 1} more: {', '.join(missing[1:6])}{' …' if len(missing) > 6 else ''})" if len(missing) > 1 else ""
+        raise InputFileError(f"{source}: {where} no branch '{missing[0]}'{more}.{nearest(missing[0], known)}{use}")
+    return names
+
+
+def _magic(name: str, branch_magic: Mapping[str, str]) -> str:
+    for old, new in branch_magic.items():
+        name = name.replace(old, new)
+    return name
+
+
+def _open_root(source: str, tree: str | None) -> Reader:
+    from weaver_tasks.data.readers.root import open_root
+
+    return open_root(source, tree)
+
+
+def _open_parquet(source: str, _tree: str | None) -> Reader:
+    from weaver_tasks.data.readers.parquet import ParquetReader
+
+    return ParquetReader(source)
+
+
+def _open_hdf5(source: str, _tree: str | None) -> Reader:
+    from weaver_tasks.data.readers.hdf5 import Hdf5Reader
+
+    return Hdf5Reader(source)
+
+
+def _open_awkward0(source: str, _tree: str | None) -> Reader:
+    from weaver_tasks.data.readers.awkward0 import Awkward0Reader
+
+    return Awkward0Reader(source)
+
+
+# Each format's library is loaded only when such a file is read: two of them are optional.
+_FORMATS = {
+    ".root": _open_root,
+    ".parquet": _open_parquet,
+    ".h5": _open_hdf5,
+    ".hdf5": _open_hdf5,
+    ".awkd": _open_awkward0,
+}

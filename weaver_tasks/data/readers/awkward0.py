@@ -1,0 +1,126 @@
+"""Files of awkward-array 0 (`.awkd`), read without that package, which is no longer made for today's numpy.
+
+The file is a ZIP archive. Each array `name` has a description `name.json` of calls that rebuild it from raw buffers
+(`name-1.raw` …). Only the calls that make numbers and lists of them are understood here; the format's others, which can
+run any code, are refused. The format has no entry ranges: a branch is held in memory while its file is read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import IO, Any
+
+import awkward as ak
+import numpy as np
+
+from weaver_tasks.base.errors import InputFileError
+from weaver_tasks.data.readers.chunks import Steps
+from weaver_tasks.data.readers.remote import open_stream
+
+_SUFFIX = ".json"
+
+
+class Awkward0Reader:
+    """An archive of arrays, which are the branches."""
+
+    tree = None
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._opened = contextlib.ExitStack()
+        stream: IO[bytes] = self._opened.enter_context(open_stream(source))
+        with _refusing_damage(source):
+            self._archive = self._opened.enter_context(zipfile.ZipFile(stream))
+        self._names = [name.removesuffix(_SUFFIX) for name in self._archive.namelist() if name.endswith(_SUFFIX)]
+        self._arrays: dict[str, ak.Array] = {}
+        self.entries = len(self._array(self._names[0])) if self._names else 0
+
+    def known(self) -> set[str]:
+        return set(self._names)
+
+    def read(self, branches: Sequence[str], first: int, last: int) -> dict[str, ak.Array]:
+        arrays = {name: self._array(name) for name in branches}
+        for name, array in arrays.items():
+            if len(array) != self.entries:
+                raise InputFileError(
+                    f"{self._source}: '{name}' has {len(array)} entries, but '{self._names[0]}' has {self.entries}. Make the file again."
+                )
+        return {name: array[first:last] for name, array in arrays.items()}
+
+    def _array(self, name: str) -> ak.Array:
+        if name not in self._arrays:
+            with _refusing_damage(self._source):
+                description = json.loads(self._archive.read(name + _SUFFIX))
+                builder = _Builder(self._archive, description.get("prefix", ""))
+                self._arrays[name] = ak.Array(builder.build(description["schema"]))
+        return self._arrays[name]
+
+    def step(self, branches: Sequence[str], first: int, size: int) -> int:
+        return Steps(sum(self._array(name).nbytes for name in branches), self.entries, ()).step(first, size)
+
+    def close(self) -> None:
+        self._opened.close()
+
+
+class _Builder:
+    """Rebuilds one array from its description."""
+
+    def __init__(self, archive: zipfile.ZipFile, prefix: str) -> None:
+        self._archive = archive
+        self._prefix = prefix
+        self._built: dict[int, Any] = {}
+
+    def build(self, item: dict[str, Any]) -> Any:
+        match item:
+            case {"call": list(path), **rest}:
+                built = self._call(tuple(path), [self.build(argument) for argument in rest.get("args", [])])
+            case {"read": str(name)}:
+                built = self._archive.read(name if item.get("absolute") else self._prefix + name)
+            case {"dtype": dtype}:
+                built = _dtype(dtype)
+            case {"json": value}:
+                built = value
+            case {"ref": int(number)}:
+                built = self._built[number]
+            case _:
+                raise ValueError(f"it holds {', '.join(item)}, not only numbers and lists of them")
+        if "id" in item:
+            self._built[item["id"]] = built
+        return built
+
+    def _call(self, path: tuple[str, ...], arguments: list[Any]) -> Any:
+        # The package was first called awkward.
+        match (path[0].replace("awkward0", "awkward"), *path[1:]):
+            case ("numpy", "frombuffer") | ("awkward", "numpy", "frombuffer") | ("awkward.util", "frombuffer"):
+                return np.frombuffer(arguments[0], *arguments[1:])
+            case ("zlib", "decompress"):
+                return zlib.decompress(arguments[0])
+            case ("awkward", "JaggedArray", "fromcounts"):
+                return ak.unflatten(ak.Array(arguments[1]), np.asarray(arguments[0]))
+            case ("awkward", "JaggedArray"):
+                starts, stops = (ak.index.Index64(np.asarray(index, dtype=np.int64)) for index in arguments[:2])
+                return ak.Array(ak.contents.ListArray(starts, stops, ak.to_layout(arguments[2])))
+        raise ValueError(f"it calls {'.'.join(path)}, which only the package awkward0 understands")
+
+
+def _dtype(description: Any) -> np.dtype:
+    if isinstance(description, str):
+        return np.dtype(description)
+    inner, shape = description
+    return np.dtype((_dtype(inner), tuple(shape)))
+
+
+@contextlib.contextmanager
+def _refusing_damage(source: str) -> Iterator[None]:
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, struct.error, OSError, ValueError, LookupError, TypeError, EOFError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputFileError(
+            f"{source}: cannot be read as an awkward-0 file ({type(error).__name__}: {reason}). Convert it to Parquet, or fetch it again."
+        ) from error

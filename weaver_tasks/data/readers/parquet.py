@@ -1,0 +1,130 @@
+"""Parquet files, streamed: pages are unpacked once and only as far as they are read."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import awkward as ak
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from weaver_tasks.base.errors import InputFileError
+from weaver_tasks.data.readers.chunks import Steps
+
+_BATCH_ROWS = 4096
+
+
+class ParquetReader:
+    """A Parquet file; its columns are the branches. Missing numbers are read as NaN, missing lists as empty."""
+
+    tree = None
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._handle: Any = None
+        with _refusing_damage(source):
+            if "://" in source:
+                self._handle = fsspec.open(source, "rb").open()
+            self._file = pq.ParquetFile(self._handle or source, memory_map=self._handle is None, pre_buffer=False, buffer_size=1 << 16)
+        self.entries = int(self._file.metadata.num_rows)
+        self._columns = list(self._file.schema_arrow.names)
+        # Where the stream of batches is: for which branches, at which row, and what is left of the last batch.
+        self._streamed: tuple[str, ...] = ()
+        self._position = -1
+        self._batches: Iterator[pa.RecordBatch] = iter(())
+        self._rest: list[pa.RecordBatch] = []
+
+    def known(self) -> set[str]:
+        return set(self._columns)
+
+    def read(self, branches: Sequence[str], first: int, last: int) -> dict[str, ak.Array]:
+        with _refusing_damage(self._source):
+            if self._streamed != tuple(branches) or self._position != first:
+                self._start(branches, first)
+            batches = list(self._take(last - first))
+            table = pa.Table.from_batches(batches, self._schema(branches))
+        self._position = last
+        return {name: _without_missing(self._source, name, ak.from_arrow(table.column(name))) for name in branches}
+
+    def _schema(self, branches: Sequence[str]) -> pa.Schema:
+        return pa.schema([self._file.schema_arrow.field(name) for name in branches])
+
+    def _start(self, branches: Sequence[str], first: int) -> None:
+        """Begin a new stream at row `first`."""
+        metadata = self._file.metadata
+        starts = np.cumsum([0, *(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))])
+        group = int(np.searchsorted(starts, first, side="right")) - 1
+        self._streamed = tuple(branches)
+        self._batches = self._file.iter_batches(
+            _BATCH_ROWS, row_groups=range(group, metadata.num_row_groups), columns=list(branches), use_threads=False
+        )
+        self._rest = []
+        for _ in self._take(first - int(starts[group])):
+            pass
+
+    def _take(self, rows: int) -> Iterator[pa.RecordBatch]:
+        """The next rows of the stream."""
+        while rows > 0:
+            batch = self._rest.pop() if self._rest else next(self._batches, None)
+            if batch is None:
+                raise InputFileError(f"{self._source}: ends {rows} rows before its own description says. Fetch it again.")
+            if batch.num_rows > rows:
+                self._rest.append(batch.slice(rows))
+                batch = batch.slice(0, rows)
+            rows -= batch.num_rows
+            # In the order of the schema asked for, whatever the file's.
+            yield batch.select(list(self._streamed))
+
+    def step(self, branches: Sequence[str], first: int, size: int) -> int:
+        metadata = self._file.metadata
+        total = 0
+        for group in range(metadata.num_row_groups):
+            chunks = metadata.row_group(group)
+            for column in range(chunks.num_columns):
+                if chunks.column(column).path_in_schema.partition(".")[0] in branches:
+                    total += chunks.column(column).total_uncompressed_size
+        # What is stored can be much smaller than what it means: repeated values are stored once.
+        return Steps(4 * total, self.entries, ()).step(first, size)
+
+    def close(self) -> None:
+        self._file.close()
+        if self._handle is not None:
+            self._handle.close()
+
+
+@contextlib.contextmanager
+def _refusing_damage(source: str) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputFileError(
+            f"{source}: cannot be read as Parquet ({type(error).__name__}: {reason}). It is damaged, incomplete or of another kind: "
+            "fetch it again."
+        ) from error
+
+
+def _without_missing(source: str, name: str, array: ak.Array) -> ak.Array:
+    """The array without the possibility of missing values, which Parquet columns have even where none is missing."""
+
+    def plain(layout: Any, **_: Any) -> Any:
+        if not layout.is_option:
+            return None
+        content = layout.content
+        if not isinstance(layout, ak.contents.UnmaskedArray):
+            missing = np.asarray(layout.mask_as_bool(valid_when=False))
+            if not missing.any():
+                content = layout.project()
+            elif content.is_list:
+                content = ak.fill_none(ak.Array(layout), [], axis=0, highlevel=False)
+            elif content.is_numpy and np.asarray(content.data).dtype.kind == "f":
+                content = ak.fill_none(ak.Array(layout), np.nan, axis=0, highlevel=False)
+            else:
+                raise InputFileError(f"{source}: {int(missing.sum())} values of '{name}' are missing. Fill them in the file.")
+        return ak.to_layout(ak.transform(plain, ak.Array(content), highlevel=False))
+
+    return ak.transform(plain, array)

@@ -1,0 +1,187 @@
+"""ROOT files: a TTree or an RNTuple as a Reader."""
+
+from __future__ import annotations
+
+import contextlib
+import lzma
+import os
+import struct
+import weakref
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import awkward as ak
+import cramjam
+import uproot
+
+from weaver_tasks.base.errors import InputFileError, nearest
+from weaver_tasks.data.readers.baskets import Baskets, baskets_of
+from weaver_tasks.data.readers.chunks import Steps
+
+# What uproot was seen to raise on damaged files: it follows pointers and sizes wherever they lead.
+_DAMAGE = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    NotImplementedError,
+    RecursionError,
+    MemoryError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    lzma.LZMAError,
+    cramjam.DecompressionError,
+    uproot.deserialization.DeserializationError,
+)
+_TREES = ("TTree", "TNtuple", "TNtupleD", "TChain")
+_TUPLES = ("ROOT::RNTuple", "ROOT::Experimental::RNTuple")
+
+
+@contextlib.contextmanager
+def refusing_damage(source: str, doing: str) -> Iterator[None]:
+    """Turn what uproot raises on a damaged or unreachable file into an InputFileError naming it."""
+    try:
+        yield
+    except _DAMAGE as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputFileError(
+            f"{source}: {doing} failed ({type(error).__name__}: {reason}). The file is damaged, incomplete or out of reach: fetch it again."
+        ) from error
+
+
+def open_root(source: str, tree: str | None) -> TreeReader | TupleReader:
+    """Open a tree. Raises InputFileError when there is none of that name, or several and no name is given."""
+    with refusing_damage(source, "opening it"):
+        file = uproot.open({source: None}, object_cache=None, array_cache=None, **_handler(source))
+        size, end = file.file.source.num_bytes, file.file.fEND
+        classes = {key.partition(";")[0]: name for key, name in file.classnames(recursive=True, cycle=True).items()}
+    if size < end:
+        raise InputFileError(f"{source}: is truncated: it has {size} of {end} bytes. Fetch it again.")
+    trees = [key for key, name in classes.items() if name in (*_TREES, *_TUPLES)]
+    if tree is None:
+        if len(trees) != 1:
+            found = f"several trees: {', '.join(trees)}" if trees else "no tree"
+            raise InputFileError(f"{source}: has {found}. Give 'treename' in the data configuration.")
+        tree = trees[0]
+    elif tree.partition(";")[0] not in trees:
+        found = f"trees: {', '.join(trees)}" if trees else "no tree at all"
+        raise InputFileError(f"{source}: has no tree '{tree}', but {found}.{nearest(tree, trees)} Correct 'treename'.")
+    kind = TupleReader if classes[tree.partition(";")[0]] in _TUPLES else TreeReader
+    with refusing_damage(source, f"reading tree '{tree}'"):
+        return kind(source, file, tree)
+
+
+def _handler(source: str) -> dict[str, Any]:
+    return {} if "://" in source else {"handler": uproot.source.file.MemmapSource}
+
+
+class TreeReader:
+    """A TTree. Its steps end, where possible, where baskets of all branches end together.
+
+    Simple branches of local files are read by `baskets`, all others by uproot.
+    """
+
+    def __init__(self, source: str, file: Any, tree: str) -> None:
+        self._source = source
+        self._file = file
+        self._tree = file[tree]
+        self.tree: str = tree
+        self.entries = int(self._tree.num_entries)
+        self._descriptor = None if "://" in source else os.open(source, os.O_RDONLY)
+        # Also for those that stay open until nobody has them any more.
+        self._close = weakref.finalize(self, os.close, self._descriptor) if self._descriptor is not None else None
+        self._baskets: dict[str, Baskets | None] = {}
+        self._steps: dict[tuple[str, ...], Steps] = {}
+        self._branches: dict[str, Any] = {}
+        for path, branch in self._tree.iteritems(recursive=True):
+            self._branches.setdefault(path, branch)
+            self._branches.setdefault(branch.name, branch)
+
+    def known(self) -> set[str]:
+        return set(self._branches)
+
+    def _chosen(self, branches: Sequence[str]) -> list[Any]:
+        chosen = [self._branches[name] for name in branches]
+        for name, branch in zip(branches, chosen, strict=True):
+            if branch.num_entries != self.entries:
+                raise InputFileError(
+                    f"{self._source}: branch '{name}' has {branch.num_entries} entries, but tree '{self.tree}' has {self.entries}. "
+                    "The file is damaged: make it again."
+                )
+        return chosen
+
+    def read(self, branches: Sequence[str], first: int, last: int) -> dict[str, ak.Array]:
+        chosen = dict(zip(branches, self._chosen(branches), strict=True))
+        with refusing_damage(self._source, f"reading entries {first} to {last} of tree '{self.tree}'"):
+            arrays = {name: self._simple(name, branch, first, last) for name, branch in chosen.items()}
+            left = {name: chosen[name] for name, array in arrays.items() if array is None}
+            if left:
+                wanted = {id(branch) for branch in left.values()}
+                found = self._tree.arrays(
+                    filter_branch=lambda branch: id(branch) in wanted, entry_start=first, entry_stop=last, library="ak", array_cache=None
+                )
+                arrays |= {name: found[branch.name] for name, branch in left.items()}
+            return arrays
+
+    def _simple(self, name: str, branch: Any, first: int, last: int) -> ak.Array | None:
+        """The entries of a branch; None where uproot must read them."""
+        if self._descriptor is None:
+            return None
+        if name not in self._baskets:
+            self._baskets[name] = baskets_of(branch)
+        baskets = self._baskets[name]
+        return baskets and baskets.read(self._descriptor, first, last)
+
+    def step(self, branches: Sequence[str], first: int, size: int) -> int:
+        key = tuple(branches)
+        if key not in self._steps:
+            chosen = self._chosen(branches)
+            with refusing_damage(self._source, f"reading the baskets of tree '{self.tree}'"):
+                ends = set.intersection(*(set(map(int, branch.entry_offsets)) for branch in chosen)) if chosen else set()
+                self._steps[key] = Steps(sum(branch.uncompressed_bytes for branch in chosen), self.entries, ends)
+        return self._steps[key].step(first, size)
+
+    def close(self) -> None:
+        self._file.close()
+        if self._close is not None:
+            # Another file may get the same number.
+            self._close()
+            self._descriptor = None
+
+
+class TupleReader:
+    """An RNTuple. Its steps end, where possible, with a cluster."""
+
+    def __init__(self, source: str, file: Any, tree: str) -> None:
+        self._source = source
+        self._file = file
+        self._tuple = file[tree]
+        self.tree: str = tree
+        self.entries = int(self._tuple.num_entries)
+        self._steps: dict[tuple[str, ...], Steps] = {}
+
+    def known(self) -> set[str]:
+        return set(self._tuple.keys(recursive=False))
+
+    def read(self, branches: Sequence[str], first: int, last: int) -> dict[str, ak.Array]:
+        with refusing_damage(self._source, f"reading entries {first} to {last} of '{self.tree}'"):
+            arrays = self._tuple.arrays(filter_name=list(branches), entry_start=first, entry_stop=last, array_cache=None)
+            return {name: arrays[name] for name in branches}
+
+    def step(self, branches: Sequence[str], first: int, size: int) -> int:
+        key = tuple(branches)
+        if key not in self._steps:
+            with refusing_damage(self._source, f"reading the clusters of '{self.tree}'"):
+                clusters = self._tuple.cluster_summaries
+                per_step = int(self._tuple.num_entries_for(size, filter_name=list(branches))) if branches else self.entries
+            ends = {int(cluster.num_first_entry + cluster.num_entries) for cluster in clusters}
+            self._steps[key] = Steps(size * self.entries // max(1, per_step), self.entries, ends)
+        return self._steps[key].step(first, size)
+
+    def close(self) -> None:
+        self._file.close()

@@ -1,0 +1,1 @@
+"""Input files brought near: written as columns or copied, checked, and listed in a manifest."""

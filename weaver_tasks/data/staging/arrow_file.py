@@ -1,0 +1,231 @@
+"""The staged file: an Arrow IPC file, uncompressed, mapped into memory; numpy, awkward and pyarrow read it without a copy.
+
+Layout. There is one record batch, so that every column of a file is contiguous. Packed columns are
+`large_list<fixed_size_list<float, k>>` (jagged) or `fixed_size_list<float, k>` (flat); `large_list`, because its 64-bit
+offsets are used as they are. Plain columns are numbers, lists of any depth, or text; bool is kept as uint8 with
+`dtype: bool` in the field's metadata, since Arrow's bits cannot be viewed by numpy. The column `_entry_` numbers the rows' entries
+in the source file. The schema's metadata, under `weaver_tasks`, say in JSON which variables each packed column
+holds, how many entries the source has, and the digests of source and configuration.
+
+One batch of a file of any size, in bounded memory: columns grow in unnamed temporary files, which are then mapped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+
+from weaver_tasks.base.errors import InputFileError
+from weaver_tasks.base.files import atomic_path, writing
+from weaver_tasks.data.events.block import Block
+from weaver_tasks.data.events.nested import Nested, from_packed, from_plain, to_packed, to_plain
+
+FORMAT = 1
+ENTRY = "_entry_"
+_METADATA = b"weaver_tasks"
+
+
+class StagedWriter:
+    """Writes blocks to a staged file. Use as a context manager: the file appears, whole, when the block succeeds.
+
+    metadata: facts kept in the file besides what the format needs.
+    """
+
+    def __init__(self, target: str | os.PathLike[str], *, variables: Mapping[str, tuple[str, ...]], metadata: Mapping[str, Any]) -> None:
+        self._target = Path(target)
+        self._metadata = {"format": FORMAT, "variables": {name: list(names) for name, names in variables.items()}, **metadata}
+        self._columns: dict[str, _GrowingColumn] = {}
+
+    def __enter__(self) -> StagedWriter:
+        return self
+
+    def append(self, block: Block) -> None:
+        """Add events. All blocks have the same columns. Raises WeaverTasksError when the disk is full or the folder cannot be written."""
+        parts = {ENTRY: Nested(offsets=(), values=np.asarray(block.entries, dtype=np.int64))}
+        parts |= {name: from_packed(packed) for name, packed in block.packed.items()}
+        parts |= {name: from_plain(name, array) for name, array in block.plain.items()}
+        with writing(self._target):
+            self._target.parent.mkdir(parents=True, exist_ok=True)
+            for name, part in parts.items():
+                if name not in self._columns:
+                    self._columns[name] = _GrowingColumn(name, part, self._target.parent)
+                self._columns[name].append(part)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                with writing(self._target):
+                    self._write()
+        finally:
+            for column in self._columns.values():
+                column.close()
+
+    def _write(self) -> None:
+        columns = {name: column.finish() for name, column in self._columns.items()}
+        arrays = [_to_arrow(nested) for nested in columns.values()]
+        fields = [
+            pa.field(name, array.type, nullable=False, metadata=_field_metadata(nested))
+            for (name, nested), array in zip(columns.items(), arrays, strict=True)
+        ]
+        schema = pa.schema(fields, metadata={_METADATA: json.dumps(self._metadata)})
+        batch = pa.record_batch(arrays, schema=schema)
+        with (
+            atomic_path(self._target) as temporary,
+            pa.OSFile(str(temporary), "wb") as sink,
+            pa.ipc.new_file(sink, schema) as writer,
+        ):
+            writer.write_batch(batch)
+
+
+class _GrowingColumn:
+    """A column while it is written: its values, and the offsets of each level, in temporary files without a name."""
+
+    def __init__(self, name: str, first: Nested, folder: Path) -> None:
+        self._name = name
+        self._dtype = first.values.dtype.newbyteorder("=")
+        self._inner = first.values.shape[1:]
+        self._text = first.text
+        self._values = _temporary(folder)
+        self._offsets = [_temporary(folder) for _ in first.offsets]
+        self._ends = [0 for _ in first.offsets]
+        for offsets in self._offsets:
+            offsets.write(np.zeros(1, dtype=np.int64).tobytes())
+
+    def append(self, part: Nested) -> None:
+        if len(part.offsets) != len(self._offsets) or part.values.shape[1:] != self._inner:
+            raise InputFileError(f"variable '{self._name}' changes its dimensions within the file. Check its definition.")
+        first, last = 0, len(part)
+        for level, offsets in enumerate(part.offsets):
+            own = offsets[first : last + 1]
+            first, last = int(own[0]), int(own[-1])
+            self._offsets[level].write(_bytes(own[1:] - own[0] + self._ends[level], np.dtype(np.int64)))
+            self._ends[level] += last - first
+        self._values.write(_bytes(part.values[first:last], self._dtype))
+
+    def finish(self) -> Nested:
+        offsets = tuple(_mapped(file, np.dtype(np.int64)) for file in self._offsets)
+        return Nested(offsets=offsets, values=_mapped(self._values, self._dtype).reshape(-1, *self._inner), text=self._text)
+
+    def close(self) -> None:
+        for file in (self._values, *self._offsets):
+            # On a full disk what is left in the buffer fails once more; nobody wants it.
+            with contextlib.suppress(OSError):
+                file.close()
+
+
+def _temporary(folder: Path) -> IO[bytes]:
+    return tempfile.TemporaryFile(dir=folder)
+
+
+def _bytes(array: np.ndarray, dtype: np.dtype) -> memoryview:
+    return np.ascontiguousarray(array, dtype=dtype).reshape(-1).view(np.uint8).data
+
+
+def _mapped(file: IO[bytes], dtype: np.dtype) -> np.ndarray:
+    file.flush()
+    if os.fstat(file.fileno()).st_size == 0:
+        return np.empty(0, dtype=dtype)
+    return np.memmap(file, dtype=dtype, mode="r")
+
+
+def _field_metadata(nested: Nested) -> dict[str, str] | None:
+    return {"dtype": "bool"} if nested.values.dtype == bool else None
+
+
+def _to_arrow(nested: Nested) -> pa.Array:
+    values = nested.values.view(np.uint8) if nested.values.dtype == bool else nested.values
+    offsets = list(nested.offsets)
+    if nested.text:
+        characters = offsets.pop()
+        array = pa.Array.from_buffers(pa.large_string(), len(characters) - 1, [None, pa.py_buffer(characters), pa.py_buffer(values)])
+    else:
+        flat = values.reshape(-1)
+        array = pa.Array.from_buffers(pa.from_numpy_dtype(flat.dtype), len(flat), [None, pa.py_buffer(flat)])
+        for axis in range(values.ndim - 1, 0, -1):
+            length = int(np.prod(values.shape[:axis]))
+            array = pa.Array.from_buffers(pa.list_(array.type, values.shape[axis]), length, [None], children=[array])
+    for level in reversed(offsets):
+        array = pa.Array.from_buffers(
+            pa.large_list(array.type), len(level) - 1, [None, pa.py_buffer(level)], children=[array]
+        )  # fmt: skip
+    return array
+
+
+class StagedFile:
+    """A staged file, mapped into memory. Its columns are views: reading them reads the pages that they touch.
+
+    metadata: the facts given to the writer. entries: (N,) int64.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        try:
+            with pa.memory_map(os.fspath(path)) as source:
+                reader = pa.ipc.open_file(source)
+                schema, batch = reader.schema, reader.get_batch(0)
+        except (OSError, pa.ArrowException) as error:
+            raise InputFileError(f"{path}: not a staged file ({error}). Delete it and run again.") from error
+        metadata = json.loads((schema.metadata or {}).get(_METADATA, b"{}"))
+        if metadata.get("format") != FORMAT:
+            raise InputFileError(f"{path}: staged in format {metadata.get('format')}, not {FORMAT}. Delete it and run again.")
+        self.path = Path(path)
+        self.metadata: dict[str, Any] = metadata
+        columns = {field.name: _from_arrow(batch.column(place), field) for place, field in enumerate(schema)}
+        self.entries = columns.pop(ENTRY).values
+        self._packed = {name: columns.pop(name) for name in metadata["variables"]}
+        self._plain = columns
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the packed and the plain columns."""
+        return (*self._packed, *self._plain)
+
+    def rows(self, first_entry: int, last_entry: int) -> tuple[int, int]:
+        """The rows of the entries first_entry <= entry < last_entry of the source, as a range."""
+        first, last = np.searchsorted(self.entries, [first_entry, last_entry])
+        return int(first), int(last)
+
+    def block(self, first_row: int, last_row: int, columns: Collection[str] | None = None) -> Block:
+        """Rows as a block of views. columns: only these (those that the file does not have are left out)."""
+
+        def wanted(name: str) -> bool:
+            return columns is None or name in columns
+
+        return Block(
+            entries=self.entries[first_row:last_row],
+            packed={name: to_packed(nested.rows(first_row, last_row)) for name, nested in self._packed.items() if wanted(name)},
+            plain={name: to_plain(nested.rows(first_row, last_row)) for name, nested in self._plain.items() if wanted(name)},
+        )
+
+
+def _from_arrow(array: pa.Array, field: pa.Field) -> Nested:
+    """The buffers of an Arrow array as numpy arrays, without a copy."""
+    offsets = []
+    while pa.types.is_large_list(array.type):
+        offsets.append(_view(array.buffers()[1], np.dtype(np.int64), len(array) + 1))
+        array = array.values
+    if pa.types.is_large_string(array.type):
+        _, ends, characters = array.buffers()
+        offsets.append(_view(ends, np.dtype(np.int64), len(array) + 1))
+        return Nested(offsets=tuple(offsets), values=_view(characters, np.dtype(np.uint8), int(offsets[-1][-1])), text=True)
+    shape = [len(array)]
+    while pa.types.is_fixed_size_list(array.type):
+        shape.append(array.type.list_size)
+        array = array.values
+    values = _view(array.buffers()[1], array.type.to_pandas_dtype(), int(np.prod(shape))).reshape(shape)
+    if (field.metadata or {}).get(b"dtype") == b"bool":
+        values = values.view(bool)
+    return Nested(offsets=tuple(offsets), values=values)
+
+
+def _view(buffer: pa.Buffer | None, dtype: Any, count: int) -> np.ndarray:
+    if buffer is None or count == 0 or buffer.size == 0:
+        return np.zeros(count, dtype=dtype)
+    return np.frombuffer(buffer, dtype=dtype, count=count)

@@ -1,0 +1,74 @@
+"""Staged files on the nodes' own disks: found where a job runs, and made again there when they are missing.
+
+A record names its staged file as `staging.directory` was written: environment variables in it are expanded where the file is used,
+since a node's scratch folder is often another one for each job.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from weaver_tasks.base.errors import ConfigError, InputFileError
+from weaver_tasks.base.files import exclusive
+from weaver_tasks.data.events.block import StagingOptions
+from weaver_tasks.data.staging.source_checksums import Recorded
+
+logger = logging.getLogger(__name__)
+
+_PATIENCE = 3600.0  # seconds to wait for another rank or job of this node that stages the same file
+
+
+def located(staged: str | os.PathLike[str]) -> Path:
+    """The path of a staged file on this machine. Raises ConfigError when it holds a variable that is not set here."""
+    path = os.path.expandvars(staged)
+    unset = re.search(r"\$(\w+|\{[^}]*\})", path)
+    if unset:
+        raise ConfigError(
+            f"staging.directory: the environment variable {unset[0]} is not set on {socket.gethostname()}. "
+            "Use one that is set in every job, or a plain path."
+        )
+    return Path(path)
+
+
+def present(record: Mapping[str, Any], options: StagingOptions) -> Path:
+    """The staged file of a record of inputs.json, made again from its source when it is not on this machine.
+
+    Raises InputFileError when the source is not what it was, and ConfigError when the data configuration is not.
+    """
+    path = located(record["staged"])
+    if not path.exists():
+        with exclusive(path.with_name(f".{path.name}.lock"), patience=_PATIENCE):
+            if not path.exists():
+                _stage_again(record, path, options)
+    return path
+
+
+def _stage_again(record: Mapping[str, Any], path: Path, options: StagingOptions) -> None:
+    # Imported here: staging reads through sources, and sources come here for their files.
+    from weaver_tasks.data.configuration import load_data_configuration
+    from weaver_tasks.data.staging.stage import Staging, stage_file
+
+    functions = Path(record["custom_functions"]) if record.get("custom_functions") else None
+    staging = Staging(
+        configuration=load_data_configuration(Path(record["data_config"]), custom_functions=functions),
+        split=record["split"],
+        mode="columnar" if path.suffix == ".arrow" else "copy",
+        options=options,
+        custom_functions=functions,
+        recorded={record["source"]: Recorded(record["checksum"], "run the workflow again from its start")} if record["checksum"] else {},
+    )
+    if staging.digest() != record["staging_digest"]:
+        raise ConfigError(
+            f"{record['data_config']}: has changed since {record['source']} was staged. Run the workflow again from its start."
+        )
+    logger.warning("%s is not on %s: staging it again from %s", path, socket.gethostname(), record["source"])
+    made = stage_file(record["source"], path, staging, group=record["group"])
+    if made["bad"]:
+        path.unlink(missing_ok=True)
+        raise InputFileError(made["bad"])

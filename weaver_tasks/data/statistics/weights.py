@@ -1,0 +1,127 @@
+"""Weights of events: histograms of the reweighting variables per class, what they become, and the weights of events.
+
+Histograms are sums over blocks, so they can be made in any number of parts. The meaning is weaver's, for any number of
+variables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from weaver_tasks.base.errors import DataConfigError
+from weaver_tasks.data.events.block import BASE_WEIGHT, WEIGHT, weight_columns
+
+if TYPE_CHECKING:
+    from weaver_tasks.data.configuration.model import DataConfiguration, Weights
+
+__all__ = ["event_weights", "fill", "make_histograms", "weight_columns"]
+
+# What is left to chance when an event of weight 1 is sampled, as in weaver.
+_LARGEST_WEIGHT = 0.9
+
+
+def fill(weights: Weights, columns: Mapping[str, Any], *, weighted: bool = True) -> dict[str, np.ndarray]:
+    """The histogram of some events, class -> float64 content, one axis per variable.
+
+    weighted: sum the base weights, if there are any, instead of counting events.
+
+    columns: the plain columns of `weight_columns`. Events outside the edges are left out, or, unless under- and overflow
+    are discarded, counted in the outermost bins. Sums of several calls make the histogram of all events.
+    """
+    edges = [np.asarray(edges, dtype=np.float64) for edges in weights.variables.values()]
+    values = [np.asarray(columns[name]) for name in weights.variables]
+    if not weights.discard_under_overflow:
+        values = [np.clip(value, edge[0], edge[-1]) for value, edge in zip(values, edges, strict=True)]
+    base = np.asarray(columns[BASE_WEIGHT], dtype=np.float64) if weights.base_weight and weighted else None
+    histograms = {}
+    for name in weights.classes:
+        member = np.asarray(columns[name]) == 1
+        sample = np.stack([value[member] for value in values], axis=1)  # (n, variables)
+        histograms[name], _ = np.histogramdd(sample, bins=edges, weights=None if base is None else base[member])
+    return histograms
+
+
+def make_histograms(configuration: DataConfiguration, content: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The weights in each bin of each class, float64, in [0, 1], from the content of the bins (sums of `fill`).
+
+    flat: in each class every bin comes to weigh the same, as far as the weight of the emptiest bins allows; ref: every
+    class takes the shape of the first. Then the classes come to weigh as class_weights say. With base weights, one
+    more scale is due: divide by the (100 - threshold)th percentile of the weights of all events.
+    Raises DataConfigError when a class has no event within the edges.
+    """
+    weights = configuration.weights
+    assert weights is not None
+    # In float32, as weaver does.
+    raw = {name: np.asarray(content[name], dtype=np.float32) for name in weights.classes}
+    for name, histogram in raw.items():
+        if not (histogram > 0).any():
+            raise DataConfigError(
+                f"{configuration.path}: weights.reweight_classes: no training event of class '{name}' lies within the edges of "
+                "reweight_vars. Check the flag, the edges and the selection."
+            )
+    shape = _flatten if weights.method == "flat" else _follow
+    shaped = {name: shape(histogram, raw[weights.classes[0]], weights.threshold) for name, histogram in raw.items()}
+    events = {
+        name: float((raw[name] * shaped[name]).sum(dtype=np.float64)) / class_weight
+        for name, class_weight in zip(weights.classes, weights.class_weights, strict=True)
+    }
+    fewest = min(events.values())
+    return {name: shaped[name].astype(np.float64) * (_LARGEST_WEIGHT * fewest / events[name]) for name in weights.classes}
+
+
+def _flatten(histogram: np.ndarray, _reference: np.ndarray, threshold: float) -> np.ndarray:
+    """Weights that make all bins as full as the `threshold`th percentile of them; emptier bins get 1, empty ones 0."""
+    filled = histogram[histogram > 0.01 * np.median(histogram[histogram > 0])]
+    return np.clip(_ratio(np.percentile(filled, threshold), histogram), 0, 1)
+
+
+def _follow(histogram: np.ndarray, reference: np.ndarray, threshold: float) -> np.ndarray:
+    """Weights that give a class the shape of the reference; the largest `threshold` percent of the bins' weights are cut at 1."""
+    ratio = _ratio(reference, histogram)
+    return np.clip(ratio / np.percentile(ratio[ratio > 0], 100 - threshold), 0, 1)
+
+
+def _ratio(numerator: Any, denominator: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.nan_to_num(numerator / denominator, posinf=0)
+
+
+def event_weights(configuration: DataConfiguration, columns: Mapping[str, Any]) -> np.ndarray:
+    """The weight of each event: (N,) float64. columns: the plain columns of `weight_columns`, each (N,).
+
+    Events in no class, or outside the edges where under- and overflow are discarded, weigh 0. Without weights in the
+    configuration all weigh 1. Raises DataConfigError when the histograms are still to be made.
+    """
+    weights = configuration.weights
+    if weights is None:
+        return np.ones(len(next(iter(columns.values()))))
+    if weights.precomputed:
+        return np.asarray(columns[WEIGHT], dtype=np.float64)
+    if weights.histograms is None:
+        raise DataConfigError(
+            f"{configuration.path}: weights.reweight_hists is missing. Use the data_config.auto.yaml of the rule reweight."
+        )
+    return weights_in_bins(weights, weights.histograms, columns)
+
+
+def weights_in_bins(weights: Weights, histograms: Mapping[str, Any], columns: Mapping[str, Any]) -> np.ndarray:
+    """The weight of each event from the weights of its bin and its class: (N,) float64."""
+    values = [np.asarray(columns[name]) for name in weights.variables]
+    edges = [np.asarray(edge, dtype=np.float64) for edge in weights.variables.values()]
+    bins = tuple(
+        np.clip(np.digitize(value, edge) - 1, 0, len(edge) - 2) for value, edge in zip(values, edges, strict=True)
+    )  # fmt: skip
+    inside = np.ones(len(values[0]), dtype=bool)
+    if weights.discard_under_overflow:
+        for value, edge in zip(values, edges, strict=True):
+            inside &= (value >= edge[0]) & (value <= edge[-1])
+    result = np.zeros(len(inside))
+    for name in weights.classes:
+        member = inside & (np.asarray(columns[name]) == 1)
+        result[member] = np.asarray(histograms[name], dtype=np.float64)[bins][member]
+    if weights.base_weight:
+        result *= np.asarray(columns[BASE_WEIGHT], dtype=np.float64)
+    return result

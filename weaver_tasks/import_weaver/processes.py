@@ -1,0 +1,73 @@
+"""How many processes a weaver command trains with, and on what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+from weaver_tasks.base.errors import ConfigError
+from weaver_tasks.import_weaver.launch import Launch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Processes:
+    """The ranks of the run here, and what weaver had.
+
+    shares: among how many GPUs weaver's one process split each batch (DataParallel), 1 otherwise.
+    copies: how many processes of weaver each counted steps, samples and batches of their own.
+    """
+
+    ranks: int
+    nodes: int
+    device: str
+    shares: int
+    copies: int
+    comment: str
+    notes: tuple[tuple[str, str], ...]
+
+
+def processes_of(options: SimpleNamespace, launch: Launch) -> Processes:
+    """Raises ConfigError when the command does not say how many ranks there are, or would train several copies."""
+    gpus = [gpu for gpu in options.gpus.split(",") if gpu.strip()]
+    device = "cpu" if not gpus else "auto"
+    if options.backend is None:
+        return _one_process(gpus, device, launch)
+    if launch.ranks is None:
+        raise ConfigError(
+            f"the weaver command: --backend {options.backend} without a launcher does not say how many ranks. "
+            "Lead the command with `torchrun --nproc_per_node N`."
+        )
+    copies = launch.ranks * launch.nodes
+    notes = []
+    own = "nccl" if gpus else "gloo"
+    if options.backend != own:
+        notes.append(("--backend", f"{own} is used, as always on {'GPUs' if gpus else 'CPUs'}"))
+    return Processes(
+        ranks=launch.ranks,
+        nodes=launch.nodes,
+        device="cuda" if gpus and copies > 1 else device,
+        shares=1,
+        copies=copies,
+        comment="of torchrun; Snakemake starts them, without torchrun before it" if copies > 1 else "",
+        notes=tuple(notes),
+    )
+
+
+def _one_process(gpus: list[str], device: str, launch: Launch) -> Processes:
+    if (launch.ranks or 1) * launch.nodes > 1:
+        raise ConfigError("the weaver command: without --backend torchrun trains one copy per process. Add --backend nccl.")
+    shares = max(1, len(gpus))
+    notes = []
+    if shares > 1:
+        notes.append(("--gpus", "DataParallel becomes one rank per GPU: the same batches in all; batch normalization sees the whole batch"))
+    if gpus and gpus != [str(index) for index in range(shares)]:
+        notes.append(("--gpus", f"start Snakemake with CUDA_VISIBLE_DEVICES={','.join(gpus)} to use these GPUs"))
+    return Processes(
+        ranks=shares,
+        nodes=1,
+        device="cuda" if shares > 1 else device,
+        shares=shares,
+        copies=1,
+        comment="weaver split each batch among these GPUs (DataParallel)" if shares > 1 else "",
+        notes=tuple(notes),
+    )

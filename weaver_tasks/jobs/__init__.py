@@ -1,0 +1,1 @@
+"""What several stages share: a trained network ready to score, a training before its first step."""

@@ -1,0 +1,60 @@
+"""The training of a run before its first step, for tools that look at training without taking part in it."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from weaver_tasks.base.command_line import stage_parser
+from weaver_tasks.base.errors import TrainingError
+from weaver_tasks.base.record import TaskRecord
+from weaver_tasks.train_epoch import Work, make_trainer
+
+if TYPE_CHECKING:
+    import torch
+
+    from weaver_tasks.training.epoch import Trainer
+    from weaver_tasks.training.settings import TrainingSettings
+
+
+def tool_parser(tool: str, description: str | None) -> argparse.ArgumentParser:
+    """A parser with the options that tell which training is meant."""
+    parser = stage_parser(tool, description)
+    parser.set_defaults(epochs=[0], validation=[])
+    parser.add_argument("--data-config", type=Path, required=True, help="data_config.auto.yaml")
+    parser.add_argument("--custom-functions", type=Path, help="functions that the data configuration's expressions use")
+    parser.add_argument("--inputs", type=Path, required=True, help="the manifest of input files")
+    parser.add_argument("--network", type=Path, required=True, help="the network configuration (Python)")
+    parser.add_argument("--checkpoints", type=Path, required=True, metavar="FOLDER", help="where init_state.pt is")
+    parser.add_argument("--metrics", type=Path, required=True, metavar="FOLDER", help="where init_model.json is")
+    return parser
+
+
+def fresh_trainer(arguments: argparse.Namespace, training: TrainingSettings, device: torch.device, record: TaskRecord) -> Trainer:
+    """What `init_model` made, its optimizer and its data, on one rank: it writes nothing unless it is told to."""
+    from weaver_tasks.training import checkpoint
+    from weaver_tasks.training.device import seed_generators
+    from weaver_tasks.training.distributed import rank
+
+    work = Work(arguments, training)
+    record.read_configuration(data=arguments.data_config, functions=arguments.custom_functions)
+    record.read_code(arguments.network)
+    record.read(arguments.inputs)
+    trainer = make_trainer(work, device)
+    checkpoint.load_state(trainer.engine.model, record.read(work.journal.state(-1)))
+    seed_generators(trainer.seed, arguments.stage, "rank", rank())
+    return trainer
+
+
+def endless_batches(trainer: Trainer) -> Iterator[Any]:
+    """The batches of epoch after epoch. Raises TrainingError when an epoch has none."""
+    for epoch in itertools.count():
+        batches = trainer.open_batches(epoch, None)
+        if not batches.steps:
+            raise TrainingError(
+                f"training.batch_size: an epoch has fewer than {trainer.engine.settings.batch_size} jets a rank: not one step. Lower it."
+            )
+        yield from batches

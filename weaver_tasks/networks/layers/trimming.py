@@ -1,0 +1,91 @@
+"""Cutting a padded batch to the length that it needs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from weaver_tasks.networks.layers.masking import exporting
+
+
+class SequenceTrimmer(nn.Module):
+    """Shorten padded batches: to their longest event in evaluation, to a random quantile of their lengths in training.
+
+    In evaluation no result changes. In training it is an augmentation, as in weaver: particles are permuted within each event
+    and cut to the q-th quantile of the batch's lengths, q uniform in `target` and at most 1; so the longest events lose random
+    particles. The first `warmup_steps` training batches stay whole: frameworks that reserve memory then see the largest one.
+
+    round_to_32: cut to multiples of 32 in training (less recompilation); num_extra_tokens of them are added after the cut.
+    min_length: never cut below this many slots (a graph of k neighbors needs k + 1).
+    """
+
+    _counter: Tensor
+
+    def __init__(
+        self,
+        enabled: bool = False,
+        target: tuple[float, float] = (0.9, 1.02),
+        warmup_steps: int = 5,
+        round_to_32: bool = False,
+        num_extra_tokens: int = 0,
+        min_length: int = 1,
+    ) -> None:
+        super().__init__()
+        self.enabled = enabled
+        self.target = target
+        self.warmup_steps = warmup_steps
+        self.round_to_32 = round_to_32
+        self.num_extra_tokens = num_extra_tokens
+        self.min_length = min_length
+        # Results depend on it, so checkpoints hold it; but weaver's state_dicts do not, hence a buffer that is not persistent.
+        self.register_buffer("_counter", torch.zeros(1, dtype=torch.long), persistent=False)
+
+    def forward(
+        self, x: Tensor, v: Any = None, mask: Tensor | None = None, uu: Tensor | None = None
+    ) -> tuple[Tensor, Any, Tensor, Tensor | None]:
+        """x: (B, C, P); v: (B, 4, P), or a list of such; mask: (B, 1, P), None: all real; uu: (B, C', P, P) pair features.
+
+        Returns all four, cut to P' <= P, the mask as bool.
+        """
+        mask = torch.ones_like(x[:, :1], dtype=torch.bool) if mask is None else mask.bool()
+        if not self.enabled or exporting():
+            return x, v, mask, uu
+        return self._trim(x, v, mask, uu)
+
+    @torch.compiler.disable
+    def _trim(self, x: Tensor, v: Any, mask: Tensor, uu: Tensor | None) -> tuple[Tensor, Any, Tensor, Tensor | None]:
+        if not self.training:
+            used = mask.flatten(0, 1).any(dim=0).nonzero()  # by the last particle, not by their number: masks may have gaps
+            return _cut(x, v, mask, uu, max(int(used[-1]) + 1 if len(used) else 0, self.min_length))
+        if self._counter < self.warmup_steps:
+            self._counter += 1
+            return x, v, mask, uu
+        length = max(self._random_length(mask), self.min_length)
+        chance = torch.rand_like(mask, dtype=torch.float32).masked_fill(~mask, -1)
+        order = chance.argsort(dim=-1, descending=True)  # (B, 1, P): the real particles first
+        if uu is not None:
+            uu = uu.gather(-2, order.unsqueeze(-1).expand_as(uu)).gather(-1, order.unsqueeze(-2).expand_as(uu))
+        x, v, mask = (_each(lambda part: part.gather(-1, order.expand_as(part)), part) for part in (x, v, mask))
+        return _cut(x, v, mask, uu, length)
+
+    def _random_length(self, mask: Tensor) -> int:
+        quantile = torch.empty(1, device=mask.device).uniform_(*self.target).clamp_(max=1)
+        length = int(torch.quantile(mask.sum(dim=-1).float(), quantile))
+        if self.round_to_32:
+            length = max(-(-(length + self.num_extra_tokens) // 32) * 32, 32)
+            length = min(length, mask.shape[-1]) - self.num_extra_tokens
+        return length
+
+
+def _cut(x: Tensor, v: Any, mask: Tensor, uu: Tensor | None, length: int) -> tuple[Tensor, Any, Tensor, Tensor | None]:
+    x, v, mask = (_each(lambda part: part[..., :length], part) for part in (x, v, mask))
+    return x, v, mask, None if uu is None else uu[..., :length, :length]
+
+
+def _each(change: Any, part: Any) -> Any:
+    """`change` applied to a tensor, to each of a list, or to nothing."""
+    if part is None:
+        return None
+    return [change(one) for one in part] if isinstance(part, (list, tuple)) else change(part)

@@ -1,0 +1,224 @@
+"""What the workflow asks before it runs anything: which files, which jobs, and what each job's result depends on.
+
+A rule reruns exactly when the meaning of what it uses has changed. So its `params` are plain slices of the
+configuration, and digests of *parsed* files; what only changes speed, place or watching is passed to the task
+outside `params`. Imported each time that the Snakefile is parsed: neither numpy nor torch is imported here.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from weaver_tasks.base.config import resolve_config
+from weaver_tasks.base.errors import ConfigError, DataConfigError
+from weaver_tasks.base.files import read_json, write_json
+from weaver_tasks.base.jet_observers import kinematic_observers
+from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration
+from weaver_tasks.plan.files import InputFile, expand, patterns_of, staging_jobs
+from weaver_tasks.plan.settings import Settings, of_member
+
+FITTING = ("train", "val")
+
+_MANY_JOBS = 200  # of a stage: with more, each takes several files or epochs, unless told otherwise
+_MOST_FILES = 200  # of one job: their names go into its command
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The run that a configuration describes.
+
+    config: the resolved configuration. where: its file names, for messages. results: the folder of all runs.
+    """
+
+    config: dict[str, Any]
+    where: str
+    results: str = "results"
+    _configurations: dict[str, DataConfiguration] = field(default_factory=dict)
+
+    @property
+    def run(self) -> str:
+        """The folder of the run."""
+        return f"{self.results}/{self.config['run']}"
+
+    @property
+    def staged(self) -> str:
+        """The folder of the staged files. Environment variables in it stay: a job expands them, on the node where it runs."""
+        directory = self.config["staging"]["directory"]
+        return f"{directory}/{self.config['run']}" if directory else f"{self.run}/staged"
+
+    # Files
+
+    def _patterns(self) -> dict[str, dict[str, Any]]:
+        return {split: patterns_of(self.config["data"][split], split) for split in (*FITTING, "test")}
+
+    @cached_property
+    def files(self) -> tuple[InputFile, ...]:
+        """All input files: the frozen list of the run, made anew when the patterns have changed.
+
+        Raises ConfigError when a pattern matches nothing or a file is listed twice.
+        """
+        patterns = self._patterns()
+        frozen = Path(self.run) / "files.json"
+        if frozen.exists():
+            known = read_json(frozen)
+            if known["patterns"] == patterns:
+                return tuple(InputFile(**entry) for entry in known["files"])
+        return tuple(itertools.chain.from_iterable(expand(patterns[split], split, self.where) for split in patterns))
+
+    def freeze_files(self) -> None:
+        """Write files.json, so that files appearing later do not change a run that has begun."""
+        patterns = self._patterns()
+        frozen = Path(self.run) / "files.json"
+        content = {"patterns": patterns, "files": [vars(file) for file in self.files]}
+        if not frozen.exists() or read_json(frozen) != content:
+            write_json(frozen, content)
+
+    def files_of(self, *splits: str) -> list[InputFile]:
+        return [file for file in self.files if file.split in splits]
+
+    @property
+    def files_per_job(self) -> int:
+        """The files of one staging job at most: `staging.files_per_job`, or as many as bound the number of jobs."""
+        asked: int | None = self.config["staging"]["files_per_job"]
+        return asked or min(_MOST_FILES, max(1, -(-len(self.files) // _MANY_JOBS)))
+
+    def staging_jobs(self) -> dict[tuple[str, str, str], list[InputFile]]:
+        """(split, group, name) of each staging job -> its files."""
+        return staging_jobs(self.files, self.files_per_job)
+
+    def statistics_parts(self) -> list[tuple[int, int]]:
+        """The ranges of training files that jobs of standardize and reweight go through; empty when one job of each does it all."""
+        files, size = len(self.files_of("train")), self.config["statistics"]["files_per_job"]
+        if not size or files <= size:
+            return []
+        return [(first, min(first + size, files)) for first in range(0, files, size)]
+
+    def passes(self, stage: str) -> int:
+        """How often standardize or reweight goes through the training files. See `data.standardization` and `data.reweighting`."""
+        configuration = self.data_configuration("train")
+        weights = configuration.weights
+        if stage == "standardize":
+            return 2 if any(variable.center == "auto" for group in configuration.inputs for variable in group.variables) else 1
+        if weights is None or weights.precomputed:
+            return 0
+        given = weights.histograms is not None and not self.config["sampling"]["remake_weights"]
+        return 3 if weights.base_weight and not given else 1
+
+    def test_groups(self) -> list[str]:
+        return list(dict.fromkeys(file.group for file in self.files_of("test")))
+
+    def kinematic_plots(self) -> list[str]:
+        """The plots against the jet's momentum and mass that the evaluation of a classifier draws, by the observers of the test."""
+        configuration = self.data_configuration("test")
+        if configuration.labels is None or configuration.labels.kind != "simple":
+            return []
+        return [f"efficiency_{kind}" for kind in kinematic_observers(configuration.z_variables)]
+
+    def staged_record(self, file: InputFile) -> str:
+        return f"{self.run}/staged/{file.split}/{file.group}/{file.name}.json"
+
+    def staged_file(self, file: InputFile) -> str | None:
+        """Where the staged form of a file lies; None when it is read in place."""
+        mode = self.config["staging"]["mode"]
+        if mode == "none":
+            return None
+        suffix = ".arrow" if mode == "columnar" else Path(file.source).suffix
+        return f"{self.staged}/{file.split}/{file.group}/{file.name}{suffix}"
+
+    # What is trained
+
+    def members(self) -> list[str]:
+        """The folders of what is trained, below the run's: '' alone, or one per fold or seed."""
+        if self.config["cross_validation"]:
+            return [f"fold-{fold}/" for fold in range(self.config["cross_validation"]["folds"])]
+        return [f"seed-{seed}/" for seed in self.config["seeds"] or []] or [""]
+
+    def merges(self) -> bool:
+        """Whether the predictions of several members are merged into those of the run."""
+        return len(self.members()) > 1
+
+    def model(self, member: str) -> str | None:
+        """The trained model that a member predicts with; None: its best epoch."""
+        return of_member(self.config["prediction"]["model"] or "", member) or None
+
+    def weights(self, member: str) -> list[str]:
+        """The files of network.load_weights, without their prefixes. Raises ConfigError when one is not there."""
+        given = self.settings("init_model", member=member)["network"]["load_weights"] or []
+        files = []
+        for path in [given] if isinstance(given, str) else given:
+            candidates = [path, path.rpartition(":")[0]]
+            found = next((candidate for candidate in candidates if candidate and Path(candidate).is_file()), None)
+            if found is None:
+                raise ConfigError(f"{self.where}: network.load_weights: no such file '{path}'. Correct the path, or leave the key out.")
+            files.append(found)
+        return files
+
+    def epochs(self) -> range:
+        start = self.config["training"].get("continue_from")
+        return range(start["epoch"] + 1 if start else 0, self.config["training"]["epochs"])
+
+    def blocks(self) -> list[range]:
+        """The epochs of each training job."""
+        epochs, training = self.epochs(), self.config["training"]
+        # Early stopping looks at the validations of the jobs before: with long ones it comes late.
+        few = 1 if training["early_stopping"] else max(1, -(-len(epochs) // _MANY_JOBS))
+        size = training["epochs_per_job"] or few
+        return [epochs[first : first + size] for first in range(0, len(epochs), size)]
+
+    # What each job depends on
+
+    def data_config_file(self, split: str) -> str:
+        """The data configuration that reads a split."""
+        data = self.config["data"]
+        return {"val": data["config_val"], "test": data["config_test"]}.get(split) or data["config"]
+
+    def data_configuration(self, split: str) -> DataConfiguration:
+        """The parsed data configuration of a split. Raises DataConfigError."""
+        path = self.data_config_file(split)
+        if path not in self._configurations:
+            functions = self.config["data"]["custom_functions"]
+            self._configurations[path] = load_data_configuration(Path(path), custom_functions=Path(functions) if functions else None)
+        return self._configurations[path]
+
+    def reweights(self) -> bool:
+        """Whether reweighting histograms are made (rather than no weights, or precomputed ones)."""
+        weights = self.data_configuration("train").weights
+        return weights is not None and not weights.precomputed
+
+    @cached_property
+    def _settings(self) -> Settings:
+        return Settings(config=self.config, where=self.where, data_configuration=self.data_configuration)
+
+    def settings(self, stage: str, *, split: str = "train", member: str = "", epochs: range = range(0)) -> dict[str, Any]:
+        """The slice of the configuration that a job's result depends on: plain data, the rule's `params`."""
+        return self._settings.of(stage, split=split, member=member, epochs=epochs)
+
+    def untracked(self) -> dict[str, Any]:
+        """Settings that a task needs but that must not rerun it."""
+        return self._settings.untracked()
+
+
+def make_plan(document: dict[str, Any], *, where: str) -> Plan:
+    """Check a configuration and make the plan of its run. Raises ConfigError, DataConfigError or NetworkError."""
+    plan = Plan(config=resolve_config(document, where=where), where=where)
+    for split in (*FITTING, "test"):
+        if not Path(plan.data_config_file(split)).is_file():
+            key = f"config_{split}" if plan.config["data"].get(f"config_{split}") else "config"
+            raise DataConfigError(f"{where}: data.{key}: no such file '{plan.data_config_file(split)}'. Correct the path.")
+        plan.data_configuration(split)
+    plan.untracked()
+    return plan
+
+
+def numbers_pattern(numbers: range) -> str:
+    """A regular expression of the numbers of a range, short even for a long one: Snakemake tries it on each file of each job."""
+    head = min(numbers.stop, max(10, -(-numbers.start // 10) * 10))
+    tail = max(head, numbers.stop // 10 * 10)
+    parts = [str(number) for number in (*range(numbers.start, head), *range(tail, numbers.stop))]
+    if head < tail:
+        parts.append(f"(?:{numbers_pattern(range(head // 10, tail // 10))})[0-9]")
+    return "|".join(parts)

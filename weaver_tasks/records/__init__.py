@@ -1,0 +1,1 @@
+"""Provenance: the records of tasks read back, lineage of files, reruns, the RO-Crate of a run."""

@@ -1,0 +1,1 @@
+"""A trained network as an ONNX model: exported, run, compared with PyTorch."""

@@ -1,0 +1,1 @@
+"""The plots of a run, in the style of the field."""

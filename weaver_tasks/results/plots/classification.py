@@ -1,0 +1,251 @@
+"""Plots of a classifier: ROC curves, scores per class, confusion matrix, efficiency against pt and mass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from weaver_tasks.base.jet_observers import kinematic_observers
+from weaver_tasks.results.metrics.classification import binomial_interval
+from weaver_tasks.results.metrics.evaluation import background_class
+from weaver_tasks.results.metrics.roc import pair_ratio, roc_curve
+from weaver_tasks.results.plots.style import class_name, figure, legend_beside, look, save, say_why_empty, with_unit
+from weaver_tasks.results.predictions.columns import Predictions
+
+Array = np.ndarray
+
+_EVENTS_PER_SCORE_BIN = 5  # the same, of the distribution of a score
+_EVENTS_PER_BIN = 20  # of the smallest class, on average
+_BIN_EVENTS = 5  # at least, for a fraction of them to be drawn
+_SHAPE_EVENTS = 10  # at least, for their distribution to be drawn
+_FEW_BINS = 7  # edges up to which points are not joined
+
+
+def plot_roc(predictions: Predictions, figures: Mapping[str, Any], settings: Mapping[str, Any], path: Path) -> list[Path]:
+    """Background rejection (logarithmic) against signal efficiency, one curve per class, with the quoted working points."""
+    background = background_class(predictions.classes, settings)
+    points = {row["signal"]: row for row in figures["rejections"]}
+    with figure(width=12) as drawn:
+        axes = drawn.add_subplot()
+        highest = 10.0
+        for signal, name in enumerate(predictions.classes):
+            if signal == background:
+                continue
+            discriminants = _discriminants(predictions, signal, background)
+            if not all(map(len, discriminants)):
+                continue
+            curve = roc_curve(*discriminants, *_weights(predictions, signal, background)).thinned()
+            passing = curve.background_efficiency > 0
+            rejection = 1 / curve.background_efficiency[passing]
+            highest = max(highest, rejection.max())
+            axes.plot(curve.signal_efficiency[passing], rejection, label=_roc_label(name, points[name]), **look(signal))
+            if np.isfinite(points[name]["rejection"]):
+                x, y, error = (points[name][key] for key in ("signal_efficiency", "rejection", "error"))
+                axes.errorbar(x, y, yerr=min(error, y * 0.9), marker="o", markersize=6, color=look(signal)["color"], capsize=3)
+        if not axes.lines:
+            say_why_empty(axes, "no jets of the background and of another class")
+        axes.set(xlim=(0, 1), ylim=(1, highest * 2), yscale="log", xlabel="Signal efficiency")
+        axes.set_ylabel(f"Background rejection, 1 / efficiency of {class_name(predictions.classes[background])}")
+        axes.grid(which="major", alpha=0.3)
+        legend_beside(axes, title="Rejection at signal efficiency")
+        return save(drawn, path)
+
+
+def _roc_label(name: str, point: Mapping[str, Any]) -> str:
+    efficiency = f"{100 * point['signal_efficiency']:g} %"
+    if np.isfinite(point["rejection"]):
+        return f"{class_name(name)}: {_short(point['rejection'])} ± {_short(point['error'])} at {efficiency}"
+    return f"{class_name(name)}: > {_short(point['at_least'])} at {efficiency}"
+
+
+def _short(value: float) -> str:
+    """Three significant digits, without powers of ten as long as there is room."""
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+
+
+def _discriminants(predictions: Predictions, signal: int, background: int) -> tuple[Array, Array]:
+    """score_S / (score_S + score_B) of the events of S and of B: none where there are no labels."""
+    labels = np.full(len(predictions.scores), -1) if predictions.labels is None else predictions.labels
+    of_signal, of_background = (predictions.scores[labels == index] for index in (signal, background))
+    return pair_ratio(of_signal, signal, background), pair_ratio(of_background, signal, background)
+
+
+def _weights(predictions: Predictions, signal: int, background: int) -> tuple[Array | None, Array | None]:
+    if predictions.weights is None:
+        return None, None
+    return predictions.weights[predictions.labels == signal], predictions.weights[predictions.labels == background]
+
+
+def plot_scores(predictions: Predictions, path: Path) -> list[Path]:
+    """For each class a panel with its score, drawn for the events of each true class, every histogram of area one."""
+    classes = predictions.classes
+    columns = min(len(classes), 4)
+    rows = -(-len(classes) // columns)
+    edges = np.linspace(0, 1, 1 + int(np.clip(_smallest_class(predictions) // _EVENTS_PER_SCORE_BIN, 10, 40)))
+    with figure(width=4.5 * columns + 2.5, height=4 * rows) as drawn:
+        panels = drawn.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+        histograms = [_histograms(predictions, index, edges) for index in range(len(classes))]
+        heights = np.concatenate([[1.0], *(counts[counts > 0] for found in histograms for _, counts in found)])
+        panels[0, 0].set(yscale="log", ylim=(heights.min() / 1.5, 1.5 * heights.max()), xlim=(0, 1))  # of all panels
+        for index, (name, axes) in enumerate(zip(classes, panels.flat, strict=False)):
+            for true, counts in histograms[index]:
+                heavy: dict[str, Any] = {"linewidth": 3 if true == index else 1.5}
+                # Empty bins are gaps: on a logarithmic axis they would draw lines to the bottom.
+                shown = np.where(counts > 0, counts, np.nan)
+                axes.stairs(shown, edges, baseline=None, label=_true_name(classes, true), **look(max(true, 0)), **heavy)
+            axes.set_xlabel(f"Score of {class_name(name)}")
+        for axes in panels.flat[len(classes) :]:
+            axes.remove()
+        # The lowest of a column shows the numbers, whether or not a row is below.
+        for axes in panels.flat[max(0, len(classes) - columns) : len(classes)]:
+            axes.tick_params(labelbottom=True)
+        panels[0, 0].set_xticks([0, 0.25, 0.5, 0.75], ["0", "0.25", "0.5", "0.75"])
+        for axes in panels[:, 0]:
+            axes.set_ylabel("Jets (normalized)")
+        handles, labels = panels.flat[0].get_legend_handles_labels()
+        drawn.legend(handles, labels, loc="outside right upper", title="True class", fontsize=20, title_fontsize=20)
+        return save(drawn, path)
+
+
+def _true_name(classes: tuple[str, ...], index: int) -> str:
+    return class_name(classes[index]) if index >= 0 else "all jets"
+
+
+def _histograms(predictions: Predictions, score: int, edges: Array) -> list[tuple[int, Array]]:
+    """(true class, normalized histogram of the score) of each class with events; (-1, …) of all events when there are no labels."""
+    values = predictions.scores[:, score]
+    labels = np.full(len(values), -1) if predictions.labels is None else predictions.labels
+    found = []
+    for true in range(-1 if predictions.labels is None else 0, len(predictions.classes)):
+        chosen = labels == true
+        weights = None if predictions.weights is None else predictions.weights[chosen]
+        counts = np.histogram(values[chosen], edges, weights=weights)[0]
+        if counts.sum() > 0:
+            found.append((true, counts / counts.sum() / np.diff(edges)))
+    return found
+
+
+def plot_confusion(figures: Mapping[str, Any], path: Path) -> list[Path]:
+    """The confusion matrix, each row (true class) in percent."""
+    names = [class_name(name) for name in figures["classes"]]
+    matrix = 100 * np.asarray(figures["confusion_matrix"], dtype=np.float64)
+    size = max(8.0, 1.1 * len(names) + 3)
+    with figure(width=size + 1, height=size) as drawn:
+        axes = drawn.add_subplot()
+        image = axes.imshow(matrix, cmap="Blues", vmin=0, vmax=100)
+        for i, j in np.ndindex(*matrix.shape):
+            if np.isfinite(matrix[i, j]):
+                color = "white" if matrix[i, j] > 55 else "black"
+                axes.text(j, i, f"{matrix[i, j]:.1f}", ha="center", va="center", fontsize=16, color=color)
+        if not np.isfinite(matrix).any():
+            say_why_empty(axes, "no jets of a known class")
+        axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(len(names)), names)
+        axes.tick_params(which="both", length=0)
+        axes.minorticks_off()
+        axes.set(xlabel="Predicted class", ylabel="True class")
+        drawn.colorbar(image, ax=axes, fraction=0.046, pad=0.02, label="Jets of the true class [%]")
+        return save(drawn, path)
+
+
+def plot_kinematics(predictions: Predictions, figures: Mapping[str, Any], settings: Mapping[str, Any], folder: Path) -> list[Path]:
+    """efficiency_pt and efficiency_mass: what the quoted working points do along the observer.
+
+    Left the signal efficiency, in the middle the background's, right the background's distribution before and after the cut.
+    What one wants is flat curves (no dependence on pt) and an unchanged shape (no sculpting of the mass). Nothing is drawn where no
+    such observer is recognized or no events have classes.
+    """
+    written: list[Path] = []
+    if predictions.labels is None:
+        return written
+    for kind, name in kinematic_observers(predictions.observers).items():
+        written += _plot_against(predictions, figures, settings, name, folder / f"efficiency_{kind}.png")
+    return written
+
+
+def _plot_against(
+    predictions: Predictions, figures: Mapping[str, Any], settings: Mapping[str, Any], observer: str, path: Path
+) -> list[Path]:
+    background = background_class(predictions.classes, settings)
+    values = predictions.observers[observer]
+    even, filled = _edges(values[np.asarray(predictions.labels) >= 0], smallest=_smallest_class(predictions))
+    rows = [row for row in figures["rejections"] if np.isfinite(row["threshold"])]
+    with figure(width=24, height=7.5) as drawn:
+        left, middle, right = drawn.subplots(1, 3, sharex=True)
+        middle.set_yscale("log")
+        before = _normalized(_counts(predictions, values, background, even)[0])
+        right.stairs(before, even, fill=True, color="0.85", label="before the cut")
+        for position, row in zip(np.linspace(-0.3, 0.3, len(rows)), rows, strict=True):
+            signal = predictions.classes.index(row["signal"])
+            passing = pair_ratio(predictions.scores, signal, background) >= row["threshold"]
+            label = f"{class_name(row['signal'])} at {100 * row['signal_efficiency']:g} %"
+            style = {"label": label, "color": look(signal)["color"]}
+            for axes, true in ((left, signal), (middle, background)):
+                _efficiency(axes, predictions, values, true, filled, passing, position, **style)
+            after, squares = _counts(predictions, values, background, even, passing)
+            if after.sum() ** 2 >= _SHAPE_EVENTS * squares.sum() > 0:
+                right.stairs(_normalized(after), even, baseline=None, linewidth=1.5, **style)
+        name = class_name(predictions.classes[background])
+        left.set(ylabel="Signal efficiency", ylim=(0, 1.05), xlim=(even[0], even[-1]))
+        middle.set_ylabel(f"Efficiency of {name}")
+        right.set(ylabel=f"{name} jets, normalized", ylim=(0, None))
+        for axes in (left, middle, right):
+            axes.set_xlabel(with_unit(observer))
+        shown = {label: handle for axes in (right, left) for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+        legend_beside(right, title="Working point", handles=shown)
+        return save(drawn, path)
+
+
+def _counts(predictions: Predictions, values: Array, true: int, edges: Array, passing: Array | None = None) -> tuple[Array, Array]:
+    """Per bin the sum of weights, and of their squares, of the events of a class (that pass)."""
+    chosen = np.asarray(predictions.labels == true)
+    if passing is not None:
+        chosen = chosen & passing
+    weights = np.ones(int(chosen.sum())) if predictions.weights is None else predictions.weights[chosen]
+    return np.histogram(values[chosen], edges, weights=weights)[0], np.histogram(values[chosen], edges, weights=weights**2)[0]
+
+
+def _normalized(counts: Array) -> Array:
+    return counts / (counts.sum() or 1)
+
+
+def _efficiency(
+    axes: Any, predictions: Predictions, values: Array, true: int, edges: Array, passing: Array, position: float, **style: Any
+) -> None:
+    """The passing fraction of the events of one class per bin, with 68 % intervals; not where a bin holds fewer than five events.
+
+    position: where in the bin the points stand, in bin widths from its middle, so that curves do not hide each other.
+    """
+    total, squares = _counts(predictions, values, true, edges)
+    passed, _ = _counts(predictions, values, true, edges, passing)
+    shown = (total**2 >= _BIN_EVENTS * squares) & (total > 0) & ((passed > 0) | (axes.get_yscale() == "linear"))
+    fraction = passed[shown] / total[shown]
+    low, high = binomial_interval(fraction, total[shown] ** 2 / squares[shown])
+    places = (edges[1:] + edges[:-1]) / 2 + position * np.diff(edges)
+    line = ":" if len(edges) > _FEW_BINS else ""
+    intervals = {"yerr": [fraction - low, high - fraction], "elinewidth": 1.5}
+    axes.errorbar(places[shown], fraction, **intervals, fmt=f"o{line}", markersize=6, linewidth=1, **style)
+
+
+def _smallest_class(predictions: Predictions) -> int:
+    """How many events the class with the fewest has, of those that have any; without labels, how many there are."""
+    events = len(predictions.scores)
+    if predictions.labels is None:
+        return events
+    counts = np.bincount(predictions.labels[predictions.labels >= 0])
+    return int(counts[counts > 0].min(initial=events))
+
+
+def _edges(values: Array, *, smallest: int) -> tuple[Array, Array]:
+    """Even bins between the 0.5 % and 99.5 % quantiles, and bins that hold equally many events; the fewer, the fewer events there are."""
+    finite = values[np.isfinite(values)]
+    bins = int(np.clip(smallest // _EVENTS_PER_BIN, 3, 10))
+    low, high = np.quantile(finite, (0.005, 0.995)) if len(finite) else (0.0, 1.0)
+    if high <= low:
+        high = low + 1
+    even = np.linspace(low, high, bins + 1)
+    filled = np.unique(np.quantile(finite[(finite >= low) & (finite <= high)], np.linspace(0, 1, bins + 1))) if len(finite) else even
+    return even, filled if len(filled) > 1 else even

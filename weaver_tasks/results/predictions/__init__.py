@@ -1,0 +1,1 @@
+"""Predictions: scored, written as tables, merged, read back."""

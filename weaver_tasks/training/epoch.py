@@ -1,0 +1,216 @@
+"""Epochs from checkpoint to checkpoint: restore, train, keep in the journal."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from weaver_tasks.base.errors import CheckpointError
+from weaver_tasks.training import checkpoint
+from weaver_tasks.training.device import seed_generators
+from weaver_tasks.training.distributed import from_all_ranks, from_first_rank, rank, world_size
+from weaver_tasks.training.journal import Journal
+from weaver_tasks.training.metric_sums import Tally, figures
+from weaver_tasks.training.schedules import Rates
+from weaver_tasks.training.step import Engine, Watch, train
+from weaver_tasks.training.tensorboard import TensorBoard
+
+logger = logging.getLogger("weaver_tasks")
+
+_CLOCK_EVERY = 16  # steps between looks at the clock, which all ranks must take together
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochTask:
+    """One epoch to train: its number, its digest and that of the epoch before, its rates."""
+
+    epoch: int
+    digest: str
+    previous: str
+    rates: Rates
+
+
+@dataclass(kw_only=True)
+class Trainer:
+    """Trains epochs one after the other on one rank.
+
+    open_batches: (epoch, stream position or None) -> an iterable of batches with `steps` and `samples`.
+    describe: says which files and entries a batch holds. board_folder: where scalars of each step go for TensorBoard.
+    custom: trains an epoch instead of the loop here (a network's own loop):
+        (batches, epoch) -> sums, stream position.
+    """
+
+    engine: Engine
+    journal: Journal
+    seed: int
+    open_batches: Callable[[int, Any], Any]
+    describe: Callable[[Any], str]
+    board_folder: Path | None = None
+    custom: Callable[[Any, EpochTask], tuple[dict[str, Any], Any]] | None = None
+    _after: str | None = None
+    _position: Any = None
+    _global_step: int = 0
+
+    def train(self, task: EpochTask) -> dict[str, Any]:
+        """Train an epoch and write it into the journal. Returns its metrics."""
+        if self._after != task.previous:
+            self._load(task)
+        seed_generators(self.seed, "epoch", task.epoch, "rank", rank())
+        self.engine.join()
+        start = time.perf_counter()
+        sums = self._train(task)
+        metrics = self._metrics(task, sums, time.perf_counter() - start)
+        self._after = task.digest
+        self._global_step += int(sums["steps"])
+        if rank() == 0:
+            self._write(task, metrics)
+        return metrics
+
+    def _load(self, task: EpochTask) -> None:
+        """Everything as it was after the epoch before."""
+        state, companion = self.journal.state(task.epoch - 1), self.journal.companion(task.epoch - 1)
+        content = checkpoint.load_companion(companion, state=state, expected_digest=task.previous)
+        checkpoint.load_state(self.engine.model, state)
+        self._restore(content, str(companion))
+        self._position, self._global_step = content["position"], content["global_step"]
+
+    def _restore(self, content: Mapping[str, Any], where: str) -> None:
+        checkpoint.restore_hidden_buffers(self.engine.model, content["buffers"])
+        if content["optimizer"] is not None:
+            try:
+                self.engine.optimizer.load_state_dict(content["optimizer"])
+            except (ValueError, KeyError) as error:
+                raise CheckpointError(f"{where}: of another optimizer ({error}). Delete it and run again.") from error
+        if self.engine.scaler is not None and content["scaler"] is not None:
+            self.engine.scaler.load_state_dict(content["scaler"])
+        if self.engine.scheduler is not None and content["scheduler"] is not None:
+            self.engine.scheduler.load_state_dict(content["scheduler"])
+
+    def _train(self, task: EpochTask) -> dict[str, Any]:
+        snapshot = self._find_snapshot(task)
+        if snapshot is None:
+            first, position, sums = 0, self._position, None
+        else:
+            logger.info("epoch %d: goes on from its snapshot after step %d", task.epoch, snapshot["step"])
+            first, position, sums = snapshot["step"], snapshot["position"][rank()], snapshot["sums"][rank()]
+        batches = self.open_batches(task.epoch, position)
+        if self.custom is not None:
+            sums, self._position = self.custom(batches, task)
+            return sums
+        board = self._board(self._global_step + first)
+        watch = Watch(
+            description=f"epoch {task.epoch}",
+            samples=batches.samples,
+            describe=self.describe,
+            board=board,
+            steps_before=self._global_step,
+            epoch=task.epoch,
+            on_step=self._after_step(task, batches.steps),
+        )
+        with contextlib.closing(board) if board else contextlib.nullcontext():
+            return train(self.engine, batches, rates=task.rates, steps=batches.steps, watch=watch, first_step=first, sums=sums)
+
+    def _board(self, first_step: int) -> TensorBoard | None:
+        wanted = self.engine.settings.tensorboard
+        if not wanted or self.board_folder is None or rank() > 0:
+            return None
+        return TensorBoard(self.board_folder, first_step=first_step, custom=Path(wanted) if isinstance(wanted, str) else None)
+
+    def _after_step(self, task: EpochTask, steps: int) -> Callable[[int, Any, Tally], None]:
+        minutes = self.engine.settings.snapshot_minutes
+        last = time.monotonic()
+
+        def after_step(done: int, batch: Any, tally: Tally) -> None:
+            nonlocal last
+            self._position = batch.end_position
+            if minutes is None or done % _CLOCK_EVERY or done == steps:
+                return
+            if from_first_rank(time.monotonic() - last > 60 * minutes):
+                self._take_snapshot(task, done, tally)
+                last = time.monotonic()
+
+        return after_step
+
+    def _take_snapshot(self, task: EpochTask, done: int, tally: Tally) -> None:
+        tally.flush()
+        positions, sums = from_all_ranks(self._position), from_all_ranks(tally.sums)
+        generators = from_all_ranks(checkpoint.random_states(self.engine.device))
+        if rank() == 0:
+            content = {
+                **self._companion(task),
+                "step": done,
+                "position": positions,
+                "sums": sums,
+                "generators": generators,
+                "model": self.engine.model.state_dict(),
+            }
+            checkpoint.save_tensors(self.journal.snapshot(task.digest), content)
+        self.engine.join()
+
+    def _find_snapshot(self, task: EpochTask) -> dict[str, Any] | None:
+        path = self.journal.snapshot(task.digest)
+        if not from_first_rank(path.exists()):
+            return None
+        content = checkpoint.load_tensors(path)
+        if content.get("digest") != task.digest or len(content["generators"]) != world_size():
+            raise CheckpointError(f"{path}: of another training. Delete it and run again.")
+        self.engine.model.load_state_dict(content["model"])
+        self._restore(content, str(path))
+        checkpoint.restore_random_states(content["generators"][rank()], self.engine.device)
+        return content
+
+    def _companion(self, task: EpochTask) -> dict[str, Any]:
+        engine = self.engine
+        return {
+            "epoch": task.epoch,
+            "digest": task.digest,
+            "global_step": self._global_step,
+            "position": self._position,
+            "optimizer": engine.optimizer.state_dict(),
+            "scheduler": None if engine.scheduler is None else engine.scheduler.state_dict(),
+            "scaler": None if engine.scaler is None else engine.scaler.state_dict(),
+            "buffers": checkpoint.hidden_buffers(engine.model),
+        }
+
+    def _metrics(self, task: EpochTask, sums: dict[str, Any], seconds: float) -> dict[str, Any]:
+        events = int(sums["events"])
+        return {
+            "epoch": task.epoch,
+            **figures(sums),
+            "samples": events,
+            "samples_per_second": events / max(seconds, 1e-9),
+            "lr": sums["lr"],
+            "seconds": seconds,
+            "steps": int(sums["steps"]),
+            "ranks": world_size(),
+            "device": str(self.engine.device.type),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        }
+
+    def _write(self, task: EpochTask, metrics: dict[str, Any]) -> None:
+        entry = self.journal.entry(task.digest)
+        checkpoint.save_state(entry / "state.pt", self.engine.model)
+        checkpoint.save_companion(entry / "optimizer.pt", self._companion(task), state=entry / "state.pt")
+        self.journal.finish(task.digest, metrics)
+
+
+def first_companion(optimizer: torch.optim.Optimizer | None, model: torch.nn.Module, digest: str) -> dict[str, Any]:
+    """What init_model writes beside the first weights: the state before any step. optimizer None: the network's own init_opt makes it."""
+    return {
+        "epoch": -1,
+        "digest": digest,
+        "global_step": 0,
+        "position": None,
+        "optimizer": None if optimizer is None else optimizer.state_dict(),
+        "scheduler": None,
+        "scaler": None,
+        "buffers": checkpoint.hidden_buffers(model),
+    }

@@ -1,0 +1,232 @@
+"""One epoch of training on whatever batches come in.
+
+A batch has `inputs` {group: float32 array} or whatever `padding.on_device` makes these of, `labels` {name: array}, `file` and `entry` (B,)
+and `end_position`.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from weaver_tasks.base.errors import NetworkError
+from weaver_tasks.base.progress import Progress
+from weaver_tasks.base.user_code import users_code
+from weaver_tasks.training.device import compiled, enough_memory, gradient_scaler, mixed_precision
+from weaver_tasks.training.distributed import rank, synchronize_batch_norm, world_size
+from weaver_tasks.training.losses import LossFunction, Outcome, default_loss, outcome
+from weaver_tasks.training.metric_sums import Tally
+from weaver_tasks.training.optimizers import apply_rates
+from weaver_tasks.training.padding import on_device
+from weaver_tasks.training.schedules import Rates, step_rates
+from weaver_tasks.training.settings import TrainingSettings
+from weaver_tasks.training.tensorboard import TensorBoard
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What is asked of a model, and where it is computed.
+
+    input_names: groups in the order of the model's arguments. label_names: with their masks. classes: how many the labels tell
+    apart, where that is known.
+    """
+
+    settings: TrainingSettings
+    device: torch.device
+    input_names: Sequence[str]
+    label_names: Sequence[str]
+    loss_function: LossFunction
+    classes: int | None = None
+
+    @classmethod
+    def of(cls, network: Any, configuration: Any, settings: TrainingSettings, device: torch.device) -> Task:
+        """What training and validation ask of `network`. configuration: the data's, with input_names and label_names."""
+        loss = default_loss(settings.task) if network.loss is None else network.loss
+        return cls(
+            settings=settings,
+            device=device,
+            input_names=configuration.input_names,
+            label_names=configuration.label_names,
+            loss_function=loss.to(device) if hasattr(loss, "to") else loss,
+            classes=configuration.class_count,
+        )
+
+    def run(self, runner: nn.Module, batch: Any) -> Outcome:
+        """Send a batch through the model `runner` and compare with its labels."""
+        inputs, labels = on_device(batch.inputs, self.device), on_device(batch.labels, self.device)
+        with mixed_precision(self.settings, self.device):
+            # With several ranks it may be the exchange between them that fails.
+            told: dict[str, Any] = {"only_inside": world_size() > 1, "passing": (torch.OutOfMemoryError,)}
+            with users_code(_file_of(runner), NetworkError, doing="its model", **told):
+                output = runner(*(inputs[name] for name in self.input_names))
+            return outcome(self.settings.task, output, labels, self.label_names, self.loss_function, classes=self.classes)
+
+
+def _file_of(runner: nn.Module) -> str:
+    """The file that defines a model, whether bare, compiled or joined with those of other ranks; its module where that has no file."""
+    alone = runner.module if isinstance(runner, DistributedDataParallel) else runner
+    module = type(getattr(alone, "_orig_mod", alone)).__module__
+    return getattr(sys.modules.get(module), "__file__", None) or module
+
+
+@dataclass(kw_only=True)
+class Engine:
+    """A model (bare, on the device of the task) and what trains it, on one rank.
+
+    scheduler: a torch scheduler that the network's own init_opt made; None: the rates of the epoch are applied.
+    """
+
+    task: Task
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    clip_grad_norm: float = math.inf
+    scheduler: Any = None
+    scaler: torch.amp.GradScaler | None = field(init=False)
+    runner: nn.Module = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.settings, self.device = self.task.settings, self.task.device
+        self.scaler = gradient_scaler(self.settings, self.device)
+        if world_size() > 1:
+            self.model = synchronize_batch_norm(self.model, self.device)
+        self._compiled = compiled(self.model, self.settings)
+        self._optimizer_step = torch.compile(self.optimizer.step) if self.settings.compile_optimizer else self.optimizer.step
+        self.join()
+
+    @property
+    def schedules_steps(self) -> bool:
+        """Whether `scheduler` is stepped after every step, in weaver's way of saying so, rather than after every epoch."""
+        return bool(getattr(self.scheduler, "_update_per_step", False))
+
+    def join(self) -> None:
+        """(Re)join the ranks' gradients.
+
+        Anew for each epoch and after each snapshot: the order in which DistributedDataParallel adds gradients is settled in its first
+        steps, and a rerun from that point must settle it in the same way.
+        """
+        self.runner = self._compiled
+        if world_size() > 1:
+            on = [self.device] if self.device.type == "cuda" else None
+            self.runner = DistributedDataParallel(self._compiled, device_ids=on)
+
+    def step(self, batch: Any) -> tuple[Outcome, Tensor]:
+        """Forward, backward, clip, update. Returns the outcome and the norm of the gradients (nan unless clipped).
+
+        Raises NetworkError when the network's own code fails, and TrainingError when the GPU's memory does not suffice.
+        """
+        with enough_memory("batch_size", len(batch.entry)):
+            return self._step(batch)
+
+    def _step(self, batch: Any) -> tuple[Outcome, Tensor]:
+        self.optimizer.zero_grad(set_to_none=True)
+        result = self.task.run(self.runner, batch)
+        loss = self._share_of_all_ranks(result)
+        norm = torch.tensor(math.nan)
+        scaler = self.scaler
+        (loss if scaler is None else scaler.scale(loss)).backward()
+        if self.clip_grad_norm != math.inf:
+            if scaler is not None:
+                scaler.unscale_(self.optimizer)
+            norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_grad_norm).detach()
+        if scaler is None:
+            self._optimizer_step()
+        else:
+            scaler.step(self.optimizer)
+            scaler.update()
+        return result, norm
+
+    def _share_of_all_ranks(self, result: Outcome) -> Tensor:
+        """The loss, weighted so that the mean of gradients over ranks is the gradient of the mean over all labels.
+
+        Every rank has the same number of events; only masked particles differ in number.
+        """
+        if world_size() == 1 or not any(name.endswith("_mask") for name in self.task.label_names):
+            return result.loss
+        total = torch.tensor(float(result.count), device=self.device)
+        dist.all_reduce(total)
+        if not result.count:
+            # Zero, and yet part of the graph, so that this rank joins in the exchange of gradients.
+            return result.loss.nan_to_num(0.0) * 0.0
+        return result.loss * (result.count * world_size() / total)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch:
+    """Who looks on: progress bar, TensorBoard, and `on_step(steps done, batch, tally)`, called after every step.
+
+    steps_before: those of the epochs before, so that TensorBoard counts on.
+    """
+
+    description: str
+    samples: int | None = None
+    describe: Callable[[Any], str] = lambda batch: f"{len(batch.entry)} events"
+    board: TensorBoard | None = None
+    epoch: int = 0
+    steps_before: int = 0
+    on_step: Callable[[int, Any, Tally], None] | None = None
+
+
+def train(
+    engine: Engine,
+    batches: Iterable[Any],
+    *,
+    rates: Rates,
+    steps: int,
+    watch: Watch,
+    first_step: int = 0,
+    sums: Mapping[str, float] | None = None,
+) -> dict[str, float]:
+    """Train over `batches`, which are those from `first_step` on of an epoch of `steps` steps.
+
+    sums: what had been summed before first_step. Returns the sums over all ranks, with `lr` of the last step and `steps`.
+    Raises TrainingError when a loss is not finite.
+    """
+    engine.model.train()
+    engine.runner.train()
+    tally = Tally(engine.settings.task, engine.device, where=watch.description, describe=watch.describe)
+    if sums:
+        tally.restore(sums)
+    done = first_step
+    with Progress(watch.description, total=watch.samples, quiet=rank() > 0) as bar:
+        if sums:
+            bar.advance(int(sums["events"]) * world_size())
+        for batch in batches:
+            if engine.scheduler is None:
+                apply_rates(engine.optimizer, step_rates(rates, done, steps), lr=engine.settings.lr)
+            result, norm = engine.step(batch)
+            events = len(batch.entry)
+            fetched = tally.add(done, batch, events, result)
+            done += 1
+            bar.advance(events * world_size(), **(_shown(tally, engine) if fetched else {}))
+            if watch.board is not None and fetched:
+                figures = {"loss": tally.last_loss, "lr": _lr(engine), "gradient_norm": float(norm)}
+                watch.board.step(watch.steps_before + done, figures)
+                watch.board.output(result.output, engine.model, epoch=watch.epoch, batch=done)
+            if engine.scheduler is not None and engine.schedules_steps:
+                engine.scheduler.step()
+            if watch.on_step is not None:
+                watch.on_step(done, batch, tally)
+    lr = _lr(engine)
+    if engine.scheduler is not None and not engine.schedules_steps:
+        engine.scheduler.step()
+    return {**tally.over_ranks(), "lr": lr, "steps": done}
+
+
+def _lr(engine: Engine) -> float:
+    return float(engine.optimizer.param_groups[0]["lr"])
+
+
+def _shown(tally: Tally, engine: Engine) -> dict[str, str]:
+    labels = max(tally.sums["labels"], 1)
+    shown = {"loss": f"{tally.sums['loss'] / labels:.4f}", "lr": f"{_lr(engine):.1e}"}
+    if "correct" in tally.sums:
+        shown["accuracy"] = f"{tally.sums['correct'] / labels:.4f}"
+    return shown
