@@ -138,7 +138,7 @@ def run_command(main: Callable[[], None]) -> None:
 
 
 def _open_log_to_add() -> None:
-    """For an error of a task that has not opened its log yet, or of another rank than the first: open the file of --log-file, if it is given."""
+    """Open the file of --log-file, if it is given: for the error of a task that has no log yet, or of another rank than the first."""
     if "--log-file" not in sys.argv[:-1] or any(isinstance(handler, logging.FileHandler) for handler in logger.handlers):
         return
     path = Path(sys.argv[sys.argv.index("--log-file") + 1])

@@ -12,7 +12,7 @@ _TAIL = 1 << 16  # bytes: a long traceback
 
 
 def failures(logs: Path, *, since: float) -> list[str]:
-    """The last line of each log below `logs` that was written since a time (of the file system) and ends with an error; the oldest first."""
+    """What each log below `logs` ends with, if it is an error and was written since a time (of the file system); the oldest first."""
     found = []
     for path in logs.rglob("*.log"):
         written = path.stat().st_mtime

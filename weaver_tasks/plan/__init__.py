@@ -7,6 +7,12 @@ from weaver_tasks.plan.plan import Plan, make_plan, numbers_pattern
 from weaver_tasks.plan.settings_files import SettingsFile
 
 __all__ = [
-    *("InputFile", "Plan", "SettingsFile"),
-    *("check_clean_code", "check_configuration_files", "check_run_folder", "make_plan", "numbers_pattern"),
+    "InputFile",
+    "Plan",
+    "SettingsFile",
+    "check_clean_code",
+    "check_configuration_files",
+    "check_run_folder",
+    "make_plan",
+    "numbers_pattern",
 ]

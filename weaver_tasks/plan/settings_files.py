@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from weaver_tasks.base.files import atomic_path
 from weaver_tasks.base.digests import digest
+from weaver_tasks.base.files import atomic_path
 
 SETTINGS = ".settings"  # below the folder of a run
 
@@ -17,10 +17,10 @@ class SettingsFile(str):
     """The settings of a task. As a string they are JSON; formatted into a command they are the path of a file that holds it.
 
     Snakemake compares a rule's `params` as strings, so a job runs again exactly when its settings change. The file is written when the
-    command is made, by the process that runs it: so it is there on every node, with or without a shared file system. Its name has a digest
-    of its content, so no other job's settings ever replace it, and the commands that provenance records name go on to work.
+    command is made, by the process that runs it: so it is there on every node. Its name has a digest of its content, so no other job's
+    settings ever replace it, and the commands in provenance records go on to work.
 
-    stage: the beginning of the file's name. folder: of the run. writes: whether a command made now is going to run (a dry run writes nothing).
+    stage: the beginning of the file's name. folder: of the run. writes: whether a command that is made now will run (a dry run's will not).
     """
 
     path: str

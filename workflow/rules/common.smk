@@ -231,8 +231,9 @@ def tell_failures():
         lines = [f"ERROR: {line}" for line in found[:5]]
         if len(found) > 5:
             lines.append(f"ERROR: and {len(found) - 5} more: see {folder}/logs/")
-        # Snakemake's own report comes after `onerror`.
-        atexit.register(lambda: print(*lines, sep="\n", file=sys.stderr, flush=True))
+        for line in reversed(lines):
+            # Snakemake's own report comes after `onerror`. What is registered last is called first.
+            atexit.register(print, line, file=sys.stderr, flush=True)
 
 
 class ReportPage:
