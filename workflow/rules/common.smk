@@ -210,6 +210,8 @@ def touches_the_run():
 
 def start_run():
     """What a run begins with; a workflow that uses this one as a module calls it in its `onstart`."""
+    for line in PLAN.told_at_the_start():
+        print(f"WARNING: {line}", file=sys.stderr, flush=True)
     PLAN.freeze_files()
     run_ownership.take_over(WORKFLOW_NAME)
 

@@ -109,6 +109,18 @@ def model_of(wildcards):
     return PLAN.model(wildcards.member) or best
 
 
+# A model that is already trained and nothing to predict: then it is exported.
+ONLY_EXPORTS = bool(MODEL) and not GROUPS
+
+
+def events_to_compare_on(wildcards):
+    """Manifests of the events that the exported model is compared with PyTorch on; of no file, they are made up."""
+    return [
+        *([f"{RUN}/staged/test.json"] if GROUPS else []),
+        *([] if MODEL else [f"{RUN}/staged/fitting.json"]),
+    ]
+
+
 def merged(wildcards):
     """Whether the results are those of all folds or seeds together."""
     return PLAN.merges() and not wildcards.member

@@ -5,9 +5,11 @@
 
 PREDICTION_RANKS = PLAN.config["prediction"]["ranks"]
 
-# Plot -> the chapter of the report that shows it.
+# Plot -> the chapter of the report that shows it. Without test files there is the training to show.
 EVALUATION_PLOTS = {} if MODEL else {"training": "2 Training"}
-if TRAINING["task"] == "classification":
+if not GROUPS:
+    pass
+elif TRAINING["task"] == "classification":
     EVALUATION_PLOTS |= {
         "roc": "3 Results",
         "confusion": "3 Results",
@@ -155,14 +157,14 @@ rule evaluate:
 
 
 rule export_onnx:
-    """Export the best epoch to ONNX and check it against PyTorch on real events.
+    """Export the best epoch, or prediction.model, to ONNX and check it against PyTorch: on test events, else on validation events.
 
-    required: net_best_epoch_state.pt, staged test events. produced: export/.
+    required: net_best_epoch_state.pt, staged events if there are any. produced: export/.
     """
     input:
-        manifest=f"{RUN}/staged/test.json",
-        data_config=ancient(f"{RUN}/{{member}}data_config.auto.yaml"),
-        state=f"{CHECKPOINTS}/net_best_epoch_state.pt",
+        manifests=events_to_compare_on,
+        data_config=ancient(AUTO_CONFIG),
+        state=model_of,
     output:
         model=f"{RUN}/{{member}}export/model.onnx",
         raw=f"{RUN}/{{member}}export/model_raw.onnx",
@@ -182,7 +184,7 @@ rule export_onnx:
         "{params.common.python} -m weaver_tasks.export_onnx"
         " --data-config {input.data_config:q}"
         " {params.common.custom_functions}"
-        " --inputs {input.manifest:q}"
+        " --inputs {input.manifests:q}"
         " --network {params.common.network:q}"
         " --state {input.state:q}"
         " --output-dir {params.common.run}/{wildcards.member}export"
@@ -190,6 +192,13 @@ rule export_onnx:
         " --settings {params.common.untracked:q}"
         " --log-file {log:q}"
         " --record {output.record:q}"
+
+
+rule export:
+    """The target that makes the ONNX model alone: of prediction.model, it needs neither training nor test files."""
+    input:
+        expand(f"{RUN}/{{member}}export/parity.json", member=MEMBERS),
+    localrule: True
 
 
 rule provenance:
@@ -201,13 +210,17 @@ rule provenance:
         manifest=f"{RUN}/inputs.json",
         # Of folds or seeds, all together come first: they need each of them.
         evaluation=(
-            f"{RUN}/evaluation/metrics.json"
-            if PLAN.merges()
-            else expand(f"{RUN}/{{member}}evaluation/metrics.json", member=MEMBERS)
+            []
+            if ONLY_EXPORTS
+            else (
+                f"{RUN}/evaluation/metrics.json"
+                if PLAN.merges()
+                else expand(f"{RUN}/{{member}}evaluation/metrics.json", member=MEMBERS)
+            )
         ),
         export=(
             []
-            if MODEL
+            if MODEL and not ONLY_EXPORTS
             else expand(f"{RUN}/{{member}}export/parity.json", member=MEMBERS)
         ),
     output:

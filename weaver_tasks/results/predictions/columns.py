@@ -124,7 +124,9 @@ def _assemble(pieces: dict[str, list[Column]], sizes: dict[str, int], layout: _L
     columns = {name: np.concatenate(pieces.pop(name)) if name in pieces else np.empty(0, np.float32) for name in names}
     ends = np.cumsum(list(sizes.values())).tolist()
     groups = {group: slice(end - size, end) for (group, size), end in zip(sizes.items(), ends, strict=True)}
-    scores = columns["scores"].reshape(ends[-1], -1)
+    # Without events the file does not say how many scores each has.
+    width = -1 if ends[-1] else max(len(layout.classes) or len(layout.labels), 1)
+    scores = columns["scores"].reshape(ends[-1], width)
     if task == "regression" and scores.shape[1] != len(layout.labels) and layout.labels:
         targets = ", ".join(layout.labels)
         raise ResultError(f"{scores.shape[1]} outputs for the targets {targets}: the network must give one output per target.")
