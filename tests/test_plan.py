@@ -18,9 +18,9 @@ from weaver_tasks.plan import (
     check_clean_code,
     check_configuration_files,
     check_run_folder,
-    clean_code,
     make_plan,
     numbers_pattern,
+    preflight,
 )
 from weaver_tasks.plan.files import staging_jobs, unique_names
 from weaver_tasks.training.journal import validation_key
@@ -277,8 +277,8 @@ def test_code_that_is_not_committed_is_refused_and_listed(folder, monkeypatch, r
     for command in (["init", "--quiet"], ["add", "."], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", "all"]):
         subprocess.run(["git", *command], check=True)
     # The code of this checkout may be in any state.
-    own = clean_code.changed_files
-    monkeypatch.setattr(clean_code, "changed_files", lambda path: [] if path.is_relative_to(repository) else own(path.absolute()))
+    own = preflight.changed_files
+    monkeypatch.setattr(preflight, "changed_files", lambda path: [] if path.is_relative_to(repository) else own(path.absolute()))
     checked = plan(require_clean_code=True)
     check_clean_code(checked, repository / "workflow")
     (folder / "net.py").write_text("def get_model(data_config, **options):\n    return 1, {}\n")

@@ -38,6 +38,7 @@ from weaver_tasks.results.onnx.parity import BATCHES, cases, compare
 from weaver_tasks.results.onnx.runtime import onnx_session
 from weaver_tasks.results.predictions.scoring import gives_probabilities
 from weaver_tasks.training import checkpoint
+from weaver_tasks.weaver_compat.imports import WeaverImports
 
 logger = logging.getLogger("weaver_tasks")
 
@@ -101,7 +102,7 @@ def _model(
         configuration.weaver,
         options.get("options"),
         for_inference=True,
-        weaver_imports=options.get("weaver_imports") or "own",
+        imports=WeaverImports.of(options),
     )
     checkpoint.load_state(network.model, record.read(arguments.state))
     model = network.model.eval()

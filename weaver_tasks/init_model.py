@@ -76,11 +76,11 @@ def fresh_network(
 
     settings: those of the rule. Raises a WeaverTasksError when network, weights and optimizer do not fit each other or the data.
     """
-    from weaver_tasks.networks.loading import configured_network
     from weaver_tasks.networks.weights import load_weights
     from weaver_tasks.training.device import seed_generators
     from weaver_tasks.training.optimizers import build_optimizer
     from weaver_tasks.training.settings import TrainingSettings
+    from weaver_tasks.weaver_compat.imports import configured_network
 
     training = TrainingSettings.of(settings)
     chosen = settings.get("network") or {}
@@ -104,7 +104,7 @@ def continue_training(settings: Mapping[str, Any], network: Network, optimizer: 
     Raises CheckpointError when they are of another network or optimizer, ConfigError when the network makes its own optimizer.
     """
     from weaver_tasks.training.checkpoint import load_state
-    from weaver_tasks.training.weaver_checkpoint import load_optimizer
+    from weaver_tasks.weaver_compat.checkpoint import load_optimizer
 
     start = (settings.get("training") or {}).get("continue_from")
     if not start:

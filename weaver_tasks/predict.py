@@ -225,7 +225,7 @@ class Prediction:
 
     def _by_network(self, batches: Iterator[Batch]) -> Iterator[Scored]:
         """By the network's own evaluate function, some batches at a time."""
-        from weaver_tasks.training.weaver_adapter import WeaverLoader, weaver_arguments
+        from weaver_tasks.weaver_compat.adapter import WeaverLoader, weaver_arguments
 
         for chunk in iter(lambda: list(itertools.islice(batches, _NETWORK_CHUNK)), []):
             options = weaver_arguments(self.training, self._scoring.network.options, steps=None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
+import functools
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -21,10 +22,10 @@ from weaver_tasks.base.files import exclusive, read_json
 from weaver_tasks.base.record import TaskRecord
 from weaver_tasks.base.source_digest import source_digest
 from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration
-from weaver_tasks.training.journal import Journal, epoch_digest, epoch_uses
+from weaver_tasks.training.journal import REMOVAL, Journal, epoch_digest, epoch_uses
 from weaver_tasks.training.launch import is_first_rank, is_rank, launch_ranks
 from weaver_tasks.training.schedules import Rates, epoch_rates
-from weaver_tasks.training.selection import best_epoch, should_stop
+from weaver_tasks.training.selection import best_epoch, chosen_epochs, last_before_stops, should_stop
 from weaver_tasks.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -116,15 +117,22 @@ class Work:
 
     def run(self, record: TaskRecord) -> None:
         self._read(record)
-        if is_first_rank():
-            self._make_room(record)
         missing = self.missing()
+        best = self._best_so_far()
         found = [epoch for epoch, _, _, rates in self.links if rates is not None and epoch not in missing]
         if not missing:
             for epoch, own, _, rates in self.links:
                 self._publish(epoch, own, rates, record)
+            if is_first_rank() and best is not None:
+                # Copies of the epoch trained last, which stays: of many epochs not trained there shall not be many.
+                self._note_removed(self.journal.drop_stopped(below=self._no_longer_read()), record)
         else:
-            self._train(missing, record)
+            if best is not None and self.journal.tensors(best) is None:
+                logger.warning(
+                    "epoch %d is the best so far, but %s has removed its weights: unless a later one is better, no epoch can be selected. "
+                    "Undo the change of the configuration to get what was selected before.", best, REMOVAL,
+                )  # fmt: skip
+            self._train(missing, best, record)
         stopped = [epoch for epoch, _, _, rates in self.links if rates is None]
         trained_by = {link.epoch: self.journal.made_by(link.digest) for link in self.links if link.epoch in found}
         record.note(trained_epochs=missing, epochs_from_journal=found, stopped_epochs=stopped, trained_by=trained_by)
@@ -133,18 +141,37 @@ class Work:
         if stopped:
             logger.info("stopped early: epoch %s", ", ".join(map(str, stopped)))
 
-    def _make_room(self, record: TaskRecord) -> None:
-        """With keep_checkpoints: best_and_last, remove all epochs that are neither the best so far nor needed any more.
+    def _best_so_far(self) -> int | None:
+        """With keep_checkpoints: best_and_last, the best of the epochs validated so far. Raises ResultError, before any work is done."""
+        if self.training.keep_checkpoints != "best_and_last":
+            return None
+        best = best_epoch(self.validations, **self._choice())
+        return best["epoch"] if best else None
+
+    def _no_longer_read(self) -> int:
+        """The first epoch that a task may still read, other than as the best.
 
         The validations given reach two epochs back, and Snakemake knows that they are finished: whatever happens, no task will read
-        their checkpoints again, other than that of the best.
+        their checkpoints again.
         """
-        if self.training.keep_checkpoints != "best_and_last" or not self.validations:
+        return min(max(each["epoch"] for each in self.validations), self.arguments.epochs[0] - 2) + 1
+
+    def _make_room(self, best: int | None, record: TaskRecord) -> None:
+        """Called when an epoch is trained and about to be written: all that could refuse it has passed, and its room is needed.
+
+        With keep_checkpoints: best_and_last, remove all epochs that are neither the best so far, here or for another configuration
+        that trained here, nor needed any more.
+        """
+        early = self.training.early_stopping or {}
+        self.journal.note_choice({**self._choice(), "epochs": self.training.epochs, "patience": early.get("patience")})
+        if best is None:
             return
-        best = best_epoch(self.validations, **self._choice())
-        last = max(each["epoch"] for each in self.validations)
-        gone = self.journal.prune({best["epoch"]} if best else set(), below=min(last, self.arguments.epochs[0] - 2) + 1)
-        record.note(removed=[str(path) for epoch in gone for path in (self.journal.state(epoch), self.journal.companion(epoch))])
+        before = {**read_json(self.journal.metrics_file(self.arguments.epochs[0] - 1)), "epoch": self.arguments.epochs[0] - 1}
+        keep = {best} | last_before_stops([*self.validations, before]) | chosen_epochs(self.validations, self.journal.choices())
+        self._note_removed(self.journal.prune(keep, below=self._no_longer_read()), record)
+
+    def _note_removed(self, epochs: list[int], record: TaskRecord) -> None:
+        record.note(removed=[str(path) for epoch in epochs for path in (self.journal.state(epoch), self.journal.companion(epoch))])
 
     def _choice(self) -> dict[str, str]:
         """The metric that says which epoch is the best, and which end of it."""
@@ -161,7 +188,7 @@ class Work:
         for path in (arguments.inputs, *(path for path in state if path.exists()), *arguments.validation):
             record.read(path)
 
-    def _train(self, missing: list[int], record: TaskRecord) -> None:
+    def _train(self, missing: list[int], best: int | None, record: TaskRecord) -> None:
         # Torch is imported here, not above: publishing a finished epoch does not wait for it.
         from weaver_tasks.training.device import choose_device, device_name, prepare_process
         from weaver_tasks.training.distributed import from_first_rank, joined_ranks
@@ -175,9 +202,11 @@ class Work:
             # The first rank holds the lock: what it found missing is what all of them train.
             missing = from_first_rank(missing)
             trainer = make_trainer(self, device)
+            make_room: Callable[[], None] | None = functools.partial(self._make_room, best, record)
             for epoch, own, before, rates in self.links:
                 if epoch in missing and rates is not None:
-                    metrics = trainer.train(EpochTask(epoch=epoch, digest=own, previous=before, rates=rates))
+                    metrics = trainer.train(EpochTask(epoch=epoch, digest=own, previous=before, rates=rates), before_writing=make_room)
+                    make_room = None
                     if is_first_rank():
                         logger.info("epoch %d: %s, %.0f jets/s", epoch, described(metrics), metrics["samples_per_second"])
                 if is_first_rank():
@@ -201,11 +230,11 @@ def _makes_schedule(network: Path) -> bool:
 
 def make_trainer(work: Work, device: torch.device) -> Trainer:
     """The network of this run, its optimizer and its data, on one rank."""
-    from weaver_tasks.networks.loading import configured_network
     from weaver_tasks.networks.weights import load_weights
     from weaver_tasks.training.epoch import Trainer
     from weaver_tasks.training.step import Engine, Task
-    from weaver_tasks.training.weaver_adapter import custom_epoch
+    from weaver_tasks.weaver_compat.adapter import custom_epoch
+    from weaver_tasks.weaver_compat.imports import configured_network
 
     arguments, settings = work.arguments, work.arguments.settings
     network = configured_network(arguments.network, work.configuration.weaver, settings)
@@ -262,7 +291,7 @@ def _opener(work: Work, device: torch.device, *, own_loop: bool) -> Callable[[in
 def _optimizer(work: Work, network: Network, open_batches: Callable[[int, Any], EpochLoader]) -> tuple[torch.optim.Optimizer, float, Any]:
     """The optimizer, the largest norm of the gradients, and the scheduler if the network's init_opt makes one."""
     from weaver_tasks.training.optimizers import build_optimizer
-    from weaver_tasks.training.weaver_adapter import optimizer_of_network
+    from weaver_tasks.weaver_compat.adapter import optimizer_of_network
 
     training = work.training
     if network.init_opt is not None:

@@ -119,13 +119,13 @@ def _validate(epochs: Sequence[_Epoch], kept: Mapping[_Epoch, Path | None], argu
 
 def validate_one(arguments: argparse.Namespace, epoch: _Epoch, configuration: Any, manifest: dict[str, Any], device: Any) -> dict[str, Any]:
     """The metrics of one epoch over the events of all ranks. They do not depend on the epochs that this process has validated before."""
-    from weaver_tasks.networks.loading import configured_network
     from weaver_tasks.training import checkpoint
     from weaver_tasks.training.device import compiled, seed_generators
     from weaver_tasks.training.distributed import rank
     from weaver_tasks.training.step import Task
     from weaver_tasks.training.validation import described, validate
-    from weaver_tasks.training.weaver_adapter import evaluate_by_network
+    from weaver_tasks.weaver_compat.adapter import evaluate_by_network
+    from weaver_tasks.weaver_compat.imports import configured_network
 
     settings = arguments.settings
     training = TrainingSettings.of(settings)

@@ -96,7 +96,6 @@ def test_sibling_modules_are_importable(tmp_path: Path, data_configuration: Simp
             BARE + "\ndef get_loss(data_config, **kwargs): return data_config.nothing\n",
             r"in get_loss: get_loss failed \(AttributeError: .*'nothing'",
         ),
-        ("from weaver.nn.model.ParticleNett import ParticleNet\n", r"ParticleNett.* Did you mean: weaver\.nn\.model\.ParticleNet"),
     ],
 )
 def test_mistakes_are_told(tmp_path: Path, data_configuration: SimpleNamespace, text: str, message: str) -> None:

@@ -1,6 +1,5 @@
 """What the ranks of test_distributed do: `python ranks_worker.py WHAT FOLDER`, started once per rank."""
 
-import importlib.util
 import sys
 from pathlib import Path
 
@@ -15,11 +14,8 @@ from weaver_tasks.training.settings import TrainingSettings
 from weaver_tasks.training.step import Engine
 from weaver_tasks.training.validation import validate
 
-spec = importlib.util.spec_from_file_location("fixtures", Path(__file__).with_name("conftest.py"))
-assert spec is not None
-assert spec.loader is not None
-fixtures = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(fixtures)
+sys.path.insert(0, str(Path(__file__).parent.parent / "runs"))
+import memory_run as fixtures
 
 JETS = Path(__file__).parent.parent / "files" / "jets" / "train"
 FIXED_BATCH = 128

@@ -73,8 +73,9 @@ def load_scoring(
 def _load_network(model: Path, network: Path, configuration: DataConfiguration, options: Mapping[str, Any], device: torch.device) -> Any:
     from weaver_tasks.networks.loading import load_network
     from weaver_tasks.training import checkpoint
+    from weaver_tasks.weaver_compat.imports import WeaverImports
 
-    loaded = load_network(network, configuration.weaver, options.get("options"), weaver_imports=options.get("weaver_imports") or "own")
+    loaded = load_network(network, configuration.weaver, options.get("options"), imports=WeaverImports.of(options))
     checkpoint.load_state(loaded.model, model)
     loaded.model.to(device).eval()
     return loaded

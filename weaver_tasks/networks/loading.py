@@ -9,15 +9,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 from torch import nn
 
 from weaver_tasks.base.errors import NetworkError, nearest
 from weaver_tasks.base.user_code import users_code
-from weaver_tasks.networks import weaver_alias
 
 _INFO_KEYS = ("input_names", "input_shapes", "output_names", "dynamic_axes")
+
+
+class ImportHook(Protocol):
+    """What imports of another framework's modules mean in users' files."""
+
+    def install(self) -> None:
+        """Make it so from here on. Raises NetworkError when it cannot be."""
+
+    def remedy(self, error: ImportError) -> str | None:
+        """What to do about an import that failed, as the end of a message; None where it is not one of those modules."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,17 +59,17 @@ def load_network(
     use_amp: bool = False,
     compile_model: bool = False,
     for_inference: bool = False,
-    weaver_imports: weaver_alias.Choice = "own",
+    imports: ImportHook | None = None,
 ) -> Network:
     """Execute a network configuration and build its model, loss and loops, as weaver does.
 
     options: network.options of config.yaml. `use_amp`, `compile_model` and `for_inference` join them when true.
-    weaver_imports: what `from weaver… import …` means in the file: this project's networks ("own"), or the installed weaver-core.
+    imports: what its imports mean, `weaver_compat.imports.WeaverImports` for weaver's; None: what is installed.
     Raises NetworkError when the file is missing or lacks get_model, when an option is unknown, when its code raises anything, or
     when what it returns does not fit the data configuration.
     """
     path = Path(path)
-    module = import_network(path, weaver_imports=weaver_imports)
+    module = import_network(path, imports=imports)
     keywords = dict(options or {})
     keywords |= {name: True for name, injected in _injected(use_amp, compile_model, for_inference) if injected}
     if not hasattr(module, "get_model"):
@@ -90,28 +99,16 @@ def load_network(
     )
 
 
-def configured_network(path: str | Path, data_configuration: Any, settings: Mapping[str, Any]) -> Network:
-    """`load_network` for training, as the sections network and training of config.yaml want it."""
-    chosen, training = settings.get("network") or {}, settings.get("training") or {}
-    return load_network(
-        path,
-        data_configuration,
-        chosen.get("options"),
-        use_amp=training.get("amp") is not None,
-        compile_model=bool(training.get("compile")),
-        weaver_imports=chosen.get("weaver_imports") or "own",
-    )
-
-
-def import_network(path: str | Path, *, weaver_imports: weaver_alias.Choice = "own") -> ModuleType:
+def import_network(path: str | Path, *, imports: ImportHook | None = None) -> ModuleType:
     """Execute a Python file as a module. Its folder is importable, as for a script, so it may import sibling modules.
 
-    Raises NetworkError when there is no such file, when it imports from weaver what does not exist here, or raises anything itself.
+    imports: as in `load_network`. Raises NetworkError when there is no such file, or it imports what there is not, or raises anything.
     """
     path = Path(path)
     if not path.is_file():
         raise NetworkError(f"{path}: no such file. Give the path of a Python file in network.config.")
-    weaver_alias.choose(weaver_imports)
+    if imports is not None:
+        imports.install()
     folder = str(path.parent.resolve())
     if folder not in sys.path:
         sys.path.insert(0, folder)
@@ -126,9 +123,8 @@ def import_network(path: str | Path, *, weaver_imports: weaver_alias.Choice = "o
     except SyntaxError as error:
         raise NetworkError(f"{error.filename}, line {error.lineno}: not valid Python ({error.msg}).") from error
     except ImportError as error:
-        if (error.name or "").partition(".")[0] == "weaver":
-            raise NetworkError(f"{path}: {error}{weaver_alias.remedy(error)}") from error
-        raise NetworkError(f"{path}: {error}. Install it, or correct the import.") from error
+        remedy = None if imports is None else imports.remedy(error)
+        raise NetworkError(f"{path}: {error}{remedy or '. Install it, or correct the import.'}") from error
     return module
 
 

@@ -36,6 +36,7 @@ class ParticleTransformerTaggerWithExtraPairFeatures(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
+        self.use_amp, self.for_inference = use_amp, for_inference
         self.pf_trimmer = SequenceTrimmer(enabled=trim and not for_inference)
         self.sv_trimmer = SequenceTrimmer(enabled=trim and not for_inference)
         self.pf_embed = Embed(pf_input_dim, embed_dims, activation=activation)

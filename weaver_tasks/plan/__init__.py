@@ -1,9 +1,8 @@
 """What the workflow asks before it runs anything: which files, which jobs, and what each job's result depends on."""
 
-from weaver_tasks.plan.before_start import check_configuration_files, check_run_folder
-from weaver_tasks.plan.clean_code import check_clean_code
 from weaver_tasks.plan.files import InputFile
 from weaver_tasks.plan.plan import Plan, make_plan, numbers_pattern
+from weaver_tasks.plan.preflight import check_clean_code, check_configuration_files, check_run_folder
 from weaver_tasks.plan.settings_files import SettingsFile
 
 __all__ = [

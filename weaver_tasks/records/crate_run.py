@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rocrate.model import ContextEntity, Entity
 from rocrate.rocrate import ROCrate
 
 from weaver_tasks import __version__
 from weaver_tasks.base.digests import digest
+from weaver_tasks.records.crate_files import Files
 from weaver_tasks.records.crate_parameters import encoding_format, flat_settings, kind_of_file, option_of
 from weaver_tasks.records.read import code_name
-
-if TYPE_CHECKING:
-    from weaver_tasks.records.crate import Files
 
 Record = Mapping[str, Any]
 

@@ -58,8 +58,11 @@ class Trainer:
     _position: Any = None
     _global_step: int = 0
 
-    def train(self, task: EpochTask) -> dict[str, Any]:
-        """Train an epoch and write it into the journal. Returns its metrics."""
+    def train(self, task: EpochTask, *, before_writing: Callable[[], None] | None = None) -> dict[str, Any]:
+        """Train an epoch and write it into the journal. Returns its metrics.
+
+        before_writing: called on the first rank when all steps are done.
+        """
         if self._after != task.previous:
             self._load(task)
         seed_generators(self.seed, "epoch", task.epoch, "rank", rank())
@@ -70,6 +73,8 @@ class Trainer:
         self._after = task.digest
         self._global_step += int(sums["steps"])
         if rank() == 0:
+            if before_writing is not None:
+                before_writing()
             self._write(task, metrics)
         return metrics
 

@@ -3,7 +3,9 @@
 An epoch is written there first and then published under its declared names by hard link. Its digest is chained from that of the
 epoch before, so an entry is the result of this data, these statistics, weights and settings and of nothing else.
 What validation found lies beside it. An epoch that `training.keep_checkpoints: best_and_last` removed leaves all but its tensors: it
-is published by placeholders, so that what comes after it is found too, and only what needs its tensors is refused.
+is published by placeholders, so that what comes after it is found too, and only what needs its tensors is refused. Never removed are
+epochs that were selected (`selected.json` in their entries), and what each configuration that trained here would select
+(`choices.json`): Snakemake deletes best_epoch.json before it selects again, so what it named is written down where no rule looks.
 Free of numpy and torch: what is already there is published within a fraction of a second.
 """
 
@@ -40,6 +42,7 @@ _OF_NO_VALIDATION = {
 
 REMOVAL = "training.keep_checkpoints: best_and_last"
 _REMOVED = "removed.json"
+_SELECTED = "selected.json"
 _PLACEHOLDER = f"removed by {REMOVAL}\n"
 
 
@@ -157,18 +160,35 @@ class Journal:
     def prune(self, keep: set[int], *, below: int) -> list[int]:
         """Delete the checkpoints of the epochs below `below` that are not in `keep`, published and kept here. Returns those epochs.
 
-        Only what no task will read again may go: epochs whose validation and whose successor are finished.
+        Only what no task will read again may go: epochs whose validation and whose successor are finished. Epochs that were ever
+        selected stay, whatever `keep` says: undoing a change of the configuration brings them back.
         """
         gone = []
         for epoch in range(self.first, below):
             if epoch in keep or not self.state(epoch).exists():
                 continue
-            if self.metrics_file(epoch).exists():
-                self._remove_tensors(self.published_digest(epoch))
-            self.state(epoch).unlink()
-            self.companion(epoch).unlink(missing_ok=True)
-            gone.append(epoch)
+            own = self.published_digest(epoch) if self.metrics_file(epoch).exists() else None
+            if own is None or not self.is_selected(own):
+                gone.append((epoch, own))
+        # Only now: a damaged file among those asked would have been refused above.
+        for epoch, own in gone:
+            if own is not None:
+                self._remove_tensors(own)
+            self._unpublish(epoch)
+        return [epoch for epoch, _ in gone]
+
+    def drop_stopped(self, *, below: int) -> list[int]:
+        """Delete what epochs below `below` that early stopping skipped have published: copies of the epoch trained last. Returns them."""
+        gone = []
+        for epoch in range(self.first, below):
+            if self.state(epoch).exists() and self.metrics_file(epoch).exists() and read_json(self.metrics_file(epoch)).get("stopped"):
+                self._unpublish(epoch)
+                gone.append(epoch)
         return gone
+
+    def _unpublish(self, epoch: int) -> None:
+        self.state(epoch).unlink()
+        self.companion(epoch).unlink(missing_ok=True)
 
     def _remove_tensors(self, epoch_digest: str) -> None:
         entry = self.entry(epoch_digest)
@@ -182,6 +202,37 @@ class Journal:
     def is_removed(self, epoch_digest: str) -> bool:
         """Whether the tensors of a finished epoch were removed by `prune`."""
         return (self.entry(epoch_digest) / _REMOVED).exists()
+
+    def tensors(self, epoch: int) -> tuple[Path, Path] | None:
+        """The weights after a published epoch and what else belongs to it: as published, or as kept here. None: they are gone."""
+        published = self.state(epoch), self.companion(epoch)
+        if all(path.exists() and not is_placeholder(path) for path in published):
+            return published
+        if not self.metrics_file(epoch).exists():
+            return None
+        entry = self.entry(self.published_digest(epoch))
+        kept = entry / "state.pt", entry / "optimizer.pt"
+        return kept if all(path.exists() for path in kept) and not (entry / _REMOVED).exists() else None
+
+    def is_selected(self, epoch_digest: str) -> bool:
+        """Whether an epoch was ever selected as the best."""
+        return (self.entry(epoch_digest) / _SELECTED).exists()
+
+    def note_selected(self, epoch_digest: str, best: Mapping[str, Any]) -> None:
+        """Note for good that an epoch is selected. best: the content of best_epoch.json."""
+        if self.entry(epoch_digest).is_dir() and not self.is_selected(epoch_digest):
+            write_json(self.entry(epoch_digest) / _SELECTED, best)
+
+    def choices(self) -> list[dict[str, Any]]:
+        """How each configuration that trained here chooses its best epoch. See `selection.chosen_epochs`."""
+        path = self.folder / "choices.json"
+        return read_json(path) if path.exists() else []
+
+    def note_choice(self, choice: Mapping[str, Any]) -> None:
+        """Note for good how a configuration that trains here chooses its best epoch."""
+        known = self.choices()
+        if choice not in known:
+            write_json(self.folder / "choices.json", [*known, choice])
 
     def validation(self, epoch_digest: str, key: str) -> Path:
         """Where what validation found of an epoch is kept. key: a digest of all that it depends on besides the epoch."""

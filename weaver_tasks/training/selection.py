@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping
 from numbers import Real
@@ -47,3 +48,52 @@ def should_stop(validations: Iterable[Mapping[str, Any]], *, epoch: int, patienc
     seen = [each for each in validations if each["epoch"] <= epoch - 2 and not each.get("stopped")]
     best = best_epoch(seen, metric=metric, mode=mode)
     return best is not None and max(each["epoch"] for each in seen) - best["epoch"] >= patience
+
+
+def last_before_stops(validations: Iterable[Mapping[str, Any]]) -> set[int]:
+    """The epochs from which training goes on when an epoch that was stopped is trained after all, as with a higher patience."""
+    found, last = set(), None
+    for validation in sorted(validations, key=lambda each: each["epoch"]):
+        if not validation.get("stopped"):
+            last = validation["epoch"]
+        elif last is not None:
+            found.add(last)
+    return found
+
+
+def chosen_epochs(validations: Iterable[Mapping[str, Any]], choices: Iterable[Mapping[str, Any]]) -> set[int]:
+    """The epochs that trainings which choose in these ways would choose of these; empty where none has the metric.
+
+    choices: metric, mode, epochs and patience of each. The validations are of one training. Another that stops elsewhere has those
+    before the first stopped one in common with it; so both the best of these and the best of all are given.
+    """
+    ordered = sorted(validations, key=lambda each: each["epoch"])
+    common = list(itertools.takewhile(lambda each: not each.get("stopped"), ordered))
+    trained = [each for each in ordered if not each.get("stopped")]
+    found = (_chosen(some, **choice) for choice in choices for some in (common, trained))
+    return {epoch for epoch in found if epoch is not None}
+
+
+def _chosen(trained: Iterable[Mapping[str, Any]], *, metric: str, mode: str, epochs: int, patience: int | None) -> int | None:
+    """What a training of `epochs` epochs with this early stopping would choose of these epochs, given in their order."""
+    seen: list[tuple[int, int]] = []  # (epoch, the best up to it)
+    best: tuple[int, float] | None = None
+    for validation in trained:
+        epoch, value = validation["epoch"], _number(validation.get(metric))
+        if epoch >= epochs or (patience is not None and _stopped_before(seen, epoch, patience)):
+            break
+        if value is not None and (best is None or (value > best[1] if mode == "max" else value < best[1])):
+            best = epoch, value
+        if best is not None:
+            seen.append((epoch, best[0]))
+    return None if best is None else best[0]
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _stopped_before(seen: list[tuple[int, int]], epoch: int, patience: int) -> bool:
+    """Whether `should_stop` says so of `epoch`. seen: the epochs before it, each with the best up to it."""
+    known = next((each for each in reversed(seen) if each[0] <= epoch - 2), None)
+    return known is not None and known[0] - known[1] >= patience
