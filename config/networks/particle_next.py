@@ -11,8 +11,6 @@ from weaver_tasks.networks.particle_next import ParticleNeXt
 
 
 class Model(torch.nn.Module):
-    ignores_padding = property(lambda self: self.mod.ignores_padding)  # prediction may cut it off: no score changes
-
     def __init__(self, **options):
         super().__init__()
         self.mod = ParticleNeXt(**options)

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from weaver_tasks.networks.layers.batch_norm import apply_rows
-from weaver_tasks.networks.layers.trimming import ignores_padding
 from weaver_tasks.networks.particle_next.model import ParticleNeXt
 
 
@@ -36,11 +35,6 @@ class ParticleNeXtTagger(nn.Module):
         self.pf_encode = nn.Sequential(nn.BatchNorm1d(pf_features_dims), nn.Conv1d(pf_features_dims, node_dim, 1, bias=False))
         self.sv_encode = nn.Sequential(nn.BatchNorm1d(sv_features_dims), nn.Conv1d(sv_features_dims, node_dim, 1, bias=False))
         self.pn = ParticleNeXt(feature_input_dim=node_dim, num_classes=num_classes, node_dim=0, use_node_bn=False, **options)
-
-    @property
-    def ignores_padding(self) -> bool:
-        """See `trimming.ignores_padding`."""
-        return ignores_padding(self.pn)
 
     def forward(
         self,

@@ -113,11 +113,6 @@ class ParticleNeXt(nn.Module):
         self.fc = fully_connected(widths[-1], num_classes, fc_params, per_particle=for_segmentation)
         self.trimmer = SequenceTrimmer(enabled=trim and not for_inference, round_to_32=compile_model, min_length=self.num_neighbors)
 
-    @property
-    def ignores_padding(self) -> bool:
-        """See `trimming.ignores_padding`. Of a segmentation each slot has an output."""
-        return not self.for_segmentation
-
     def forward(
         self, points: Tensor, features: Tensor, lorentz_vectors: Tensor, mask: Tensor | None = None, edges: Tensor | None = None
     ) -> Tensor:
