@@ -25,6 +25,7 @@ from weaver_tasks.networks.loading import load_network
 from weaver_tasks.results.onnx.runtime import onnx_session, run_onnx
 from weaver_tasks.settings.stage import stage_settings
 from weaver_tasks.training import checkpoint
+from weaver_tasks.weaver_compat.imports import WeaverImports
 
 Inputs = dict[str, np.ndarray]
 
@@ -56,7 +57,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Rates for each batch size, on events padded to the configured length and on ones padded to the longest of the batch."""
     configuration = load_data_configuration(arguments.data_config)
     manifest = read_json(arguments.inputs)
-    network = load_network(arguments.network, configuration.weaver, arguments.options, for_inference=True)
+    network = load_network(arguments.network, configuration.weaver, arguments.options, for_inference=True, imports=WeaverImports())
     checkpoint.load_state(network.model, arguments.state)
     model = network.model.eval()
     session = onnx_session(arguments.model, threads=arguments.threads)

@@ -7,7 +7,7 @@ import torch
 
 import stage_run
 from weaver_tasks.base.errors import NetworkError
-from weaver_tasks.networks import weaver_alias
+from weaver_tasks.weaver_compat import imports
 
 
 @pytest.fixture(scope="session")
@@ -93,7 +93,7 @@ def test_the_record_says_what_was_made(run):
 
 def test_weaver_loads_our_checkpoint_and_we_load_weavers(run, tmp_path):
     """The bare state_dict of ParticleNet, strictly, into weaver-core's own model and back."""
-    weaver_alias.restore()  # some test before may have put our stand-ins in its place
+    imports.restore()  # some test before may have put our stand-ins in its place
     weaver = pytest.importorskip("weaver.nn.model.ParticleNet")
     own = pytest.importorskip("weaver_tasks.networks.particle_net_tagger")
     from weaver_tasks.training import checkpoint

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from weaver_tasks.base.command_line import run_command, task
 from weaver_tasks.base.digests import digest
-from weaver_tasks.base.files import exclusive, read_json
+from weaver_tasks.base.files import exclusive, read_json, write_json
 from weaver_tasks.base.record import TaskRecord
 from weaver_tasks.base.source_digest import source_digest
-from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration
+from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration, trained_on
 from weaver_tasks.settings.model import TrainingSettings
 from weaver_tasks.settings.stage import StageSettings, stage_parser
 from weaver_tasks.training.journal import REMOVAL, Journal, epoch_digest, epoch_uses
@@ -117,6 +117,8 @@ class Work:
 
     def run(self, record: TaskRecord) -> None:
         self._read(record)
+        if is_first_rank():
+            self._tell_inputs()
         missing = self.missing()
         best = self._best_so_far()
         found = [epoch for epoch, _, _, rates in self.links if rates is not None and epoch not in missing]
@@ -140,6 +142,12 @@ class Work:
             logger.info("found finished in the journal: epoch %s", ", ".join(map(str, found)))
         if stopped:
             logger.info("stopped early: epoch %s", ", ".join(map(str, stopped)))
+
+    def _tell_inputs(self) -> None:
+        """Say beside the checkpoints what they are trained on, for whoever predicts with them."""
+        path, content = self.arguments.checkpoints / trained_on.FILE, trained_on.trained_on(self.configuration)
+        if not path.is_file() or read_json(path) != content:
+            write_json(path, content)
 
     def _best_so_far(self) -> int | None:
         """With keep_checkpoints: best_and_last, the best of the epochs validated so far. Raises ResultError, before any work is done."""
@@ -230,11 +238,11 @@ def _makes_schedule(network: Path) -> bool:
 
 def make_trainer(work: Work, device: torch.device) -> Trainer:
     """The network of this run, its optimizer and its data, on one rank."""
-    from weaver_tasks.networks.loading import configured_network
     from weaver_tasks.networks.weights import load_weights
     from weaver_tasks.training.epoch import Trainer
     from weaver_tasks.training.step import Engine, Task
-    from weaver_tasks.training.weaver_adapter import custom_epoch
+    from weaver_tasks.weaver_compat.adapter import custom_epoch
+    from weaver_tasks.weaver_compat.imports import configured_network
 
     arguments, settings = work.arguments, work.settings
     network = configured_network(arguments.network, work.configuration.weaver, settings)
@@ -290,7 +298,7 @@ def _opener(work: Work, device: torch.device, *, own_loop: bool) -> Callable[[in
 def _optimizer(work: Work, network: Network, open_batches: Callable[[int, Any], EpochLoader]) -> tuple[torch.optim.Optimizer, float, Any]:
     """The optimizer, the largest norm of the gradients, and the scheduler if the network's init_opt makes one."""
     from weaver_tasks.training.optimizers import build_optimizer
-    from weaver_tasks.training.weaver_adapter import optimizer_of_network
+    from weaver_tasks.weaver_compat.adapter import optimizer_of_network
 
     training = work.training
     if network.init_opt is not None:

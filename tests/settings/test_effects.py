@@ -17,7 +17,8 @@ from weaver_tasks.settings.fields import Effect, Leaf, default_of, key_of, keys_
 from weaver_tasks.settings.model import Configuration
 
 STAGES = (
-    "stage_inputs", "gather_inputs", "standardize", "reweight", "init_model", "train_epoch", "validate_epoch", "select_best_epoch",
+    "stage_inputs", "gather_inputs", "gather_fitting_inputs", "standardize", "reweight", "init_model", "train_epoch",
+    "validate_epoch", "select_best_epoch",
     "predict", "merge_predictions", "evaluate", "export_onnx", "model_summary", "find_lr", "profile_training",
 )  # fmt: skip
 KEYS = {leaf.name: leaf for leaf in keys_of(Configuration)}

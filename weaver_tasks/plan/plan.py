@@ -111,6 +111,17 @@ class Plan:
     def test_groups(self) -> list[str]:
         return list(dict.fromkeys(file.group for file in self.files_of("test")))
 
+    def told_at_the_start(self) -> list[str]:
+        """What the run will do without, for want of a key."""
+        if self.test_groups():
+            return []
+        if self.config["prediction"]["model"]:
+            return [f"{self.where}: data.test is empty: nothing is predicted, and prediction.model is exported to ONNX."]
+        return [
+            f"{self.where}: data.test is empty: nothing is predicted or evaluated, and the ONNX model is compared with PyTorch on "
+            "validation events."
+        ]
+
     def kinematic_plots(self) -> list[str]:
         """The plots against the jet's momentum and mass that the evaluation of a classifier draws, by the observers of the test."""
         configuration = self.data_configuration("test")

@@ -34,6 +34,7 @@ class Settings:
         forms: dict[str, Any] = {
             "stage_inputs": lambda: self._staging(split),
             "gather_inputs": dict,
+            "gather_fitting_inputs": dict,
             "standardize": lambda: {"meaning": digest(self.data_configuration("train").standardization_slice())},
             "reweight": lambda: self._weights(member),
             "init_model": lambda: self._initialization(member),

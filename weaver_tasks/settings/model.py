@@ -30,7 +30,7 @@ from weaver_tasks.settings.fields import (
 
 # What a key may affect. Tools that look at a stage take what it takes.
 STAGING = stages("stage_inputs")
-GATHERING = stages("gather_inputs")
+GATHERING = stages("gather_inputs", "gather_fitting_inputs")
 STANDARDIZATION = stages("standardize")
 WEIGHTS = stages("reweight")
 INITIALIZATION = stages("init_model", "model_summary")
@@ -232,13 +232,14 @@ class NetworkSettings(ReadSection):
 class ContinueFrom(ReadSection):
     prefix: Path = key(
         ...,
-        "weaver's --model-prefix: <prefix>_epoch-<n>_state.pt and <prefix>_epoch-<n>_optimizer.pt are read.",
+        "weaver's --model-prefix, or results/<run>/checkpoints/net: <prefix>_epoch-<n>_state.pt and <prefix>_epoch-<n>_optimizer.pt are "
+        "read.",
         affects=INITIALIZATION,
         passed=True,
     )
     epoch: int = key(
         ...,
-        "The epoch n that is finished; epoch n + 1 is the first one here, and training.epochs counts from weaver's first.",
+        "The epoch n that is finished; epoch n + 1 is the first one here, and training.epochs counts from the first of that training.",
         affects=INITIALIZATION,
         passed=True,
         ge=0,
@@ -295,7 +296,8 @@ class TrainingSettings(ReadSection):
         ge=1,
     )
     continue_from: ContinueFrom | None = optional_section(
-        "Continue a training that weaver began: the state after one of its epochs is the one before the next epoch, which is trained here."
+        "Continue a training that weaver began, or another run of this project, perhaps with another learning rate or optimizer: the state "
+        "after one of its epochs is the one before the next epoch, which is trained here."
     )
     batch_size: int = key(128, "Jets per step and rank.", affects=TRAINING | VALIDATION | PREDICTION, unit="jets", ge=1)
     batch_size_val: int | None = key(None, "Jets per validation batch; null: as batch_size.", affects=VALIDATION, unit="jets", ge=1)
@@ -415,6 +417,22 @@ class PredictionSettings(ReadSection):
         unit="processes",
         ge=1,
     )
+    trim_padding: bool | None = key(
+        None,
+        "Pad batches only to their longest event, which is faster. true: padding changes no score of the network (checked on some events); "
+        "false: never; null: where the network declares it (attribute ignores_padding), as this project's do.",
+        affects=PREDICTION,
+        added_later=True,
+    )
+    max_bad_fraction: Number = key(
+        0,
+        "Fraction of a group's events whose scores may be NaN or infinite; with more, prediction fails. Evaluation leaves them out and "
+        "says so.",
+        affects=PREDICTION,
+        added_later=True,
+        ge=0,
+        le=1,
+    )
 
 
 class EvaluationSettings(ReadSection):
@@ -423,7 +441,7 @@ class EvaluationSettings(ReadSection):
     )
     background: str | None = key(None, "The background class; null: the first class.", affects=EVALUATION)
     metrics: list[str] = key([], "More metrics of scikit-learn, by name.", affects=EVALUATION)
-    weight: str | None = key(None, "An observer that weights each event.", affects=EVALUATION)
+    weight: str | None = key(None, "An observer that weights each event.", affects=EVALUATION | stages("gather_inputs"))
 
 
 class ExportSettings(ReadSection):

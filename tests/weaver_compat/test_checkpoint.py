@@ -12,9 +12,9 @@ import stage_run
 from weaver_tasks.base.errors import CheckpointError, ConfigError
 from weaver_tasks.data.configuration import load_data_configuration
 from weaver_tasks.init_model import continue_training, fresh_network
-from weaver_tasks.networks import weaver_alias
 from weaver_tasks.settings.stage import stage_settings
 from weaver_tasks.training.optimizers import build_optimizer
+from weaver_tasks.weaver_compat import imports
 
 OPTIMIZERS = {
     "ranger": {"weight_decay": 0.01, "lr_mult": ("jet", 5.0)},
@@ -83,7 +83,7 @@ def steps(model, optimizer, count: int) -> list[torch.Tensor]:
 def test_the_next_updates_are_weavers(begun, name):
     given = settings(begun, name)
     theirs, _ = network_of(begun, given)
-    weaver_alias.restore()
+    imports.restore()
     weaver = pytest.importorskip("weaver.train")
     arguments = argparse.Namespace(
         optimizer=given["training"]["optimizer"]["name"], start_lr=LR, load_epoch=1, model_prefix=str(begun / name / "net"),
@@ -97,7 +97,7 @@ def test_the_next_updates_are_weavers(begun, name):
         before = [parameter.detach().clone() for parameter in ours.model.parameters()]
         found = steps(ours.model, our_optimizer, count)
         theirs, _ = network_of(begun, given)
-        weaver_alias.restore()
+        imports.restore()
         their_optimizer, _ = weaver.init_opt(arguments, theirs.model, **OPTIMIZERS[name])
         expected = steps(theirs.model, their_optimizer, count)
         assert max(float((a - b).abs().max()) for a, b in zip(found, expected, strict=True)) < 1e-6
