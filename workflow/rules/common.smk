@@ -171,6 +171,7 @@ def take_profile_settings(name, rule):
 def start_run():
     """What a run begins with; a workflow that uses this one as a module calls it in its `onstart`."""
     PLAN.freeze_files()
+    PLAN.note_selected()
     run_ownership.take_over(WORKFLOW_NAME)
 
 
