@@ -78,7 +78,7 @@ def fresh_network(settings: StageSettings, configuration: DataConfiguration, pat
     settings: those of the rule. Raises a WeaverTasksError when network, weights and optimizer do not fit each other or the data.
     """
     from weaver_tasks.networks.weights import load_weights
-    from weaver_tasks.training.device import seed_generators
+    from weaver_tasks.training.device import compiled, seed_generators
     from weaver_tasks.training.optimizers import build_optimizer
     from weaver_tasks.weaver_compat.imports import configured_network
 
@@ -91,6 +91,7 @@ def fresh_network(settings: StageSettings, configuration: DataConfiguration, pat
         exclude=chosen.exclude_weights,
         freeze=chosen.freeze_weights,
     )
+    compiled(network.model, settings.training)  # compiles nothing yet, but tells wrong options now, not in the first epoch
     if network.init_opt is not None:
         return network, None
     return network, build_optimizer(network.model, optimizer.name, optimizer.options, lr=settings.training.lr).optimizer

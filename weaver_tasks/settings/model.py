@@ -343,8 +343,8 @@ class TrainingSettings(ReadSection):
     early_stopping: EarlyStopping | None = optional_section("Stop when the validation metric has not improved for `patience` epochs.")
     keep_checkpoints: Literal["all", "best_and_last"] = key(
         "all",
-        "Which checkpoints stay: all, or, removed while training goes on, only the best epoch so far and the last. What needs a removed "
-        "one is then refused.",
+        "Which checkpoints stay: all, or, removed while training goes on, only the best epoch so far and the last one trained. What needs "
+        "a removed one is then refused; undoing the change of the configuration always works, since what was ever selected stays.",
         affects=NOTHING,
     )
     snapshot_minutes: Number | None = key(
