@@ -110,16 +110,17 @@ def _parts(content: Any) -> Iterator[Any]:
 def save_snapshot(path: Path, content: Mapping[str, Any]) -> None:
     """Write tensors and plain values with a checksum of them, atomically."""
     plain = _on_cpu(content)
-    _write(path, {**plain, "checksum": content_digest(plain)})
+    _write(path, {"content": plain, "checksum": content_digest(plain)})
 
 
 def load_snapshot(path: Path) -> dict[str, Any]:
     """What `save_snapshot` wrote. Raises CheckpointError when it is damaged."""
-    content = load_tensors(path)
-    # Earlier versions wrote no checksum.
-    written = content.pop("checksum", None)
-    if written is not None and content_digest(content) != written:
-        raise CheckpointError(f"{path}: damaged snapshot, it is not what was written. Delete it and run again.")
+    whole = load_tensors(path)
+    if "model" in whole:
+        return whole  # of an earlier version, which wrote no checksum
+    content = whole.get("content")
+    if not isinstance(content, dict) or content_digest(content) != whole.get("checksum"):
+        raise CheckpointError(f"{path}: damaged checkpoint (it is not what was written). Delete it and run again.")
     return content
 
 
