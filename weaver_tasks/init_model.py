@@ -62,7 +62,8 @@ def initialize(arguments: argparse.Namespace, record: TaskRecord) -> None:
     checkpoint.save_companion(arguments.optimizer, companion, state=arguments.state)
     parameters = sum(parameter.numel() for parameter in network.model.parameters())
     trainable = sum(parameter.numel() for parameter in network.model.parameters() if parameter.requires_grad)
-    write_json(arguments.metrics, {"parameters": parameters, "trainable_parameters": trainable, "digest": start})
+    checksums = {"state.pt": file_checksum(arguments.state), "optimizer.pt": file_checksum(arguments.optimizer)}
+    write_json(arguments.metrics, {"parameters": parameters, "trainable_parameters": trainable, "digest": start, "checksums": checksums})
     logger.info("%s: %d parameters, %d of them trainable", arguments.network, parameters, trainable)
     for path in (arguments.state, arguments.optimizer, arguments.metrics):
         record.wrote(path)
