@@ -79,7 +79,7 @@ def test_the_files_of_one_group_can_be_read_alone(run: Path, tmp_path: Path, spl
 
 
 def test_what_the_run_has_set_holds(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Batches of 130 jets: 400 training events make three whole ones, as in the run; those of 128, the default, would too, but fewer jets."""
+    """Whole batches of 130 jets, as in the run, of 400 training events; not of 128, the default."""
     folder = tmp_path / "run"
     shutil.copytree(run, folder)
     record = folder / "provenance" / "tasks" / "train_epoch" / "epoch-0.json"

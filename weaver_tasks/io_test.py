@@ -2,7 +2,8 @@
 
     python -m weaver_tasks.io_test --data-config results/demo/data_config.auto.yaml --inputs results/demo/inputs.json
 
-Batch size, fractions, windows and the like are those of the run, once it has trained, validated or predicted (as --split says); --settings gives others.
+Batch size, fractions, windows and the like are those of the run, once it has trained, validated or predicted (as --split says);
+--settings gives others.
 """
 
 from __future__ import annotations

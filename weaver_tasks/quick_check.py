@@ -26,6 +26,7 @@ from weaver_tasks.base.errors import WeaverTasksError
 from weaver_tasks.base.files import atomic_path, read_json
 from weaver_tasks.base.maps import merge
 from weaver_tasks.plan import InputFile, Plan, make_plan
+from weaver_tasks.plan.settings_files import SETTINGS
 
 logger = logging.getLogger("weaver_tasks")
 
@@ -101,11 +102,14 @@ def _run(scratch: Plan, snakefile: Path, cores: int) -> None:
     """Run the workflow with the configuration of the quick check, in this process: what ends it ends the workflow, and so its tasks."""
     from snakemake.cli import main as snakemake
 
-    config = Path(scratch.run) / _CONFIG
-    if Path(scratch.run).exists():
-        if not config.exists():
-            raise WeaverTasksError(f"{scratch.run}: is no quick check's. Move it away, or give the run another name.")
-        shutil.rmtree(scratch.run)
+    folder = Path(scratch.run)
+    config = folder / _CONFIG
+    # The settings of this very task lie there too.
+    there = [path for path in folder.iterdir() if path.name != SETTINGS] if folder.exists() else []
+    if there and not config.exists():
+        raise WeaverTasksError(f"{scratch.run}: is no quick check's. Move it away, or give the run another name.")
+    for path in there:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
     with atomic_path(config) as temporary:
         temporary.write_text(yaml.safe_dump(scratch.config, sort_keys=False))
     for variable in (run_ownership.VARIABLE, "SNAKEMAKE_PROFILE"):

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from weaver_tasks.base.command_line import run_command, stage_parser, task
 from weaver_tasks.base.digests import digest
-from weaver_tasks.base.files import exclusive, read_json
+from weaver_tasks.base.files import exclusive, read_json, write_json
 from weaver_tasks.base.record import TaskRecord
 from weaver_tasks.base.source_digest import source_digest
-from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration
+from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration, trained_on
 from weaver_tasks.training.journal import REMOVAL, Journal, epoch_digest, epoch_uses
 from weaver_tasks.training.launch import is_first_rank, is_rank, launch_ranks
 from weaver_tasks.training.schedules import Rates, epoch_rates
-from weaver_tasks.training.selection import best_epoch, chosen_epochs, last_before_stops, should_stop
+from weaver_tasks.training.selection import best_epoch, chosen_epochs, should_stop
 from weaver_tasks.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ class Work:
         self.manifest = read_json(arguments.inputs)
         self.validations = [read_json(path) for path in arguments.validation]
         self.before = self.journal.published_digest(arguments.epochs[0] - 1)
+        self.stopped_before = bool(read_json(self.journal.metrics_file(arguments.epochs[0] - 1)).get("stopped"))
         self.links = list(self._chain())
 
     def _chain(self) -> Iterator[Link]:
@@ -109,7 +110,8 @@ class Work:
         early = self.training.early_stopping
         if not early:
             return False
-        return should_stop(self.validations, epoch=epoch, patience=early["patience"], **self._choice())
+        # A later validation may find a better epoch than was known when one was stopped; but nothing is trained after a gap.
+        return self.stopped_before or should_stop(self.validations, epoch=epoch, patience=early["patience"], **self._choice())
 
     def missing(self) -> list[int]:
         """The epochs that have to be trained."""
@@ -117,6 +119,8 @@ class Work:
 
     def run(self, record: TaskRecord) -> None:
         self._read(record)
+        if is_first_rank():
+            self._tell_inputs()
         missing = self.missing()
         best = self._best_so_far()
         found = [epoch for epoch, _, _, rates in self.links if rates is not None and epoch not in missing]
@@ -140,6 +144,12 @@ class Work:
             logger.info("found finished in the journal: epoch %s", ", ".join(map(str, found)))
         if stopped:
             logger.info("stopped early: epoch %s", ", ".join(map(str, stopped)))
+
+    def _tell_inputs(self) -> None:
+        """Say beside the checkpoints what they are trained on, for whoever predicts with them."""
+        path, content = self.arguments.checkpoints / trained_on.FILE, trained_on.trained_on(self.configuration)
+        if not path.is_file() or read_json(path) != content:
+            write_json(path, content)
 
     def _best_so_far(self) -> int | None:
         """With keep_checkpoints: best_and_last, the best of the epochs validated so far. Raises ResultError, before any work is done."""
@@ -166,8 +176,7 @@ class Work:
         self.journal.note_choice({**self._choice(), "epochs": self.training.epochs, "patience": early.get("patience")})
         if best is None:
             return
-        before = {**read_json(self.journal.metrics_file(self.arguments.epochs[0] - 1)), "epoch": self.arguments.epochs[0] - 1}
-        keep = {best} | last_before_stops([*self.validations, before]) | chosen_epochs(self.validations, self.journal.choices())
+        keep = {best} | chosen_epochs(self.validations, self.journal.choices())
         self._note_removed(self.journal.prune(keep, below=self._no_longer_read()), record)
 
     def _note_removed(self, epochs: list[int], record: TaskRecord) -> None:

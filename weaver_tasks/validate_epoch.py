@@ -127,6 +127,7 @@ def validate_one(
 
     None on a rank that is not needed: a network's own evaluate function runs on the first one alone.
     """
+    from weaver_tasks.results.metrics.classification import auc
     from weaver_tasks.training import checkpoint
     from weaver_tasks.training.device import compiled, seed_generators
     from weaver_tasks.training.distributed import leave_to_first_rank, rank
@@ -154,7 +155,7 @@ def validate_one(
             metrics = evaluate_by_network(network, asked, model, batches, configuration, epoch=epoch.number, board=board)
         else:
             watched = {"description": f"validation {epoch.number}", "samples": batches.samples, "board": board, "epoch": epoch.number}
-            metrics = validate(asked, model, batches, **watched)
+            metrics = validate(asked, model, batches, area_under_curve=auc, **watched)
     if is_first_rank():
         logger.info("epoch %d: %s", epoch.number, described(metrics))
     return {"epoch": epoch.number, **metrics, "device": str(device.type), "threads": training.threads}

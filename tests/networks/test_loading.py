@@ -70,7 +70,7 @@ def test_what_no_user_has_given_is_left_out_where_nothing_takes_it(tmp_path: Pat
         load_network(path, data_configuration, {"depth": 3, "width": 3}, for_inference=True)
 
 
-def test_axes_that_an_input_does_not_have_are_left_out(tmp_path: Path) -> None:
+def test_axes_that_an_input_does_not_have_are_left_out(tmp_path: Path, data_configuration: SimpleNamespace) -> None:
     shapes = {"flat": (-1, 4, None), "number": (-1, 1, None), "list": (-1, 4, 16), "axes": (-1, 3, None)}
     given = {name: {0: "N", 2: "n", -1: "m"} for name in shapes} | {"axes": [0, 2], "softmax": {0: "N", 2: "n"}}
     text = BARE.replace('"dynamic_axes": {', f'"dynamic_axes": {given}, "_": {{')

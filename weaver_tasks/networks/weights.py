@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from weaver_tasks.base.errors import NetworkError, nearest
+from weaver_tasks.base.files import check_regular
+from weaver_tasks.base.unpickling import why_refused
 
 logger = logging.getLogger("weaver_tasks")
 
@@ -74,15 +76,15 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     if not file.exists() and ":" in str(path):
         name, _, prefix = str(path).rpartition(":")
         file = Path(name)
+    check_regular(file)
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise NetworkError(f"{file}: no such file. Give the path of a state_dict (.pt) in network.load_weights.") from None
     except _NOT_BY_TORCH as error:
-        if unsafe := re.search(r"Unsupported (?:global|class|operand).*?([\w]+(?:\.[\w]+)+)", str(error)):
+        if refused := why_refused(error):
             raise NetworkError(
-                f"{file}: holds objects besides tensors ({unsafe[1]}), which reading would run. If you trust it, save its weights alone: "
-                f"torch.save(torch.load('{file}', weights_only=False)['state_dict'], 'weights.pt')."
+                f"{file}: not a state_dict of tensors: {refused}. Save model.state_dict(), or get it from its source."
             ) from error
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise NetworkError(f"{file}: not a state_dict written by torch.save ({reason}). Give the path of one.") from error

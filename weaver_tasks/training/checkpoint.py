@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from weaver_tasks.base.digests import file_checksum
 from weaver_tasks.base.errors import CheckpointError
-from weaver_tasks.base.files import atomic_path
+from weaver_tasks.base.files import atomic_path, check_regular
+from weaver_tasks.base.unpickling import why_refused
 from weaver_tasks.training.journal import refuse_removed
 
 _DAMAGED = (OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile, pickle.UnpicklingError)
@@ -65,11 +66,16 @@ def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
 def load_tensors(path: Path) -> dict[str, Any]:
     """A file of torch.save, on the CPU. Raises CheckpointError when it is missing, damaged, or was removed to save disk."""
     refuse_removed(path)
+    check_regular(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint. Run the rule that makes it, or correct the path.") from None
     except _DAMAGED as error:
+        if refused := why_refused(error):
+            raise CheckpointError(
+                f"{path}: not a checkpoint of tensors: {refused}. Save model.state_dict(), or get it from its source."
+            ) from error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path}: damaged checkpoint ({reason}). Delete it and run again.") from error
     if not isinstance(content, dict):

@@ -29,13 +29,15 @@ def validate(
     *,
     description: str,
     samples: int | None,
+    area_under_curve: Callable[[np.ndarray, np.ndarray], float],
     describe: Callable[[Any], str] = str,
     board: TensorBoard | None = None,
     epoch: int = 0,
 ) -> dict[str, Any]:
     """Metrics of `model` over all ranks' batches: loss, accuracy and auc, or loss, mae and mse; samples, seconds, samples_per_second.
 
-    batches: those of this rank, in order. auc is None where it is not defined (a class without events) and on all ranks but the first.
+    batches: those of this rank, in order. area_under_curve: of scores (N, C) and class numbers (N,). auc is None where it is not
+    defined (a class without events) and on all ranks but the first.
     board: of the first rank, for the batches that are its own and for the figures of this epoch.
     Raises TrainingError when the loss of a batch is not finite.
     """
@@ -68,7 +70,9 @@ def validate(
     metrics: dict[str, Any] = dict(figures(sums))
     if kind == "classification":
         gathered = _interleaved(scores, truth)
-        metrics["auc"] = area_under_curve(*gathered) if gathered is not None else None
+        metrics["auc"] = None
+        if gathered is not None and len(np.unique(gathered[1])) == gathered[0].shape[1]:
+            metrics["auc"] = area_under_curve(*gathered)
     if board is not None:
         board.epoch(epoch, metrics)
         if rows:
@@ -111,24 +115,6 @@ def _interleaved(scores: list[np.ndarray], truth: list[np.ndarray]) -> tuple[np.
     if not ordered[0]:
         return None
     return np.concatenate(ordered[0]), np.concatenate(ordered[1])
-
-
-def area_under_curve(scores: np.ndarray, truth: np.ndarray) -> float | None:
-    """Mean over pairs of classes of the area under the ROC curve (one against one, Hand and Till 2001); None without all classes.
-
-    scores: (N, C) probabilities; truth: (N,) class numbers.
-    """
-    # Not at the top: it takes a second to import, and training does not need it.
-    from sklearn.metrics import roc_auc_score
-
-    classes = scores.shape[1]
-    if len(np.unique(truth)) < classes:
-        return None
-    if classes == 2:
-        return float(roc_auc_score(truth, scores[:, 1]))
-    normalized = scores.astype(np.float64)
-    normalized /= normalized.sum(axis=1, keepdims=True)
-    return float(roc_auc_score(truth, normalized, multi_class="ovo", labels=range(classes)))
 
 
 def described(metrics: Mapping[str, Any]) -> str:

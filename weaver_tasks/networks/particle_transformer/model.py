@@ -123,6 +123,11 @@ class ParticleTransformer(nn.Module):
     def no_weight_decay(self) -> set[str]:
         return {"cls_token"}
 
+    @property
+    def ignores_padding(self) -> bool:
+        """See `trimming.ignores_padding`. Of a segmentation each slot has an output, and without output layer there may be no pooling."""
+        return not self.for_segmentation and self.fc is not None
+
     def forward(
         self, x: Tensor, v: Tensor | None = None, mask: Tensor | None = None, uu: Tensor | None = None, uu_idx: Tensor | None = None
     ) -> Any:
