@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from weaver_tasks.base.command_line import run_command, stage_parser, task
+from weaver_tasks.base.command_line import run_command, task
 from weaver_tasks.base.errors import ConfigError, nearest
 from weaver_tasks.base.files import read_json, write_json
 from weaver_tasks.base.maps import merge
@@ -24,6 +24,7 @@ from weaver_tasks.data.configuration import DataConfiguration, load_data_configu
 from weaver_tasks.data.loading.batch import Batch
 from weaver_tasks.data.loading.loader import EpochLoader
 from weaver_tasks.data.loading.prediction_order import prediction_batches, prediction_entries
+from weaver_tasks.settings.stage import StageSettings, stage_parser, stage_settings
 
 logger = logging.getLogger("weaver_tasks")
 
@@ -43,7 +44,8 @@ def main(argv: list[str] | None = None) -> None:
     with task(arguments) as record:
         configuration = load_data_configuration(record.read(arguments.data_config), custom_functions=arguments.custom_functions)
         manifest = read_json(record.read(arguments.inputs))
-        settings = merge(_settings_of_run(arguments.inputs.parent, arguments.split), arguments.settings)
+        given = arguments.settings.model_dump(exclude_unset=True)
+        settings = stage_settings(merge(_settings_of_run(arguments.inputs.parent, arguments.split), given), "io_test")
         epochs = []
         for epoch in range(arguments.epochs):
             begin = time.perf_counter()
@@ -109,13 +111,13 @@ def _settings_of_run(folder: Path, split: str) -> dict[str, Any]:
 
 
 def _batches(
-    arguments: argparse.Namespace, settings: dict[str, Any], configuration: DataConfiguration, manifest: dict[str, Any], epoch: int
+    arguments: argparse.Namespace, settings: StageSettings, configuration: DataConfiguration, manifest: dict[str, Any], epoch: int
 ) -> tuple[Iterable[Batch], int | None]:
-    loading = settings.get("loading", {})
+    loading = settings.loading
     options = {
-        "threads": loading.get("num_workers", 1),
+        "threads": loading.num_workers,
         "custom_functions": arguments.custom_functions,
-        "pad": not loading.get("pad_on_device"),
+        "pad": not loading.pad_on_device,
     }
     # Without validation files of their own, a part of the training files are those.
     own = any(record["split"] == arguments.split for record in manifest["files"])
@@ -128,7 +130,7 @@ def _batches(
     if arguments.split != "test":
         if arguments.group:
             manifest = {**manifest, "files": [record for record in manifest["files"] if record["group"] == arguments.group]}
-        loader = EpochLoader(manifest, configuration, settings, split=arguments.split, seed=settings.get("seed", 1), epoch=epoch, **options)
+        loader = EpochLoader(manifest, configuration, settings, split=arguments.split, seed=settings.seed, epoch=epoch, **options)
         return loader, None
     if not own:
         raise ConfigError(f"{arguments.inputs}: has no test files. Name some in data.test, or give --split train.")
