@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from weaver_tasks.base.config import resolve_config
 from weaver_tasks.base.errors import ConfigError
 from weaver_tasks.import_weaver.main import import_command, main
 from weaver_tasks.import_weaver.options import OPTIONS, option_table, parse_options
 from weaver_tasks.plan import make_plan
+from weaver_tasks.settings.reading import resolve_config
 
 PROCESSES = ("HToBB", "HToCC", "HToGG", "HToWW2Q1L", "HToWW4Q", "TTBar", "TTBarLep", "WToQQ", "ZToQQ", "ZJetsToNuNu")
 JETCLASS_DATA = (

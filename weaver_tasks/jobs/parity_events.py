@@ -15,6 +15,8 @@ from weaver_tasks.data.events.block import Block, StagingOptions, packed_columns
 from weaver_tasks.data.loading.prediction_order import prediction_batches
 from weaver_tasks.data.staging.sources import open_source
 from weaver_tasks.results.onnx.export import Standardize
+from weaver_tasks.settings.model import TrainingSettings
+from weaver_tasks.settings.stage import StageSettings
 
 if TYPE_CHECKING:
     from weaver_tasks.data.configuration import DataConfiguration
@@ -79,7 +81,7 @@ def _first_batch(
 ) -> tuple[Inputs, Inputs] | None:
     """The first events of one file; last: of the last one in `last` of its entries."""
     one_file = {**manifest, "files": [{**record, "split": "test"}]}
-    settings = {"training": {"batch_size_test": count}}
+    settings = StageSettings(training=TrainingSettings(batch_size_test=count))
     # Without threads: what is left of the batches needs no closing.
     batches: Iterator[Any] = prediction_batches(
         one_file,

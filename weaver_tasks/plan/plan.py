@@ -13,13 +13,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from weaver_tasks.base.config import resolve_config
 from weaver_tasks.base.errors import ConfigError, DataConfigError
 from weaver_tasks.base.files import read_json, write_json
 from weaver_tasks.base.jet_observers import kinematic_observers
 from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration
 from weaver_tasks.plan.files import InputFile, expand, patterns_of, staging_jobs
 from weaver_tasks.plan.settings import Settings, of_member
+from weaver_tasks.settings.reading import resolve_config
 from weaver_tasks.training.journal import Journal
 
 FITTING = ("train", "val")
