@@ -100,6 +100,15 @@ def test_a_record_says_what_the_file_holds(stage, tmp_path, hbb):
     assert record["staged"] in task["outputs"]
 
 
+def test_records_of_versions_that_did_not_name_the_events_give_the_same_digest(stage, gather, hbb, top):
+    """Their digest of the staging was that of the events: so epochs trained with it are found in the journal."""
+    records = stage(hbb, top)
+    old = [{key: value for key, value in record.items() if key != "events_digest"} for record in records]
+    for record, now in zip(old, records, strict=True):
+        record["staging_digest"] = now["events_digest"]
+    assert gather(*old)["digest"] == gather(*records)["digest"]
+
+
 def test_several_files_to_a_job(stage, hbb, top):
     records = stage(hbb, top)
     assert [record["classes"]["label_Tbqq"] > 0 for record in records] == [False, True]
