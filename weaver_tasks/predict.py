@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> None:
 def predict(arguments: argparse.Namespace, training: TrainingSettings, record: TaskRecord) -> None:
     """Predict one group, on this rank its share. Raises a WeaverTasksError when configuration, network and model do not fit."""
     from weaver_tasks.training.device import choose_device, device_name, prepare_process
-    from weaver_tasks.training.distributed import joined_ranks, rank
+    from weaver_tasks.training.distributed import joined_ranks, leave_to_first_rank, rank
 
     configurations = predicted_configuration(arguments, record)
     manifest = read_json(record.read(arguments.inputs))
@@ -85,6 +85,8 @@ def predict(arguments: argparse.Namespace, training: TrainingSettings, record: T
     prepare_process(training, device)
     with joined_ranks(device):
         prediction = Prediction(arguments, training, configurations, manifest, device)
+        if prediction.by_network and not leave_to_first_rank():
+            return
         checksum = file_checksum(arguments.model)
         record.read(arguments.model, checksum=checksum)
         if arguments.network is not None and arguments.model.suffix != ".onnx":
@@ -175,6 +177,11 @@ class Prediction:
         self.by_length = self._trims()
         told = f"batches of {self._batch_size()} events{', of similar length and padded to the longest' if self.by_length else ''}"
         logger.info("%s%s", told, f", {self._scoring.in_threads} at a time" if self._scoring.in_threads > 1 else "")
+
+    @property
+    def by_network(self) -> bool:
+        """Whether the network's own evaluate function scores, which is not made for uneven shares of several ranks."""
+        return self._scoring.network is not None
 
     def _batch_size(self) -> int:
         chosen = self.training.batch_size_test
@@ -302,7 +309,7 @@ class Prediction:
         from weaver_tasks.results.predictions.scoring import as_columns
 
         files = [file for file in self.manifest["files"] if file["split"] == "test" and file["group"] == self.arguments.group]
-        good = [file for file in files if not file["bad"]]
+        good = [file for file in files if not file["bad"] and (file["entries"] or file["staged"])]
         if not good or self._scoring.scorers is None:
             raise ResultError(f"{self.arguments.inputs}: no event of the group '{self.arguments.group}' to predict. Leave the group out.")
         options = StagingOptions.from_manifest(self.manifest)

@@ -11,7 +11,7 @@ import yaml
 from weaver_tasks.base.config import resolve_config
 from weaver_tasks.base.errors import ConfigError
 from weaver_tasks.base.schemas import load_schema
-from weaver_tasks.import_weaver.result import Conversion, Setting
+from weaver_tasks.import_weaver.result import TODO, Conversion, Setting
 
 _WIDTH = 130
 _LONGEST_COMMAND = 4000
@@ -25,26 +25,51 @@ VALIDATION = """\
 def config_text(made: Conversion, words: list[str]) -> str:
     """The text of config.yaml. words: the command that it comes from.
 
-    Raises ConfigError when the settings are no valid configuration, or a value does not come back as it went in.
+    What cannot be carried over stands in it as TODO, with what is to be done. So does what makes the settings no valid configuration,
+    which becomes a TODO of `made` here.
     """
     settings = {setting.key: setting for setting in made.settings}
-    document = _nested(settings)
-    text = _head(words) + "".join(_lines(document, settings, "")) + "\n" + VALIDATION + _notes(made)
-    resolved = resolve_config(yaml.safe_load(text), where="the weaver command")
+    body = "".join(_lines(_nested(settings), settings, ""))
+    made.todos += _problems(body, settings)
+    return _head(words) + _todos(made) + body + "\n" + VALIDATION + _notes(made)
+
+
+def _problems(body: str, settings: dict[str, Setting]) -> list[tuple[str, str]]:
+    """What is wrong with the settings that are there, as TODOs."""
+    document = yaml.safe_load(body)
+    _take_out_todos(document)
+    try:
+        resolved = resolve_config(document, where=_COMMAND)
+    except ConfigError as error:
+        return [("these settings", str(error).removeprefix(f"{_COMMAND}: "))]
+    problems = []
     for setting in settings.values():
+        if setting.is_todo or (isinstance(setting.value, dict) and TODO in setting.value.values()):
+            continue
         read = _at(resolved, setting.key)
         if read != setting.value and not (setting.value is None and read == _default(setting.key)):
-            raise ConfigError(
-                f"the weaver command: {setting.key}: {setting.value!r} would be read as {read!r} from YAML. Give another value."
-            )
-    return text
+            problems.append((setting.key, f"{setting.value!r} would be read as {read!r} from YAML. Give another value"))
+    return problems
+
+
+def _take_out_todos(document: dict[str, Any], prefix: str = "") -> None:
+    """Leave out TODO values, but where any text is valid and the key is needed."""
+    for name, value in list(document.items()):
+        if isinstance(value, dict):
+            _take_out_todos(value, f"{prefix}{name}.")
+        elif value == TODO and f"{prefix}{name}" not in _NEEDED:
+            del document[name]
+
+
+_COMMAND = "the weaver command"
+_NEEDED = {"run", "data.config", "data.train", "network.config", "prediction.model"}
 
 
 def _head(words: list[str]) -> str:
     command = shlex.join(words)
     if len(command) > _LONGEST_COMMAND:
         command = command[:_LONGEST_COMMAND] + " …"
-    return f"# The equivalent of\n{_comment(command)}# Paths are relative to the folder that Snakemake runs in.\n\n"
+    return f"# The equivalent of\n{''.join(_comment(command))}# Paths are relative to the folder that Snakemake runs in.\n\n"
 
 
 def _nested(settings: dict[str, Setting]) -> dict[str, Any]:
@@ -98,6 +123,9 @@ def _lines(document: dict[str, Any], settings: dict[str, Setting], prefix: str) 
             lines += [f"\n{indent}{name}:\n" if depth == 0 else f"{indent}{name}:\n", *_lines(value, settings, f"{key}.")]
             continue
         comment = f"  # {settings[key].comment}" if settings[key].comment else ""
+        if settings[key].is_todo:
+            lines += [indent + line for line in _comment(f"TODO {settings[key].comment}.", start="# ")]
+            comment = ""
         if key in ("data.train", "data.val", "data.test") and not isinstance(value, str):
             lines += [f"{indent}{name}:{comment}\n", *_files(value, indent + "  ")]
         else:
@@ -123,14 +151,22 @@ def _flow(value: Any) -> str:
     return text.removesuffix("\n").removesuffix("\n...")
 
 
+def _todos(made: Conversion) -> str:
+    """What is to be done by hand and stands beside no key; where there is a key, it is told there."""
+    keys = {setting.key for setting in made.settings if setting.is_todo}
+    told = [f"TODO {option}: {text.rstrip('.')}." for option, text in made.todos if option not in keys]
+    return "".join(line for text in told for line in _comment(text, start="# ")) + ("\n" if told else "")
+
+
 def _notes(made: Conversion) -> str:
     if not made.notes:
         return ""
-    return "\n# Without a key of their own:\n" + "".join(_comment(f"{option}: {text}.") for option, text in made.notes)
+    lines = (line for option, text in made.notes for line in _comment(f"{option}: {text}."))
+    return "\n# Without a key of their own:\n" + "".join(lines)
 
 
-def _comment(text: str) -> str:
+def _comment(text: str, start: str = "#   ") -> list[str]:
     """Lines of comment. Whatever the text holds (line ends of a quoted argument …) stays in them."""
     shown = " ".join("".join(character if character.isprintable() else " " for character in text).split())
     lines = textwrap.wrap(shown, _WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
-    return "".join(f"#   {line}\n" for line in lines)
+    return [f"{start}{line}\n" for line in lines]

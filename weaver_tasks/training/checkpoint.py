@@ -83,12 +83,17 @@ def load_tensors(path: Path) -> dict[str, Any]:
     return content
 
 
+def is_companion(content: Mapping[str, Any]) -> bool:
+    """Whether tensors that were loaded are what `save_companion` wrote, rather than weaver's state of an optimizer."""
+    return "state_checksum" in content and "optimizer" in content
+
+
 def load_companion(path: Path, *, state: Path, expected_digest: str | None = None) -> dict[str, Any]:
     """What `save_companion` wrote. Raises CheckpointError when it is damaged, not that of `state`, or of another training."""
     content = load_tensors(path)
     if not state.exists():
         raise CheckpointError(f"{state}: no such checkpoint. Run the rule that makes it.")
-    if "state_checksum" not in content or "optimizer" not in content:
+    if not is_companion(content):
         raise CheckpointError(f"{path}: not written by this project's training. Start from {state.name} with network.load_weights instead.")
     if content["state_checksum"] != file_checksum(state):
         raise CheckpointError(f"{state}: damaged, or not the weights that {path.name} belongs to. Delete both and run again.")
