@@ -23,7 +23,9 @@ from weaver_tasks.data.configuration import load_data_configuration
 from weaver_tasks.data.loading.prediction_order import prediction_batches
 from weaver_tasks.networks.loading import load_network
 from weaver_tasks.results.onnx.runtime import onnx_session, run_onnx
+from weaver_tasks.settings.stage import stage_settings
 from weaver_tasks.training import checkpoint
+from weaver_tasks.weaver_compat.imports import WeaverImports
 
 Inputs = dict[str, np.ndarray]
 
@@ -55,7 +57,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Rates for each batch size, on events padded to the configured length and on ones padded to the longest of the batch."""
     configuration = load_data_configuration(arguments.data_config)
     manifest = read_json(arguments.inputs)
-    network = load_network(arguments.network, configuration.weaver, arguments.options, for_inference=True)
+    network = load_network(arguments.network, configuration.weaver, arguments.options, for_inference=True, imports=WeaverImports())
     checkpoint.load_state(network.model, arguments.state)
     model = network.model.eval()
     session = onnx_session(arguments.model, threads=arguments.threads)
@@ -85,7 +87,7 @@ def some_batches(manifest: dict[str, Any], configuration: Any, size: int, *, tri
     """The first batch of up to 8 test groups; smaller than `size` where a group has fewer events."""
     groups = dict.fromkeys(record["group"] for record in manifest["files"] if record["split"] == "test" and not record["bad"])
     settings = {"training": {"batch_size_test": size}}
-    opened = (prediction_batches(manifest, configuration, settings, group=group, threads=0, trim=trim) for group in groups)
+    opened = (prediction_batches(manifest, configuration, stage_settings(settings), group=group, threads=0, trim=trim) for group in groups)
     found = [batch.inputs for batches in itertools.islice(opened, 8) for batch in itertools.islice(batches, 1)]
     if not found:
         raise SystemExit(f"no test events in the manifest, of the groups {', '.join(groups)}")

@@ -44,6 +44,6 @@ def samples() -> Path:
 def real_weaver() -> Iterator[None]:
     """A network configuration that was loaded makes `import weaver` mean this project's own; the next test gets the peer again."""
     yield
-    alias = sys.modules.get("weaver_tasks.networks.weaver_alias")
+    alias = sys.modules.get("weaver_tasks.weaver_compat.imports")
     if alias is not None:
         alias.restore()

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import stage_run
-from weaver_tasks.base.errors import NetworkError
-from weaver_tasks.networks import weaver_alias
+from weaver_tasks.base.errors import ConfigError, NetworkError
+from weaver_tasks.weaver_compat import imports
 
 
 @pytest.fixture(scope="session")
@@ -93,7 +93,7 @@ def test_the_record_says_what_was_made(run):
 
 def test_weaver_loads_our_checkpoint_and_we_load_weavers(run, tmp_path):
     """The bare state_dict of ParticleNet, strictly, into weaver-core's own model and back."""
-    weaver_alias.restore()  # some test before may have put our stand-ins in its place
+    imports.restore()  # some test before may have put our stand-ins in its place
     weaver = pytest.importorskip("weaver.nn.model.ParticleNet")
     own = pytest.importorskip("weaver_tasks.networks.particle_net_tagger")
     from weaver_tasks.training import checkpoint
@@ -104,3 +104,21 @@ def test_weaver_loads_our_checkpoint_and_we_load_weavers(run, tmp_path):
     theirs.load_state_dict(torch.load(tmp_path / "net_epoch-0_state.pt", weights_only=True))
     torch.save(theirs.state_dict(), tmp_path / "weaver_state.pt")
     checkpoint.load_state(ours, tmp_path / "weaver_state.pt")
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's compiler's own
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mod": "default"}, r"training\.compile: torch\.compile refuses .*unexpected keyword argument 'mod'"),
+        ({"mode": "fast"}, r"training\.compile: .*mode=fast"),
+        ({"backend": "indctor"}, r"training\.compile: .*indctor"),
+        ({"dynamic": "maybe"}, r"training\.compile: .*bool"),
+        ({"fullgraph": "maybe"}, r"training\.compile: fullgraph is 'maybe'\. Give true or false"),
+    ],
+)
+def test_wrong_options_of_the_compiler_are_known_before_the_first_epoch(run, options, message):
+    wrong = run("wrong")
+    wrong.settings["training"]["compile"] = options
+    with pytest.raises(ConfigError, match=message):
+        wrong.call("init_model")

@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import logging
 from pathlib import Path
+from typing import Any
 
-from weaver_tasks.base.command_line import run_command, stage_parser, task
+from weaver_tasks.base.command_line import run_command, task
 from weaver_tasks.base.errors import CheckpointError, ResultError
 from weaver_tasks.base.files import copy_file, read_json, write_json
 from weaver_tasks.base.record import TaskRecord
-from weaver_tasks.training.journal import REMOVAL, Journal, is_placeholder
-from weaver_tasks.training.selection import best_epoch
+from weaver_tasks.settings.stage import stage_parser
+from weaver_tasks.training.journal import REMOVAL, Journal
+from weaver_tasks.training.selection import best_epoch, chosen_epochs
 
 logger = logging.getLogger("weaver_tasks")
 
@@ -27,30 +29,41 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def select(arguments: argparse.Namespace, record: TaskRecord) -> None:
-    validation = arguments.settings.get("validation") or {}
-    metric, mode = validation.get("metric") or "accuracy", validation.get("mode") or "max"
+    choice = arguments.settings.best_epoch_by()
+    metric = choice["metric"]
     validations = [read_json(record.read(path)) for path in arguments.validation]
-    best = best_epoch(validations, metric=metric, mode=mode)
+    best = best_epoch(validations, **choice)
     if best is None:
         raise ResultError(f"{arguments.validation[0].parent}: no epoch was validated. Train at least one (training.epochs).")
     journal = Journal(arguments.checkpoints, arguments.validation[0].parent)
-    for source, name in ((journal.state(best["epoch"]), "state"), (journal.companion(best["epoch"]), "optimizer")):
-        if not source.exists() or is_placeholder(source):
-            raise CheckpointError(
-                f"{source}: epoch {best['epoch']} is the best by {metric}, but its checkpoint is gone. If {REMOVAL} removed it, choose the "
-                f"metric that was used before; or set it to all, delete {arguments.checkpoints} and {journal.metrics}, and train again."
-            )
+    found = journal.tensors(best["epoch"])
+    if found is None:
+        raise CheckpointError(
+            f"{journal.state(best['epoch'])}: epoch {best['epoch']} is the best by {metric}, but its checkpoint is gone. If {REMOVAL} "
+            "removed it, undo the change of the configuration: what was selected before is kept. Or set it to all, "
+            f"delete {arguments.checkpoints} and {journal.metrics}, and train again."
+        )
+    if journal.metrics_file(best["epoch"]).exists():
+        # Before it is published: what best_epoch.json has ever named is never removed.
+        journal.note_selected(journal.published_digest(best["epoch"]), best)
+    for source, name in zip(found, ("state", "optimizer"), strict=True):
         target = arguments.checkpoints / f"net_best_epoch_{name}.pt"
         copy_file(record.read(source), target)
         record.wrote(target)
     write_json(arguments.best, best)
     record.wrote(arguments.best)
     logger.info("epoch %d is the best of %d: %s %.5f", best["epoch"], len(validations), metric, best["value"])
-    if (arguments.settings.get("training") or {}).get("keep_checkpoints") == "best_and_last":
-        last = max(each["epoch"] for each in validations)
-        gone = journal.prune({best["epoch"], last}, below=last)
-        record.note(removed=[str(path) for epoch in gone for path in (journal.state(epoch), journal.companion(epoch))])
-        logger.info("%s: removed %d epochs", REMOVAL, len(gone))
+    if arguments.settings.training.keep_checkpoints == "best_and_last":
+        _make_room(journal, best["epoch"], validations, record)
+
+
+def _make_room(journal: Journal, best: int, validations: list[dict[str, Any]], record: TaskRecord) -> None:
+    """Remove all epochs but the best, the last that was trained, and what other configurations that trained here would choose."""
+    last_trained = max(each["epoch"] for each in validations if not each.get("stopped"))
+    keep = {best, last_trained} | chosen_epochs(validations, journal.choices())
+    gone = journal.prune(keep, below=max(each["epoch"] for each in validations) + 1)
+    record.note(removed=[str(path) for epoch in gone for path in (journal.state(epoch), journal.companion(epoch))])
+    logger.info("%s: removed %d epochs", REMOVAL, len(gone))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -14,16 +14,9 @@ import torch
 import uproot
 from torch import Tensor, nn
 
-from weaver_tasks.networks import weaver_alias
+from weaver_tasks.weaver_compat import imports
 
 GROUPS = {"pf_points": 2, "pf_features": 17, "pf_vectors": 4, "pf_mask": 1}
-
-
-@pytest.fixture(autouse=True)
-def weaver_means_what_is_installed() -> Iterator[None]:
-    """Leave no alias behind: other tests compare with the installed weaver-core."""
-    yield
-    weaver_alias.restore()
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +25,7 @@ def peer() -> Callable[[str], ModuleType]:
     pytest.importorskip("weaver")
 
     def module(name: str) -> ModuleType:
-        weaver_alias.restore()
+        imports.restore()
         found = importlib.import_module(f"weaver.{name}")
         assert "site-packages" in str(found.__file__)
         return found

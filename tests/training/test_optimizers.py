@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from weaver_tasks.base.errors import ConfigError
-from weaver_tasks.networks import weaver_alias
 from weaver_tasks.training.optimizers import apply_rates, build_optimizer
 from weaver_tasks.training.schedules import StepRates
+from weaver_tasks.weaver_compat import imports
 
 USABLE = [
     name
@@ -45,7 +45,7 @@ def groups(optimizer, model):
 @pytest.mark.parametrize("options", [{"weight_decay": 0.02}, {"weight_decay": 0.02, "lr_mult": ["head", 10.0]}, {"lr_mult": ["body", 0.1]}])
 @pytest.mark.parametrize("name", ["ranger", "adamW"])
 def test_groups_are_weavers(options, name):
-    weaver_alias.restore()  # some test before may have put our stand-ins in its place
+    imports.restore()  # some test before may have put our stand-ins in its place
     weaver = pytest.importorskip("weaver.train")
     model = Model()
     arguments = argparse.Namespace(

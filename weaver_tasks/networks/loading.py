@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import logging
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 from torch import nn
 
 from weaver_tasks.base.errors import NetworkError, nearest
 from weaver_tasks.base.user_code import users_code
-from weaver_tasks.networks import weaver_alias
+
+logger = logging.getLogger("weaver_tasks")
 
 _INFO_KEYS = ("input_names", "input_shapes", "output_names", "dynamic_axes")
+
+
+class ImportHook(Protocol):
+    """What imports of another framework's modules mean in users' files."""
+
+    def install(self) -> None:
+        """Make it so from here on. Raises NetworkError when it cannot be."""
+
+    def remedy(self, error: ImportError) -> str | None:
+        """What to do about an import that failed, as the end of a message; None where it is not one of those modules."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,26 +62,28 @@ def load_network(
     use_amp: bool = False,
     compile_model: bool = False,
     for_inference: bool = False,
-    weaver_imports: weaver_alias.Choice = "own",
+    imports: ImportHook | None = None,
 ) -> Network:
     """Execute a network configuration and build its model, loss and loops, as weaver does.
 
-    options: network.options of config.yaml. `use_amp`, `compile_model` and `for_inference` join them when true.
-    weaver_imports: what `from weaver… import …` means in the file: this project's networks ("own"), or the installed weaver-core.
+    options: network.options of config.yaml. `use_amp`, `compile_model` and `for_inference` join them when true, for those functions of the
+    file that take them.
+    imports: what its imports mean, `weaver_compat.imports.WeaverImports` for weaver's; None: what is installed.
     Raises NetworkError when the file is missing or lacks get_model, when an option is unknown, when its code raises anything, or
     when what it returns does not fit the data configuration.
     """
     path = Path(path)
-    module = import_network(path, weaver_imports=weaver_imports)
+    module = import_network(path, imports=imports)
     keywords = dict(options or {})
-    keywords |= {name: True for name, injected in _injected(use_amp, compile_model, for_inference) if injected}
+    given = {"for_inference": for_inference, "use_amp": use_amp, "compile_model": compile_model}
+    injected = {name: True for name, wanted in given.items() if wanted and name not in keywords}
     if not hasattr(module, "get_model"):
         raise NetworkError(f"{path}: no function get_model(data_config, **kwargs).{nearest('get_model', vars(module))} Define it.")
-    returned = _call(path, module, "get_model", data_configuration, keywords)
+    returned, taken = _call(path, module, "get_model", data_configuration, keywords, injected)
     model, info = _checked(path, returned, data_configuration)
 
     def provided(name: str) -> Any:
-        return _call(path, module, name, data_configuration, keywords) if hasattr(module, name) else None
+        return _call(path, module, name, data_configuration, keywords, injected)[0] if hasattr(module, name) else None
 
     loops = [name for name in ("get_train_fn", "get_evaluate_fn") if hasattr(module, name)]
     if len(loops) == 1:
@@ -86,32 +100,20 @@ def load_network(
         train_fn=provided("get_train_fn"),
         evaluate_fn=provided("get_evaluate_fn"),
         init_opt=getattr(module, "init_opt", None),
-        options=keywords,
+        options=taken,
     )
 
 
-def configured_network(path: str | Path, data_configuration: Any, settings: Mapping[str, Any]) -> Network:
-    """`load_network` for training, as the sections network and training of config.yaml want it."""
-    chosen, training = settings.get("network") or {}, settings.get("training") or {}
-    return load_network(
-        path,
-        data_configuration,
-        chosen.get("options"),
-        use_amp=training.get("amp") is not None,
-        compile_model=bool(training.get("compile")),
-        weaver_imports=chosen.get("weaver_imports") or "own",
-    )
-
-
-def import_network(path: str | Path, *, weaver_imports: weaver_alias.Choice = "own") -> ModuleType:
+def import_network(path: str | Path, *, imports: ImportHook | None = None) -> ModuleType:
     """Execute a Python file as a module. Its folder is importable, as for a script, so it may import sibling modules.
 
-    Raises NetworkError when there is no such file, when it imports from weaver what does not exist here, or raises anything itself.
+    imports: as in `load_network`. Raises NetworkError when there is no such file, or it imports what there is not, or raises anything.
     """
     path = Path(path)
     if not path.is_file():
         raise NetworkError(f"{path}: no such file. Give the path of a Python file in network.config.")
-    weaver_alias.choose(weaver_imports)
+    if imports is not None:
+        imports.install()
     folder = str(path.parent.resolve())
     if folder not in sys.path:
         sys.path.insert(0, folder)
@@ -126,33 +128,41 @@ def import_network(path: str | Path, *, weaver_imports: weaver_alias.Choice = "o
     except SyntaxError as error:
         raise NetworkError(f"{error.filename}, line {error.lineno}: not valid Python ({error.msg}).") from error
     except ImportError as error:
-        if (error.name or "").partition(".")[0] == "weaver":
-            raise NetworkError(f"{path}: {error}{weaver_alias.remedy(error)}") from error
-        raise NetworkError(f"{path}: {error}. Install it, or correct the import.") from error
+        remedy = None if imports is None else imports.remedy(error)
+        raise NetworkError(f"{path}: {error}{remedy or '. Install it, or correct the import.'}") from error
     return module
 
 
-def _injected(use_amp: bool, compile_model: bool, for_inference: bool) -> list[tuple[str, bool]]:
-    return [("for_inference", for_inference), ("use_amp", use_amp), ("compile_model", compile_model)]
+def _call(
+    path: Path, module: ModuleType, name: str, data_configuration: Any, options: Mapping[str, Any], injected: Mapping[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """name(data_configuration, **options, **injected), telling an option that nothing takes from an error of the file's own code.
 
-
-def _call(path: Path, module: ModuleType, name: str, data_configuration: Any, keywords: Mapping[str, Any]) -> Any:
-    """name(data_configuration, **keywords), telling an option that nothing takes from an error of the file's own code."""
+    injected: what no user has written, and what is therefore left out where the function, or the model that it makes, does not take it.
+    Returns the result, and the options that were taken.
+    """
     function = getattr(module, name)
     if not callable(function):
         raise NetworkError(f"{path}: {name} is {type(function).__name__}. Define it as a function.")
     signature = inspect.signature(function)
     known = [name for name, parameter in signature.parameters.items() if parameter.kind is not parameter.VAR_KEYWORD]
     if len(known) == len(signature.parameters):
-        for option in set(keywords) - set(known):
+        injected = {option: value for option, value in injected.items() if option in known}
+        for option in set(options) - set(known):
             raise NetworkError(
                 f"{path}: {name} takes no option '{option}' (network.options).{nearest(option, known[1:])} "
                 f"Let it take **kwargs if the option is for another function."
             )
+    keywords = {**options, **injected}
     try:
         with users_code(path, NetworkError, doing=name):
-            return function(data_configuration, **keywords)
+            return function(data_configuration, **keywords), keywords
     except NetworkError as error:
+        refused = [option for option in injected if option in str(error.__cause__)]
+        if refused:
+            logger.info("%s: %s does not take %s: called without (%s)", path, name, ", ".join(refused), error.__cause__)
+            left = {option: value for option, value in injected.items() if option not in refused}
+            return _call(path, module, name, data_configuration, options, left)
         for option in keywords:
             if isinstance(error.__cause__, TypeError) and f"unexpected keyword argument '{option}'" in str(error.__cause__):
                 raise NetworkError(f"{path}: option '{option}' (network.options) is not taken: {error.__cause__}.") from error.__cause__
@@ -172,4 +182,23 @@ def _checked(path: Path, returned: Any, data_configuration: Any) -> tuple[nn.Mod
             f"{path}: model_info['input_names'] is {named}, but the data configuration's input groups are {groups}. "
             f"Use list(data_config.input_names): the model gets the groups in that order."
         )
-    return model, info
+    return model, {**info, "dynamic_axes": _existing_axes(info["dynamic_axes"], data_configuration.input_shapes)}
+
+
+def _existing_axes(dynamic: Mapping[str, Any], shapes: Mapping[str, Any]) -> dict[str, Any]:
+    """The dynamic axes without those that an input does not have: users name the axis of particles for flat inputs too.
+
+    dynamic: {name: {axis: its name}} or {name: [axis]}. shapes: (-1, variables, length or None) of each input group. The exporter to ONNX
+    refuses an axis that is too large, and crashes at a negative one.
+    """
+
+    def existing(name: str, axes: Any) -> Any:
+        if name not in shapes:
+            return axes
+        _, variables, *length = shapes[name]
+        count = 3 if length and length[0] is not None else 2 if variables > 1 else 1
+        counted = {axis + count if axis < 0 else axis: axis for axis in axes}
+        kept = {axis: given for axis, given in counted.items() if 0 <= axis < count}
+        return {axis: axes[given] for axis, given in kept.items()} if isinstance(axes, Mapping) else list(kept)
+
+    return {name: existing(name, axes) for name, axes in dynamic.items()}

@@ -3,7 +3,9 @@
 An epoch is written there first and then published under its declared names by hard link. Its digest is chained from that of the
 epoch before, so an entry is the result of this data, these statistics, weights and settings and of nothing else.
 What validation found lies beside it. An epoch that `training.keep_checkpoints: best_and_last` removed leaves all but its tensors: it
-is published by placeholders, so that what comes after it is found too, and only what needs its tensors is refused.
+is published by placeholders, so that what comes after it is found too, and only what needs its tensors is refused. Never removed are
+epochs that were selected (`selected.json` in their entries), and what each configuration that trained here would select
+(`choices.json`): Snakemake deletes best_epoch.json before it selects again, so what it named is written down where no rule looks.
 Free of numpy and torch: what is already there is published within a fraction of a second.
 """
 
@@ -20,45 +22,32 @@ from weaver_tasks.base.digests import digest, file_checksum
 from weaver_tasks.base.errors import CheckpointError
 from weaver_tasks.base.files import atomic_path, copy_file, link_or_copy, read_json, write_json
 from weaver_tasks.base.record import environment
+from weaver_tasks.settings.slices import depends_on
+from weaver_tasks.settings.stage import StageSettings
 from weaver_tasks.training.schedules import Rates
 
 logger = logging.getLogger("weaver_tasks")
 
-# What of the training section changes the bits of an epoch; the schedule is there as the rates of the epoch's own steps.
-_MEANINGFUL = (
-    "task", "batch_size", "samples_per_epoch", "steps_per_epoch", "lr", "optimizer", "amp", "compile", "compile_optimizer",
-    "device", "ranks", "nodes", "threads",
-)  # fmt: skip
-_UNIMPORTANT = {"loading": ("num_workers", "prefetch", "pad_on_device", "fetch_step_val"), "network": ("source_digest", "config")}
-
-_OF_NO_VALIDATION = {
-    "loading": ("num_workers", "prefetch", "pad_on_device"),
-    "network": ("source_digest",),
-    "training": ("epochs", "epochs_per_job", "snapshot_minutes", "tensorboard", "keep_checkpoints", "scheduler"),
-    "validation": ("metric", "mode"),
-}
-
 REMOVAL = "training.keep_checkpoints: best_and_last"
 _REMOVED = "removed.json"
+_SELECTED = "selected.json"
 _PLACEHOLDER = f"removed by {REMOVAL}\n"
 
 
-def epoch_uses(settings: Mapping[str, Any], *, data: Any, network: str, whole_schedule: bool) -> dict[str, Any]:
+def epoch_uses(settings: StageSettings, *, data: Any, network: str, whole_schedule: bool) -> dict[str, Any]:
     """All that an epoch depends on, other than the epoch before, its number and its rates.
 
     data: plain data standing for the manifest and the data configuration; network: digest of the network file.
     whole_schedule: the network's own init_opt makes the schedule, which then enters as it is configured.
     """
-    uses: dict[str, Any] = {"data_and_statistics": data, "network_file": network}
-    for section in ("seed", "fold", "cross_validation", "data", "loading", "sampling", "network", "validation_from_training", "meaning"):
-        value = settings.get(section)
-        if isinstance(value, Mapping):
-            value = {key: entry for key, entry in value.items() if key not in _UNIMPORTANT.get(section, ())}
-        uses[section] = value
-    training = settings.get("training") or {}
-    names = (*_MEANINGFUL, "epochs", "scheduler") if whole_schedule else _MEANINGFUL
-    uses["training"] = {name: training.get(name) for name in names}
-    return uses
+    config = settings.plain()
+    # Without what only decides whether an epoch is trained: early stopping.
+    uses = depends_on(config, "train_epoch", unconditionally=True)
+    if whole_schedule:
+        uses["training"] |= {name: config["training"][name] for name in ("epochs", "scheduler")}
+    # The fold stands for cross_validation, which is none of a training's settings: null in every digest there is.
+    own = {name: config[name] for name in ("seed", "fold", "validation_from_training", "meaning")}
+    return {**uses, **own, "cross_validation": None, "data_and_statistics": data, "network_file": network}
 
 
 def epoch_digest(previous: str, *, epoch: int, rates: Rates, uses: Mapping[str, Any]) -> str:
@@ -157,18 +146,35 @@ class Journal:
     def prune(self, keep: set[int], *, below: int) -> list[int]:
         """Delete the checkpoints of the epochs below `below` that are not in `keep`, published and kept here. Returns those epochs.
 
-        Only what no task will read again may go: epochs whose validation and whose successor are finished.
+        Only what no task will read again may go: epochs whose validation and whose successor are finished. Epochs that were ever
+        selected stay, whatever `keep` says: undoing a change of the configuration brings them back.
         """
         gone = []
         for epoch in range(self.first, below):
             if epoch in keep or not self.state(epoch).exists():
                 continue
-            if self.metrics_file(epoch).exists():
-                self._remove_tensors(self.published_digest(epoch))
-            self.state(epoch).unlink()
-            self.companion(epoch).unlink(missing_ok=True)
-            gone.append(epoch)
+            own = self.published_digest(epoch) if self.metrics_file(epoch).exists() else None
+            if own is None or not self.is_selected(own):
+                gone.append((epoch, own))
+        # Only now: a damaged file among those asked would have been refused above.
+        for epoch, own in gone:
+            if own is not None:
+                self._remove_tensors(own)
+            self._unpublish(epoch)
+        return [epoch for epoch, _ in gone]
+
+    def drop_stopped(self, *, below: int) -> list[int]:
+        """Delete what epochs below `below` that early stopping skipped have published: copies of the epoch trained last. Returns them."""
+        gone = []
+        for epoch in range(self.first, below):
+            if self.state(epoch).exists() and self.metrics_file(epoch).exists() and read_json(self.metrics_file(epoch)).get("stopped"):
+                self._unpublish(epoch)
+                gone.append(epoch)
         return gone
+
+    def _unpublish(self, epoch: int) -> None:
+        self.state(epoch).unlink()
+        self.companion(epoch).unlink(missing_ok=True)
 
     def _remove_tensors(self, epoch_digest: str) -> None:
         entry = self.entry(epoch_digest)
@@ -182,6 +188,37 @@ class Journal:
     def is_removed(self, epoch_digest: str) -> bool:
         """Whether the tensors of a finished epoch were removed by `prune`."""
         return (self.entry(epoch_digest) / _REMOVED).exists()
+
+    def tensors(self, epoch: int) -> tuple[Path, Path] | None:
+        """The weights after a published epoch and what else belongs to it: as published, or as kept here. None: they are gone."""
+        published = self.state(epoch), self.companion(epoch)
+        if all(path.exists() and not is_placeholder(path) for path in published):
+            return published
+        if not self.metrics_file(epoch).exists():
+            return None
+        entry = self.entry(self.published_digest(epoch))
+        kept = entry / "state.pt", entry / "optimizer.pt"
+        return kept if all(path.exists() for path in kept) and not (entry / _REMOVED).exists() else None
+
+    def is_selected(self, epoch_digest: str) -> bool:
+        """Whether an epoch was ever selected as the best."""
+        return (self.entry(epoch_digest) / _SELECTED).exists()
+
+    def note_selected(self, epoch_digest: str, best: Mapping[str, Any]) -> None:
+        """Note for good that an epoch is selected. best: the content of best_epoch.json."""
+        if self.entry(epoch_digest).is_dir() and not self.is_selected(epoch_digest):
+            write_json(self.entry(epoch_digest) / _SELECTED, best)
+
+    def choices(self) -> list[dict[str, Any]]:
+        """How each configuration that trained here chooses its best epoch. See `selection.chosen_epochs`."""
+        path = self.folder / "choices.json"
+        return read_json(path) if path.exists() else []
+
+    def note_choice(self, choice: Mapping[str, Any]) -> None:
+        """Note for good how a configuration that trains here chooses its best epoch."""
+        known = self.choices()
+        if choice not in known:
+            write_json(self.folder / "choices.json", [*known, choice])
 
     def validation(self, epoch_digest: str, key: str) -> Path:
         """Where what validation found of an epoch is kept. key: a digest of all that it depends on besides the epoch."""
@@ -209,19 +246,19 @@ def refuse_removed(path: Path) -> None:
         )
 
 
-def validation_key(settings: Mapping[str, Any], *, manifest: str) -> str | None:
+def validation_key(settings: StageSettings, *, manifest: str) -> str | None:
     """A digest of all that a validation depends on besides the epoch; None for settings that do not tell it all.
 
     settings: those of the task. manifest: the digest of the input files.
     """
-    if "meaning" not in settings:
+    if settings.meaning is None:
         return None
-    uses = {section: _without(value, _OF_NO_VALIDATION.get(section, ())) for section, value in settings.items()}
+    config = settings.plain()
+    uses = {"sampling": {}, **depends_on(config, "validate_epoch")}
+    uses |= {name: config[name] for name in ("seed", "fold", "validation_from_training", "meaning") if config[name] is not None}
+    # Not needed, but part of the keys of all validations that were made before.
+    uses["training"]["continue_from"] = config["training"]["continue_from"]
     return digest(uses, manifest)[:16]
-
-
-def _without(value: Any, keys: tuple[str, ...]) -> Any:
-    return {key: entry for key, entry in value.items() if key not in keys} if isinstance(value, Mapping) else value
 
 
 def _holds(path: Path, checksum: str) -> bool:

@@ -32,9 +32,15 @@ def fall_in(offsets: Sequence[np.ndarray], values: int) -> str | None:
         end = len(offsets[level + 1]) - 1 if level + 1 < len(offsets) else values
         if len(array) == 0 or array[0] != 0 or array[-1] != end:
             return "do not span its values"
-        if (np.diff(array) < 0).any():
+        if falls(array):
             return "fall"
     return None
+
+
+def falls(array: np.ndarray, *, least: int = 0) -> bool:
+    """Whether a number is not at least `least` more than the one before. In bounded memory."""
+    step = CHUNK_BYTES
+    return any((np.diff(array[at : at + step + 1]) < least).any() for at in range(0, len(array), step))
 
 
 def _checksums(array: np.ndarray) -> np.ndarray:

@@ -79,6 +79,7 @@ class ParticleTransformer(nn.Module):
         defaults = {"embed_dim": embed_dim, "num_heads": num_heads, "activation": activation, **_version_defaults(version)}
         block = {**defaults, **(block_params or {})}
         use_bias = defaults.get("use_bias", True)
+        self.use_amp = use_amp
         self.for_inference = for_inference
         self.for_segmentation = for_segmentation
         self.include_global_token = include_global_token
@@ -122,6 +123,11 @@ class ParticleTransformer(nn.Module):
     def no_weight_decay(self) -> set[str]:
         return {"cls_token"}
 
+    @property
+    def ignores_padding(self) -> bool:
+        """See `trimming.ignores_padding`. Of a segmentation each slot has an output, and without output layer there may be no pooling."""
+        return not self.for_segmentation and self.fc is not None
+
     def forward(
         self, x: Tensor, v: Tensor | None = None, mask: Tensor | None = None, uu: Tensor | None = None, uu_idx: Tensor | None = None
     ) -> Any:
@@ -131,12 +137,7 @@ class ParticleTransformer(nn.Module):
         Returns (B, num_classes); for segmentation (B, num_classes, P'), P' after trimming; without output layer (B, D); without
         output and class layers the tokens (B, P', D) and their padding (B, P'), True where padded.
         """
-        if uu is not None and uu_idx is not None:
-            uu = build_sparse_tensor(uu, uu_idx, x.shape[-1])
-        x, v, mask, uu = self.trimmer(x, v, mask, uu)
-        all_pairs = self.pair_embed is not None and self.training and not self.pair_embed.is_sparse()
-        layout = Layout.of(mask.squeeze(1), dense=exporting() or torch.compiler.is_compiling() or all_pairs)
-        rows, layout = self._encode(x, v, uu, layout)
+        rows, layout = self._encoded(x, v, mask, uu, uu_idx)
         if self.cls_blocks is None and self.fc is None:
             return layout.whole.pad(rows), ~layout.whole.real
         if self.for_segmentation:
@@ -146,6 +147,29 @@ class ParticleTransformer(nn.Module):
             return result
         output = self.fc(result)
         return output.softmax(dim=1) if self.for_inference else output
+
+    # weaver's names for the two halves of a forward pass, which users' own models call.
+
+    def _forward_encoder(
+        self, x: Tensor, v: Tensor | None = None, mask: Tensor | None = None, uu: Tensor | None = None, uu_idx: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The particles after all blocks, (B, P', D), zero where padded, and where that is, (B, P'); a global token leads."""
+        rows, layout = self._encoded(x, v, mask, uu, uu_idx)
+        return layout.whole.pad(rows), ~layout.whole.real
+
+    def _forward_aggregator(self, x: Tensor, padding_mask: Tensor) -> Tensor:
+        """From what `_forward_encoder` gives to one vector an event, normalized: (B, D)."""
+        layout = Layout.of(~padding_mask, dense=exporting() or torch.compiler.is_compiling())
+        return self.norm(self._aggregate(layout.whole.pack(x), layout))
+
+    def _encoded(self, x: Tensor, v: Tensor | None, mask: Tensor | None, uu: Tensor | None, uu_idx: Tensor | None) -> tuple[Tensor, Layout]:
+        """Trim, and send the particles through all blocks, see `_encode`."""
+        if uu is not None and uu_idx is not None:
+            uu = build_sparse_tensor(uu, uu_idx, x.shape[-1])
+        x, v, mask, uu = self.trimmer(x, v, mask, uu)
+        all_pairs = self.pair_embed is not None and self.training and not self.pair_embed.is_sparse()
+        layout = Layout.of(mask.squeeze(1), dense=exporting() or torch.compiler.is_compiling() or all_pairs)
+        return self._encode(x, v, uu, layout)
 
     def _encode(self, x: Tensor, v: Tensor | None, uu: Tensor | None, layout: Layout) -> tuple[Tensor, Layout]:
         """The particles after all blocks, (R, D), and how they lie in the batch: the global token, if any, leads."""
