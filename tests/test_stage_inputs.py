@@ -379,3 +379,38 @@ def test_formats_give_the_same_staged_values(stage, samples, repository, process
         own = vectors.values[vectors.offsets[event] : vectors.offsets[event + 1]][:128]
         assert_array_equal(padded.values[128 * event :][: len(own)], own)
         assert not padded.values[128 * event + len(own) : 128 * (event + 1)].any()
+
+
+@pytest.mark.parametrize("mode", ["columnar", "none"])
+def test_lists_of_negative_length_are_refused_by_name(tmp_path, data_config, stage, mode):
+    source, functions = tmp_path / "jets.root", tmp_path / "functions.py"
+    with uproot.recreate(source) as file:
+        file["tree"] = {
+            "n": np.array([3, -1, 2]),
+            "x": np.array([1.0, 2.0, 3.0]),
+            "label_a": np.array([1, 0, 1]),
+            "label_b": np.array([0, 1, 0]),
+        }
+    functions.write_text(
+        "import awkward as ak\n"
+        "import numpy as np\n\n"
+        "def lists(n, x):\n"
+        "    offsets = ak.index.Index64(np.append(0, np.cumsum(ak.to_numpy(n))))\n"
+        "    return ak.Array(ak.contents.ListOffsetArray(offsets, ak.contents.NumpyArray(np.arange(4.0))))\n"
+    )
+    document = """
+treename: tree
+new_variables: {{p: "{0}"}}
+preprocess: {{method: manual}}
+inputs: {{particles: {{length: 4, vars: [[p, null]]}}}}
+labels: {{type: simple, value: [label_a, label_b]}}
+"""
+    for text, options in (("ak.unflatten(np.arange(4), n)", {}), ("lists(n, x)", {"data": {"custom_functions": str(functions)}})):
+        data_config.write_text(document.format(text))
+        arguments = ["--data-config", str(data_config), "--split", "train", "--group", "a", "--sources", str(source)]
+        arguments += ["--records", str(tmp_path / "r.json"), "--settings", json.dumps({"staging": {"mode": mode}})]
+        arguments += ["--staged", str(tmp_path / "x.arrow")] if mode == "columnar" else []
+        arguments += ["--custom-functions", str(functions)] if options else []
+        with pytest.raises(DataConfigError, match=r"new_variables\.p.*(negative count|reach outside of their values)"):
+            stage_inputs.main(arguments)
+        assert not (tmp_path / "x.arrow").exists()
