@@ -8,6 +8,7 @@ from typing import Any
 
 from weaver_tasks.base.errors import DataConfigError
 from weaver_tasks.base.schemas import load_schema, read_yaml, validate
+from weaver_tasks.data.configuration.ignored import without_ignored
 
 # Top-level keys in weaver's order, with what an absent or empty section means.
 _EMPTY: dict[str, Any] = {
@@ -34,7 +35,7 @@ def read_document(path: Path) -> dict[str, Any]:
     document = read_yaml(path, error=DataConfigError)
     if not isinstance(document, dict):
         raise DataConfigError(f"{path}: holds no keys. A data configuration has at least the section `inputs`.")
-    document = _normalize(document)
+    document = without_ignored(_normalize(document), path)
     validate(document, load_schema("data_config"), where=str(path), error=DataConfigError)
     return _complete(document)
 
