@@ -193,6 +193,17 @@ def test_kinds_of_parquet_columns(tmp_path, column, kind):
     assert str(array.type) == f"3 * {kind}"
 
 
+def test_missing_values_are_where_they_are_whichever_rows_are_read(tmp_path):
+    path = tmp_path / "jets.parquet"
+    columns = {"f": [1.0, None, 3.0, 4.0, None, 6.0], "l": [[1.0], None, [3.0], [4.0, None], [], [6.0]], "n": [1, None, 3, 4, None, 6]}
+    pq.write_table(pa.table(columns), path)
+    for first, last in ((0, 6), (1, 3), (3, 6), (4, 6), (5, 6)):
+        arrays = read(path, tuple(columns), first, last)
+        assert ak.fill_none(ak.nan_to_none(arrays["f"]), -1).to_list() == [-1 if x is None else x for x in columns["f"][first:last]]
+        assert ak.num(arrays["l"]).to_list() == [len(x or []) for x in columns["l"][first:last]]
+        assert arrays["n"].to_list() == columns["n"][first:last]
+
+
 @pytest.mark.parametrize("column", [["a", None, "c"], [["a"], ["b", None], []]])
 def test_missing_text_is_told_by_name(tmp_path, column):
     path = tmp_path / "jets.parquet"
@@ -214,7 +225,8 @@ def test_fixed_sizes_are_lists_in_every_format(tmp_path):
     met, lep, pt = np.arange(1.0, 4.0).reshape(3, 1), np.arange(6.0).reshape(3, 2), np.array([2.0, 4.0, 8.0])
     paths = [tmp_path / name for name in ("tree.root", "tuple.root", "a.parquet", "a.h5")]
     with uproot.recreate(paths[0]) as file:
-        file["tree"] = {"met": met, "lep": lep, "pt": pt}
+        file.mktree("tree", {"met": np.dtype(("f8", (1,))), "lep": np.dtype(("f8", (2,))), "pt": "f8"})
+        file["tree"].extend({"met": met, "lep": lep, "pt": pt})
     with uproot.recreate(paths[1]) as file:
         file.mkrntuple("tree", {"met": ak.Array(met), "lep": ak.Array(lep), "pt": ak.Array(pt)})
     columns = {"met": pa.array(met.tolist(), pa.list_(pa.float64(), 1)), "lep": pa.array(lep.tolist(), pa.list_(pa.float64(), 2)), "pt": pt}

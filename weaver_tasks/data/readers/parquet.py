@@ -87,8 +87,8 @@ class ParquetReader:
             if batch is None:
                 raise InputFileError(f"{self._source}: ends {rows} rows before its own description says. Fetch it again.")
             if batch.num_rows > rows:
-                self._rest.append(batch.slice(rows))
-                batch = batch.slice(0, rows)
+                self._rest.append(_cut(batch, rows, batch.num_rows))
+                batch = _cut(batch, 0, rows)
             rows -= batch.num_rows
             # In the order of the schema asked for, whatever the file's.
             yield batch.select(list(self._streamed))
@@ -120,6 +120,14 @@ def _refusing_damage(source: str) -> Iterator[None]:
             f"{source}: cannot be read as Parquet ({type(error).__name__}: {reason}). It is damaged, incomplete or of another kind: "
             "fetch it again."
         ) from error
+
+
+def _cut(batch: pa.RecordBatch, first: int, last: int) -> pa.RecordBatch:
+    """Some rows of a batch: a view, or a copy where values may be missing, since awkward 2.14 takes a view's mask from its beginning."""
+    cut = batch.slice(first, last - first)
+    if any(column.null_count or pa.types.is_struct(column.type) or pa.types.is_fixed_size_list(column.type) for column in batch.columns):
+        return cut.take(pa.array(np.arange(cut.num_rows)))
+    return cut
 
 
 def _read_as(kind: pa.DataType) -> pa.DataType | None:
