@@ -19,7 +19,7 @@ void collections() {
   tree.Branch("Particle", &particles, 4000, 99); tree.Branch("Particle_size", &n, "Particle_size/I"); tree.Branch("Event.HT", &ht, "HT/F");
   for (int event = 0; event < 40; ++event) {
     particles.Clear(); n = event % 13 == 3 ? 0 : 1 + random.Integer(5); ht = 100 + event;
-    for (int i = 0; i < n; ++i) { 
+    for (int i = 0; i < n; ++i) {
       double e = 10 + random.Exp(10);
       new (particles[i]) TParticle(211, 1, i, 7, 0, 0, e / 2, e / 3, 0, e, 0, 0, 0, 0);
     }
