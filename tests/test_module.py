@@ -1,5 +1,6 @@
 """The workflow as a Snakemake module of another one: one run, two runs side by side, a rule changed, what cannot work."""
 
+import gc
 import json
 import re
 import subprocess
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+from weaver_tasks.plan import Plan, SettingsFile, make_plan
 
 SNAKEFILE = """
 configfile: "both.yaml"
@@ -60,6 +63,10 @@ def other(tmp_path, repository, jets) -> Path:
     return tmp_path
 
 
+def plan_of(folder: Path, run: str) -> Plan:
+    return make_plan(yaml.safe_load((folder / "both.yaml").read_text())[run], where="both.yaml")
+
+
 def snakemake(folder: Path, *options: str, code: int = 0) -> str:
     done = subprocess.run([sys.executable, "-m", "snakemake", "--cores", "2", *options], cwd=folder, capture_output=True, text=True)
     assert done.returncode == code, done.stdout + done.stderr
@@ -78,8 +85,26 @@ def test_two_runs_are_planned_side_by_side(other):
     assert "rule second_train_epoch:" in planned
     commands = [line for line in planned.splitlines() if "-m weaver_tasks.init_model" in line]
     assert len(commands) == 2
-    assert '"seed": 2' in next(line for line in commands if "results/two/" in line)
+    slice_of_two = plan_of(other, "second").settings("init_model")
+    assert slice_of_two["seed"] == 2
+    expected = SettingsFile("init_model", slice_of_two, folder="results/two", writes=lambda: False).path
+    assert f"--settings {expected} " in next(line for line in commands if "results/two/" in line)
+    assert not (other / "results").exists()
     assert "mem_mb=1234" in planned
+
+
+def test_what_a_profile_says_of_training_holds_for_blocks(other):
+    """In a module, under the name that the host gives to `train_epoch`."""
+    said = ("first_train_epoch:slurm_partition=gpu", "first_train_epoch:mem_mb=4000*attempt", "first_validate_epoch:runtime=7")
+    planned = snakemake(other, "--dry-run", "--set-resources", *said, "--set-threads", "first_train_epoch=2")
+    jobs = {match[1]: match[2] for match in re.finditer(r"^rule (\w+):\n((?:    .*\n)+)", planned, re.MULTILINE)}
+    trained, validated = jobs["first_train_epoch_0_to_1"], jobs["first_validate_epoch_0_to_1"]
+    assert "mem_mb=4000" in trained
+    assert "slurm_partition=gpu" in trained
+    assert "threads: 2" in trained
+    assert "runtime=7" in validated
+    assert "slurm_partition" not in validated
+    assert "slurm_partition" not in jobs["second_train_epoch"]
 
 
 @pytest.mark.slow
@@ -109,17 +134,28 @@ def test_commands_take_nothing_from_the_globals(repository):
                 assert not re.search(r"\{[A-Z_]{2,}", line), f"{chapter.name}: {line}"
 
 
-def test_a_mistake_is_one_line(other):
+def test_a_mistake_is_an_error_of_the_workflow_that_makes_it(other):
+    """As Snakemake tells it: the process is the host's, and is neither ended nor tuned by the module."""
+    (other / "Snakefile").write_text(
+        (other / "Snakefile")
+        .read_text()
+        .replace("module first:", "import atexit, gc\n\natexit.register(lambda: print('ended', gc.get_threshold()))\n\nmodule first:")
+    )
+    default = f"ended {gc.get_threshold()}"
+    assert default in snakemake(other, "--dry-run")
     config = yaml.safe_load((other / "both.yaml").read_text())
     config["second"]["training"]["epoch"] = 3
     (other / "both.yaml").write_text(yaml.safe_dump(config))
-    said = snakemake(other, "--dry-run", code=2)
-    assert "ERROR: both.yaml: unknown key 'training.epoch'. Did you mean: epochs?" in said
+    said = snakemake(other, "--dry-run", code=1)
+    assert [line for line in said.splitlines() if "unknown key" in line] == [
+        "both.yaml: unknown key 'training.epoch'. Did you mean: epochs?"
+    ]
     assert "Traceback" not in said
+    assert default in said
 
 
 def test_a_prefix_is_refused(other):
     text = (other / "Snakefile").read_text()
     (other / "Snakefile").write_text(text.replace('config: config["first"]', 'config: config["first"]\n    prefix: "elsewhere"'))
-    said = snakemake(other, "--dry-run", code=2)
-    assert "ERROR: both.yaml: the module has a prefix" in said
+    said = snakemake(other, "--dry-run", code=1)
+    assert "both.yaml: the module has a prefix. Take it out" in said

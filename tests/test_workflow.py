@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -147,7 +148,9 @@ def test_exactly_what_would_give_another_result_reruns(finished, change, reruns,
 
 
 # Of Snakemake, of watching, and what the record of the run itself is made of.
-NOT_RESULTS = re.compile(r"logs/|benchmarks/|provenance/|\.workflow|files\.json$|ro-crate-metadata\.json$|checkpoints/\.(journal/|lock)")
+NOT_RESULTS = re.compile(
+    r"logs/|benchmarks/|provenance/|\.settings/|\.workflow|files\.json$|ro-crate-metadata\.json$|checkpoints/\.(journal/|lock)"
+)
 
 
 def test_every_file_of_a_run_is_the_output_of_one_task(finished):
@@ -332,13 +335,12 @@ def test_statistics_by_several_jobs_are_those_of_one(finished, tmp_path, reposit
     staged = run.results / "staged/train/Hbb/HToBB.arrow"
     content = staged.read_bytes()
     staged.write_bytes(b"damaged")
-    assert "HToBB.arrow: not a staged file" in run.snakemake("--keep-going", "--until", "standardize_part", code=1)
+    assert "HToBB.arrow: not a staged file" in run.snakemake("--keep-going", "--until", "statistics_part", code=1)
     staged.write_bytes(content)
-    # The two parts that did not fail are kept.
+    # The two parts that did not fail are kept, of the first pass of each.
     planned = run.planned(made)
-    assert {rule: planned.get(rule) for rule in ("stage_inputs", "standardize_part", "reweight_part")} == {
-        "stage_inputs": None, "standardize_part": 3 * 2 - 2, "reweight_part": 3,
-    }  # fmt: skip
+    assert "stage_inputs" not in planned
+    assert planned["statistics_part"] == (3 * 2 - 2) + (3 - 2)  # of standardize and of reweight
     run.snakemake(made)
     for name in ("standardization.json", "reweighting.json", "data_config.auto.yaml"):
         assert (run.results / name).read_bytes() == (finished.results / name).read_bytes()
@@ -366,6 +368,58 @@ def test_an_input_file_that_has_changed_is_told_until_it_is_accepted(tmp_path, r
     run.snakemake("--until", "gather_fitting_inputs")
     listed = json.loads((run.results / "staged/fitting.json").read_text())["files"]
     assert [file["entries"] for file in listed if file["group"] == "QCD"] == [100]
+
+
+def test_the_command_of_a_job_runs_by_hand(finished, tmp_path):
+    printed = finished.snakemake("--dry-run", "--printshellcmds", "--forcerun", "standardize")
+    (command,) = {line.partition("command: ")[2] for line in printed.splitlines() if "-m weaver_tasks.standardize" in line}
+    assert len(command) < 800
+    words = shlex.split(command)
+    options = {word: index for index, word in enumerate(words)}
+    for option in ("--output", "--plot", "--record", "--log-file"):
+        words[options[option] + 1] = str(tmp_path / Path(words[options[option] + 1]).name)
+    done = subprocess.run(words, cwd=finished.folder, capture_output=True, text=True, env=package_path(finished.repository))
+    assert done.returncode == 0, done.stderr
+    made = json.loads((tmp_path / "standardization.json").read_text())
+    assert made == json.loads((finished.results / "standardization.json").read_text())
+    record = json.loads((tmp_path / "standardize.json").read_text())
+    assert record["settings"] == json.loads((finished.results / "provenance/tasks/standardize/standardize.json").read_text())["settings"]
+
+
+def package_path(repository: Path) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(repository), os.environ.get("PYTHONPATH")]))}
+
+
+def test_what_shows_commands_writes_no_settings(tmp_path, repository, jets):
+    run = Run(tmp_path, repository, jets)
+    for options in (["--dry-run", "--printshellcmds"], ["--summary"], ["--detailed-summary"], ["--list-rules"]):
+        run.snakemake(*options)
+        assert not (tmp_path / "results").exists(), options
+
+
+def test_settings_that_were_edited_are_not_used(tmp_path, repository, jets):
+    run = Run(tmp_path, repository, jets)
+    run.snakemake("--until", "gather_fitting_inputs")
+    (file,) = (run.results / ".settings").glob("gather_inputs-*.json")
+    text = file.read_text()
+    file.write_text(text.replace("fail", "skip"))
+    assert file.read_text() != text
+    assert run.planned("--until", "gather_fitting_inputs") == {}
+    run.snakemake("--until", "gather_fitting_inputs", "--forcerun", "gather_fitting_inputs")
+    assert file.read_text() == text
+
+
+def test_lint_finds_what_the_architecture_explains(finished):
+    """Every rule runs in Snakemake's own environment; the log of the quick check is that of the run that it makes."""
+    found = set()
+    for line in finished.snakemake("--lint", code=1).splitlines():
+        if line.startswith("Lints for "):
+            place = line.removeprefix("Lints for ").partition(" (")[0]
+        elif line.startswith("    * "):
+            found.add((place, line.strip("* :")))
+    environment = "Specify a conda environment or container for each rule."
+    assert ("rule train_epoch", environment) in found
+    assert {(place, title) for place, title in found if title != environment} == {("rule quick_check", "No log directive defined")}
 
 
 def mistakes() -> dict:
@@ -413,6 +467,17 @@ def test_a_mistake_is_told_in_one_line(tmp_path, repository, jets, mistake, word
     assert "Traceback" not in done.stderr
     assert not list(run.folder.glob("results/**/.*.arrow"))
     assert not (run.results / "staged" / "fitting.json").exists()
+    # Snakemake's own report is not the last word.
+    assert done.stderr.rstrip().splitlines()[-1] == errors[-1]
+
+
+def test_a_mistake_in_the_configuration_is_one_line_and_exit_code_2(tmp_path, repository, jets):
+    run = Run(tmp_path, repository, jets)
+    run.config["training"]["epoch"] = 3
+    done = subprocess.run(run.command("--quiet", "all"), capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2
+    told = [line for line in done.stderr.splitlines() if not line.startswith("Using workflow specific profile")]
+    assert told == ["ERROR: config.yaml: unknown key 'training.epoch'. Did you mean: epochs?"]
 
 
 def test_a_trained_model_predicts_without_training(finished, tmp_path, repository, jets):

@@ -14,17 +14,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from weaver_tasks.base.command_line import run_command, setting, stage_parser, task
-from weaver_tasks.base.errors import ConfigError
+from weaver_tasks.base.command_line import run_command, task
 from weaver_tasks.base.files import atomic_path, read_json, write_json
+from weaver_tasks.base.jet_observers import kinematic_observers
 from weaver_tasks.base.record import TaskRecord
 from weaver_tasks.data.configuration import load_data_configuration
 from weaver_tasks.results.markdown import markdown
-from weaver_tasks.results.metrics.evaluation import evaluate_classification, evaluate_regression
+from weaver_tasks.results.metrics.evaluation import evaluate_classification, evaluate_regression, labeled_events
 from weaver_tasks.results.metrics.members import compare_members, members_table
 from weaver_tasks.results.plots.classification import plot_confusion, plot_kinematics, plot_roc, plot_scores
+from weaver_tasks.results.plots.style import figure, save, say_why_empty
 from weaver_tasks.results.plots.training import history_files, plot_members, plot_regression, plot_training, read_history
-from weaver_tasks.results.predictions.columns import Predictions, read_predictions
+from weaver_tasks.results.predictions.columns import Predictions, left_out, read_predictions
+from weaver_tasks.settings.model import EvaluationSettings
+from weaver_tasks.settings.stage import stage_parser
 
 logger = logging.getLogger("weaver_tasks")
 
@@ -32,18 +35,24 @@ logger = logging.getLogger("weaver_tasks")
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = _parser().parse_args(argv)
     with task(arguments) as record:
-        settings = arguments.settings.get("evaluation", {})
-        kind = setting(arguments.settings, "evaluate", "training")["task"]
-        predictions = _read(arguments, record, kind, settings)
-        figures = evaluate(predictions, kind, settings)
+        settings, kind = arguments.settings.evaluation, arguments.settings.training.task
+        predictions = _read(arguments, record, kind, settings) if arguments.predictions else None
+        known = predictions is not None and len(predictions.scores) > 0
+        nothing: dict[str, Any] = {"task": kind, "entries": 0, "groups": {}, "warnings": []}
+        figures = evaluate(predictions, kind, settings) if predictions and known else nothing
+        for warning in figures["warnings"]:
+            logger.warning("%s", warning)
         best = read_json(record.read(arguments.best_epoch)) if arguments.best_epoch else None
         folder = arguments.output_dir
-        members = _compared(arguments, record)
+        members = _compared(arguments, record) if known else {}
         write_json(folder / "metrics.json", {**figures, "best_epoch": best, **({"members": members} if members else {})})
         with atomic_path(folder / "metrics.md") as temporary:
-            text = markdown(figures, f"Evaluation of {folder.parent.name or 'the predictions'}")
+            title = f"Evaluation of {folder.parent.name or 'the predictions'}"
+            text = markdown(figures, title) if known else f"# {title}\n\nThere are no test events.\n"
             temporary.write_text(text + (f"\n## The members\n\n{members_table(members)}" if members else ""))
-        written = [folder / "metrics.json", folder / "metrics.md", *draw(predictions, figures, settings, folder)]
+        written = [folder / "metrics.json", folder / "metrics.md"]
+        if predictions:
+            written += draw(predictions, figures, settings, folder) if known else _draw_nothing(predictions, kind, folder)
         if arguments.metrics:
             for path in history_files(arguments.metrics):
                 record.read(path)
@@ -53,7 +62,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             written += plot_members(histories, folder / "training.png")
         for path in written:
             record.wrote(path)
-        _tell(figures)
+        if known:
+            _tell(figures)
+        else:
+            logger.warning("no test events: there is nothing to measure")
 
 
 def _compared(arguments: argparse.Namespace, record: TaskRecord) -> dict[str, dict[str, Any]]:
@@ -63,7 +75,9 @@ def _compared(arguments: argparse.Namespace, record: TaskRecord) -> dict[str, di
 
 def _parser() -> argparse.ArgumentParser:
     parser = stage_parser("evaluate", __doc__)
-    parser.add_argument("--predictions", nargs="+", required=True, type=_named_file, metavar="GROUP=FILE", help="prediction files")
+    parser.add_argument(
+        "--predictions", nargs="*", default=[], type=_named_file, metavar="GROUP=FILE", help="prediction files; none: the training alone"
+    )
     parser.add_argument("--data-config", type=Path, help="names classes and labels of files that do not (weaver-core's Parquet)")
     parser.add_argument("--best-epoch", type=Path, help="best_epoch.json")
     parser.add_argument("--metrics", type=Path, metavar="DIR", help="the folder of the epochs' metrics, for the training curves")
@@ -87,7 +101,7 @@ def _named_file(text: str) -> tuple[str, Path]:
     return group, Path(path)
 
 
-def _read(arguments: argparse.Namespace, record: TaskRecord, kind: str, settings: dict[str, Any]) -> Predictions:
+def _read(arguments: argparse.Namespace, record: TaskRecord, kind: str, settings: EvaluationSettings) -> Predictions:
     labels = load_data_configuration(record.read(arguments.data_config)).labels if arguments.data_config else None
     for _, path in arguments.predictions:
         if path.is_file():
@@ -95,35 +109,46 @@ def _read(arguments: argparse.Namespace, record: TaskRecord, kind: str, settings
     return read_predictions(
         arguments.predictions,
         task=kind,
-        weight=settings.get("weight"),
+        weight=settings.weight,
         classes=labels.classes if labels else (),
         labels=labels.names if labels else (),
     )
 
 
-def evaluate(predictions: Predictions, kind: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """The figures of merit. Raises ConfigError for unknown names in `evaluation` or an unknown task."""
-    makers = {"classification": evaluate_classification, "regression": evaluate_regression}
-    if kind not in makers:
-        raise ConfigError(f"config.yaml: training.task: '{kind}' is neither classification nor regression.")
-    return makers[kind](predictions, settings)
+def evaluate(predictions: Predictions, kind: str, settings: EvaluationSettings) -> dict[str, Any]:
+    """The figures of merit. Raises ConfigError for unknown names in `evaluation`."""
+    return {"classification": evaluate_classification, "regression": evaluate_regression}[kind](predictions, settings)
 
 
-def draw(predictions: Predictions, figures: dict[str, Any], settings: dict[str, Any], folder: Path) -> list[Path]:
-    """Draw all plots of the predictions into `folder`. Returns the files."""
+def draw(predictions: Predictions, figures: dict[str, Any], settings: EvaluationSettings, folder: Path) -> list[Path]:
+    """Draw all plots of the predictions, of the groups with labels where only some have any, into `folder`. Returns the files."""
+    predictions = labeled_events(predictions)
     if figures["task"] == "regression":
         return plot_regression(predictions, figures, folder / "regression.png")
     return [
         *plot_roc(predictions, figures, settings, folder / "roc.png"),
         *plot_scores(predictions, folder / "scores.png"),
-        *plot_confusion(figures, folder / "confusion.png"),
+        *plot_confusion(figures, folder / "confusion.png", missing=left_out(predictions)),
         *plot_kinematics(predictions, figures, settings, folder),
     ]
+
+
+def _draw_nothing(predictions: Predictions, kind: str, folder: Path) -> list[Path]:
+    """The plots that the workflow waits for, where no test event passes the selection."""
+    kinematic = [f"efficiency_{name}" for name in kinematic_observers(predictions.observers)]
+    written = []
+    for name in ["regression"] if kind == "regression" else ["roc", "scores", "confusion", *kinematic]:
+        with figure() as drawn:
+            say_why_empty(drawn.subplots(), "no test event passes the selection")
+            written += save(drawn, folder / f"{name}.png")
+    return written
 
 
 def _tell(figures: dict[str, Any]) -> None:
     if figures["task"] == "classification":
         logger.info("%d jets: accuracy %.4f, AUC %.4f", figures["entries"], figures["accuracy"], figures["auc"])
+        chosen = "evaluation.background" if figures["background_chosen"] else "the first class; evaluation.background chooses another"
+        logger.info("the background is %s (%s)", figures["background"], chosen)
     for name, target in figures.get("targets", {}).items():
         logger.info("%s: bias %.4g, resolution %.4g", name, target["bias"], target["resolution"])
 

@@ -1,4 +1,4 @@
-"""Export the best epoch to ONNX and check it against PyTorch on real events.
+"""Export a trained network to ONNX and check it against PyTorch: on test events, else on those of the validation, else on made-up ones.
 
     model.onnx        takes the standardized inputs, as weaver-core's export does
     preprocess.json   how to standardize them, in weaver-core's format
@@ -11,7 +11,6 @@ Nothing is published when the difference is above export.tolerance.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import itertools
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,27 +22,28 @@ import torch
 from torch import nn
 
 from weaver_tasks import __version__
-from weaver_tasks.base.command_line import run_command, setting, stage_parser, task
+from weaver_tasks.base.command_line import run_command, task
 from weaver_tasks.base.digests import digest, file_checksum
 from weaver_tasks.base.errors import ResultError
 from weaver_tasks.base.files import atomic_path, read_json, write_json
 from weaver_tasks.base.record import TaskRecord, package_versions
 from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration
-from weaver_tasks.data.events.block import Block, StagingOptions, packed_columns
-from weaver_tasks.data.loading.prediction_order import prediction_batches
-from weaver_tasks.data.staging.sources import open_source
+from weaver_tasks.data.configuration.trained_on import trained_on
+from weaver_tasks.jobs.parity_events import ParityEvents, find_events, made_up_events
+from weaver_tasks.networks.layers.trimming import ignores_padding
 from weaver_tasks.networks.loading import Network, load_network
 from weaver_tasks.results.onnx.export import FromRaw, WithSoftmax, preprocess_document, to_onnx
-from weaver_tasks.results.onnx.parity import BATCHES, cases, compare
+from weaver_tasks.results.onnx.parity import BATCHES, compare, fixed_axes, taken_axes
 from weaver_tasks.results.onnx.runtime import onnx_session
 from weaver_tasks.results.predictions.scoring import gives_probabilities
+from weaver_tasks.settings.model import ExportSettings
+from weaver_tasks.settings.stage import stage_parser
 from weaver_tasks.training import checkpoint
 from weaver_tasks.weaver_compat.imports import WeaverImports
 
 logger = logging.getLogger("weaver_tasks")
 
 _EVENTS = max(BATCHES)  # of each test group
-_GROUPS = 20
 
 Inputs = dict[str, np.ndarray]
 
@@ -52,42 +52,66 @@ def main(argv: list[str] | None = None) -> None:
     parser = stage_parser("export_onnx", __doc__)
     parser.add_argument("--data-config", type=Path, required=True, help="data_config.auto.yaml")
     parser.add_argument("--custom-functions", type=Path, help="functions that the data configuration's expressions use")
-    parser.add_argument("--inputs", type=Path, required=True, help="the manifest of input files; real events for the check")
+    parser.add_argument(
+        "--inputs", type=Path, nargs="*", default=[], help="manifests of input files, for real events to compare on; none: they are made up"
+    )
     parser.add_argument("--network", type=Path, required=True, help="the network configuration (Python)")
-    parser.add_argument("--state", type=Path, required=True, help="the weights, net_best_epoch_state.pt")
+    parser.add_argument("--state", type=Path, required=True, help="the weights: net_best_epoch_state.pt, or any .pt file")
     parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="where the four files go")
     arguments = parser.parse_args(argv)
     with task(arguments) as record:
         configuration = load_data_configuration(arguments.data_config, custom_functions=arguments.custom_functions)
         record.read_configuration(data=arguments.data_config, functions=arguments.custom_functions)
-        manifest = read_json(record.read(arguments.inputs))
-        export(arguments, configuration, manifest, record)
+        _check_model(arguments.state, configuration, arguments.data_config)
+        manifests = [read_json(record.read(path)) for path in arguments.inputs]
+        export(arguments, configuration, manifests, record)
 
 
-def export(arguments: argparse.Namespace, configuration: DataConfiguration, manifest: Mapping[str, Any], record: TaskRecord) -> None:
+def _check_model(state: Path, configuration: DataConfiguration, path: Path) -> None:
+    """Raises ResultError for what cannot be exported."""
+    if state.suffix == ".onnx":
+        raise ResultError(f"prediction.model: {state} is exported already. Give the weights, a .pt file.")
+    open_ = [variable.name for group in configuration.inputs for variable in group.variables if variable.center == "auto"]
+    if open_:
+        raise ResultError(
+            f"{path}: the center of {open_[0]} is `auto`: what it was in the training is not known. "
+            "Name the data_config.auto.yaml (of weaver: <name>.<md5>.auto.yaml) that the training wrote."
+        )
+
+
+def export(
+    arguments: argparse.Namespace, configuration: DataConfiguration, manifests: Sequence[Mapping[str, Any]], record: TaskRecord
+) -> None:
     """Export, compare, publish. Raises ResultError when the models differ from PyTorch's, or there is no event to compare on."""
-    settings = setting(arguments.settings, "export_onnx", "export")
-    standardized, raw = _events(configuration, manifest, arguments.custom_functions)
+    settings: ExportSettings = arguments.settings.export
+    events = _events(configuration, manifests, arguments.custom_functions)
+    standardized, raw = events.standardized, events.raw
     network, model, softmax = _model(arguments, configuration, standardized[0], record)
-    names, axes = list(configuration.input_names), network.info["dynamic_axes"]
-    metadata = {**_metadata(arguments, configuration, network, softmax=softmax), "provenance": record.stamp()}
+    names = list(configuration.input_names)
+    lengths = {group.name: group.length for group in configuration.inputs}
+    axes, tried = taken_axes(model, standardized[0], names=names, dynamic_axes=network.info["dynamic_axes"], lengths=lengths)
+    for group, fixed in fixed_axes(network.info["dynamic_axes"], axes).items():
+        logger.warning("%s: declares %s of %s dynamic, but does not take other sizes: it is fixed", arguments.network, fixed, group)
+    info = {**network.info, "dynamic_axes": axes}
+    metadata = {**_metadata(arguments, configuration, network, softmax=softmax, tried=tried), "provenance": record.stamp()}
 
     def exported(wrapped: nn.Module, example: Inputs, inputs_are: str) -> bytes:
         tensors = [torch.from_numpy(example[name][:2]) for name in names]
-        return to_onnx(wrapped, network.info, tensors, opset=settings["opset"], metadata={**metadata, "inputs_are": inputs_are})
+        return to_onnx(wrapped, info, tensors, opset=settings.opset, metadata={**metadata, "inputs_are": inputs_are})
 
-    models = {
-        "model.onnx": exported(model, standardized[0], "standardized"),
-        "model_raw.onnx": exported(FromRaw(model, configuration.inputs).eval(), raw[0], "raw"),
-    }
-    tried = cases(axes, {group.name: group.length for group in configuration.inputs})
-    comparison = {"names": names, "tried": tried, "dynamic_axes": axes}
+    from_raw = FromRaw(model, configuration.inputs).eval()
+    models = {"model.onnx": exported(model, standardized[0], "standardized"), "model_raw.onnx": exported(from_raw, raw[0], "raw")}
+    comparison: dict[str, Any] = {"names": names, "tried": tried, "dynamic_axes": axes, "tolerance": settings.tolerance}
+    sessions = {name: onnx_session(content) for name, content in models.items()}
     parity = {
-        "model.onnx": compare(model, onnx_session(models["model.onnx"]), standardized, **comparison),
-        "model_raw.onnx": compare(model, onnx_session(models["model_raw.onnx"]), standardized, raw=raw, **comparison),
+        "model.onnx": compare(model, sessions["model.onnx"], standardized, same_inputs=model, **comparison),
+        "model_raw.onnx": compare(model, sessions["model_raw.onnx"], standardized, raw=raw, same_inputs=from_raw, **comparison),
     }
-    report = _report(parity, settings, softmax=softmax)
-    _check(parity, settings["tolerance"])
+    left_out = max(case["left_out"] for found in parity.values() for case in found)
+    if left_out:
+        logger.warning("%d events have particles at exactly the same distance, and no score of their own: left out", left_out)
+    report = {**_report(parity, settings, softmax=softmax), "events": events.taken_from}
+    _check(parity, settings.tolerance)
     _publish(arguments.output_dir, models, configuration, report, record)
     logger.info("largest difference from PyTorch %.2g, over %d cases", report["max_abs_difference"], len(tried) * len(models))
 
@@ -96,17 +120,17 @@ def _model(
     arguments: argparse.Namespace, configuration: DataConfiguration, inputs: Inputs, record: TaskRecord
 ) -> tuple[Network, nn.Module, str]:
     """The network with its weights, giving probabilities if it is a classifier; and who applies the softmax: network, export, none."""
-    options = arguments.settings.get("network") or {}
+    options = arguments.settings.network
     network = load_network(
         record.read_code(arguments.network),
         configuration.weaver,
-        options.get("options"),
+        options.options,
         for_inference=True,
         imports=WeaverImports.of(options),
     )
     checkpoint.load_state(network.model, record.read(arguments.state))
     model = network.model.eval()
-    if setting(arguments.settings, "export_onnx", "training")["task"] != "classification":
+    if arguments.settings.training.task != "classification":
         return network, model, "none"
     with torch.no_grad():
         scores = model(*(torch.from_numpy(inputs[name]) for name in configuration.input_names))
@@ -116,77 +140,50 @@ def _model(
     return network, WithSoftmax(model).eval(), "export"
 
 
-def _metadata(arguments: argparse.Namespace, configuration: DataConfiguration, network: Network, *, softmax: str) -> dict[str, Any]:
-    """What the models say of themselves (metadata_props)."""
-    labels = configuration.labels
+def _metadata(
+    arguments: argparse.Namespace,
+    configuration: DataConfiguration,
+    network: Network,
+    *,
+    softmax: str,
+    tried: Sequence[tuple[int, int | None]],
+) -> dict[str, Any]:
+    """What the models say of themselves (metadata_props). tried: (events, length) of each comparison with PyTorch."""
+    lengths = [length for _, length in tried if length is not None]
     return {
         "made_by": f"weaver_tasks {__version__}",
-        "classes": list(labels.classes) if labels else [],
-        "labels": list(labels.names) if labels else [],
-        "inputs": configuration.input_dicts,
-        "lengths": {group.name: group.length for group in configuration.inputs},
-        "pad_modes": {group.name: group.pad_mode for group in configuration.inputs},
+        **trained_on(configuration),
         "softmax": softmax,
+        "ignores_padding": ignores_padding(network.model),
+        **({"shortest_length": min(lengths)} if lengths else {}),
         "network": network.path.name,
         "weights_sha256": file_checksum(arguments.state),
         "data_configuration": digest(configuration.raw),
-        "settings": digest(arguments.settings),
+        "settings": digest(arguments.given),
         "versions": {name: package_versions()[name] for name in ("torch", "onnx", "onnxruntime")},
     }
 
 
-def _events(configuration: DataConfiguration, manifest: Mapping[str, Any], functions: Path | None) -> tuple[list[Inputs], list[Inputs]]:
-    """The first events of each test group: as the network takes them, and raw with padding NaN. Raises ResultError without events."""
-    records = [record for record in manifest["files"] if record["split"] == "test" and not record["bad"] and record["kept"]]
-    firsts = list({record["group"]: record for record in reversed(records)}.values())[::-1][:_GROUPS]
-    options = StagingOptions.from_manifest(manifest)
-    # The test files may have been staged without labels, or with other observers.
-    configuration = dataclasses.replace(configuration, labels=None, observers=(), monitor_variables=())
-    standardized, raw = [], []
-    for record in firsts:
-        one_file = {**manifest, "files": [record]}
-        settings = {"training": {"batch_size_test": _EVENTS}}
-        # Without threads: what is left of the batches needs no closing.
-        batches = prediction_batches(one_file, configuration, settings, group=record["group"], threads=0, custom_functions=functions)
-        batch = next(batches, None)
-        if batch is None:
-            continue
-        source = open_source(record, configuration, options, custom_functions=functions)
-        columns = [column.name for column in packed_columns(configuration)]
-        block = source.read(0, int(batch.entry[-1]) + 1, columns)
-        standardized.append({name: values.copy() for name, values in batch.inputs.items()})
-        raw.append(raw_inputs(block, configuration))
-    if not standardized or all(len(next(iter(inputs.values()))) < 2 for inputs in standardized):
-        raise ResultError("export_onnx: no test events to compare ONNX with PyTorch on. Name files in data.test.")
-    order = sorted(range(len(standardized)), key=lambda index: -len(next(iter(standardized[index].values()))))
-    return [standardized[index] for index in order], [raw[index] for index in order]
+def _events(configuration: DataConfiguration, manifests: Sequence[Mapping[str, Any]], functions: Path | None) -> ParityEvents:
+    """What to compare on. Raises ResultError when there are files, and no two events of them pass their selections."""
+    events = find_events(configuration, manifests, count=_EVENTS, custom_functions=functions)
+    if events is None and manifests:
+        raise ResultError(
+            "export_onnx: fewer than two events of the test, validation and training files pass their selections: there is nothing to "
+            "compare ONNX with PyTorch on. Name other files in data.test, or correct the selection."
+        )
+    if events is None:
+        events = made_up_events(configuration, count=_EVENTS)
+    if events.taken_from != "test files":
+        logger.warning("no test events: ONNX is compared with PyTorch on events of %s", events.taken_from.replace("none: ", "no file, "))
+    return events
 
 
-def raw_inputs(block: Block, configuration: DataConfiguration) -> Inputs:
-    """The input variables of a block as they are: group -> (N, k, length) with padding NaN, (N, k) or (N,) where it is flat."""
-    columns = {column.name: column for column in packed_columns(configuration)}
-    inputs: Inputs = {}
-    for group in configuration.inputs:
-        column = next(column for column in columns.values() if {variable.name for variable in group.variables} <= set(column.variables))
-        packed = block.packed[column.name]
-        places = [column.variables.index(variable.name) for variable in group.variables]
-        if packed.offsets is None or group.length is None:
-            values = packed.values[:, places]
-            inputs[group.name] = values[:, 0].copy() if len(places) == 1 else values
-            continue
-        padded = np.full((len(block), len(places), group.length), np.nan, dtype=np.float32)
-        for event, (first, last) in enumerate(itertools.pairwise(packed.offsets)):
-            particles = packed.values[first:last][: group.length, places]
-            padded[event, :, : len(particles)] = particles.T
-        inputs[group.name] = padded
-    return inputs
-
-
-def _report(parity: Mapping[str, Sequence[Mapping[str, Any]]], settings: Mapping[str, Any], *, softmax: str) -> dict[str, Any]:
+def _report(parity: Mapping[str, Sequence[Mapping[str, Any]]], settings: ExportSettings, *, softmax: str) -> dict[str, Any]:
     return {
         "max_abs_difference": _largest(itertools.chain(*parity.values())),
-        "tolerance": settings["tolerance"],
-        "opset": settings["opset"],
+        "tolerance": settings.tolerance,
+        "opset": settings.opset,
         "softmax": softmax,
         "models": {name: {"max_abs_difference": _largest(found), "cases": list(found)} for name, found in parity.items()},
     }

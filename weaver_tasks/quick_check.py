@@ -26,6 +26,7 @@ from weaver_tasks.base.errors import WeaverTasksError
 from weaver_tasks.base.files import atomic_path, read_json
 from weaver_tasks.base.maps import merge
 from weaver_tasks.plan import InputFile, Plan, make_plan
+from weaver_tasks.plan.settings_files import SETTINGS
 
 logger = logging.getLogger("weaver_tasks")
 
@@ -54,11 +55,12 @@ def shrunk(plan: Plan) -> dict[str, Any]:
     training, files = config["training"], {split: few(plan.files_of(split)) for split in ("train", "val", "test")}
     jets = 4 * training["batch_size"] * training["ranks"] * training["nodes"]
     fitting = len(files["train"]) or 1
+    first = plan.epochs().start
     changes: dict[str, Any] = {
         "run": f"{config['run']}-quick_check",
         "staging": {"files_per_job": _FILES, "max_entries": max(_LEAST_ENTRIES, -(-jets // fitting))},
         "training": {
-            "epochs": 2,
+            "epochs": first + 2,
             "epochs_per_job": 1,
             "steps_per_epoch": _STEPS,
             "samples_per_epoch": None,
@@ -100,11 +102,14 @@ def _run(scratch: Plan, snakefile: Path, cores: int) -> None:
     """Run the workflow with the configuration of the quick check, in this process: what ends it ends the workflow, and so its tasks."""
     from snakemake.cli import main as snakemake
 
-    config = Path(scratch.run) / _CONFIG
-    if Path(scratch.run).exists():
-        if not config.exists():
-            raise WeaverTasksError(f"{scratch.run}: is no quick check's. Move it away, or give the run another name.")
-        shutil.rmtree(scratch.run)
+    folder = Path(scratch.run)
+    config = folder / _CONFIG
+    # The settings of this very task lie there too.
+    there = [path for path in folder.iterdir() if path.name != SETTINGS] if folder.exists() else []
+    if there and not config.exists():
+        raise WeaverTasksError(f"{scratch.run}: is no quick check's. Move it away, or give the run another name.")
+    for path in there:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
     with atomic_path(config) as temporary:
         temporary.write_text(yaml.safe_dump(scratch.config, sort_keys=False))
     for variable in (run_ownership.VARIABLE, "SNAKEMAKE_PROFILE"):
@@ -130,7 +135,7 @@ def _report(scratch: Plan, seconds: float) -> None:
         table.add_row(folder.name, str(len(rows)), f"{sum(float(row[0]) for row in rows):.1f}", f"{memory:.0f}")
     console = Console(stderr=True)
     (console if console.is_terminal else Console(stderr=True, width=120)).print(table)
-    trained = Path(scratch.run, *filter(None, scratch.members()[:1]), "metrics", "train_epoch-1.json")
+    trained = Path(scratch.run, *filter(None, scratch.members()[:1]), "metrics", f"train_epoch-{scratch.epochs()[-1]}.json")
     speed = f"; training {read_json(trained)['samples_per_second']:,.0f} jets/s" if trained.exists() else ""
     logger.info("the configuration works: %.0f s%s. Everything is in %s, which may be deleted", seconds, speed, scratch.run)
 

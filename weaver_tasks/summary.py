@@ -111,12 +111,15 @@ def report_page(run: Path, config: Mapping[str, Any]) -> str:
 
 def figures(metrics: Mapping[str, Any], parity: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
     """Names and values of what one wants to know first."""
-    if metrics["task"] == "classification":
+    if not metrics["entries"]:
+        yield "test jets", "none"
+    elif metrics["task"] == "classification":
         yield "test accuracy", _number(metrics["accuracy"], metrics["accuracy_error"])
         yield "test AUC", _number(metrics["auc"])
     for name, target in metrics.get("targets", {}).items():
         yield f"test resolution of {name}", f"{target['resolution']:.4g} (bias {target['bias']:.4g})"
-    yield "test jets", f"{metrics['entries']:,}"
+    if metrics["entries"]:
+        yield "test jets", f"{metrics['entries']:,}"
     if metrics.get("best_epoch"):
         best = metrics["best_epoch"]
         yield "best epoch", f"{best['epoch']} (validation {best['metric']} {best['value']:.4f})"

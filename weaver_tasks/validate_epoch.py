@@ -7,18 +7,19 @@ number of ranks.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from weaver_tasks.base.command_line import run_command, stage_parser, task
+from weaver_tasks.base.command_line import run_command, task
 from weaver_tasks.base.files import copy_file, read_json, write_json
 from weaver_tasks.base.record import TaskRecord
+from weaver_tasks.settings.stage import StageSettings, stage_parser
 from weaver_tasks.training.journal import Journal, validation_key
 from weaver_tasks.training.launch import is_first_rank, launch_ranks
-from weaver_tasks.training.settings import TrainingSettings
 
 logger = logging.getLogger("weaver_tasks")
 
@@ -44,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
     kept = {epoch: _kept(arguments, epoch) for epoch in epochs}
     to_validate = [epoch for epoch in epochs if not (epoch.was_stopped() or ((found := kept[epoch]) and found.exists()))]
     if to_validate:
-        launch_ranks("validate_epoch", argv, TrainingSettings.of(arguments.settings))
+        launch_ranks("validate_epoch", argv, arguments.settings.training)
     with task(arguments, first_rank=is_first_rank()) as record:
         for epoch in epochs:
             if epoch not in to_validate:
@@ -95,7 +96,7 @@ def _validate(epochs: Sequence[_Epoch], kept: Mapping[_Epoch, Path | None], argu
     from weaver_tasks.training.device import choose_device, device_name, prepare_process
     from weaver_tasks.training.distributed import joined_ranks
 
-    training = TrainingSettings.of(arguments.settings)
+    training = arguments.settings.training
     configuration = load_data_configuration(arguments.data_config, custom_functions=arguments.custom_functions)
     record.read_configuration(data=arguments.data_config, functions=arguments.custom_functions)
     record.read_code(arguments.network)
@@ -109,6 +110,8 @@ def _validate(epochs: Sequence[_Epoch], kept: Mapping[_Epoch, Path | None], argu
                 if path == epoch.state or path.exists():
                     record.read(path)
             metrics = validate_one(arguments, epoch, configuration, manifest, device)
+            if metrics is None:
+                return
             if is_first_rank():
                 place = kept[epoch]
                 if place is not None and place.parent.is_dir():
@@ -117,31 +120,44 @@ def _validate(epochs: Sequence[_Epoch], kept: Mapping[_Epoch, Path | None], argu
                 record.wrote(epoch.output)
 
 
-def validate_one(arguments: argparse.Namespace, epoch: _Epoch, configuration: Any, manifest: dict[str, Any], device: Any) -> dict[str, Any]:
-    """The metrics of one epoch over the events of all ranks. They do not depend on the epochs that this process has validated before."""
+def validate_one(
+    arguments: argparse.Namespace, epoch: _Epoch, configuration: Any, manifest: dict[str, Any], device: Any
+) -> dict[str, Any] | None:
+    """The metrics of one epoch over the events of all ranks. They do not depend on the epochs that this process has validated before.
+
+    None on a rank that is not needed: a network's own evaluate function runs on the first one alone.
+    """
+    from weaver_tasks.results.metrics.classification import auc
     from weaver_tasks.training import checkpoint
     from weaver_tasks.training.device import compiled, seed_generators
-    from weaver_tasks.training.distributed import rank
+    from weaver_tasks.training.distributed import leave_to_first_rank, rank
     from weaver_tasks.training.step import Task
+    from weaver_tasks.training.tensorboard import wanted_board
     from weaver_tasks.training.validation import described, validate
     from weaver_tasks.weaver_compat.adapter import evaluate_by_network
     from weaver_tasks.weaver_compat.imports import configured_network
 
-    settings = arguments.settings
-    training = TrainingSettings.of(settings)
+    settings: StageSettings = arguments.settings
+    training = settings.training
     # Made anew for each epoch: what a network keeps besides its state shall not pass from one to the next.
     network = configured_network(arguments.network, configuration.weaver, settings)
+    if network.evaluate_fn is not None and not leave_to_first_rank():
+        return None
     checkpoint.load_state(network.model, epoch.state)
-    seed_generators(settings.get("seed", 1), "validation", rank())
-    pad = not (settings.get("loading") or {}).get("pad_on_device") or network.evaluate_fn is not None
+    seed_generators(settings.seed, "validation", rank())
+    pad = not settings.loading.pad_on_device or network.evaluate_fn is not None
     batches = _validation_batches(arguments, epoch, configuration, manifest, device, pad=pad)
     asked = Task.of(network, configuration, training, device)
     model = compiled(network.model.to(device), training)
-    if network.evaluate_fn is not None:
-        metrics = evaluate_by_network(network, asked, model, batches, configuration, epoch=epoch.number)
-    else:
-        metrics = validate(asked, model, batches, description=f"validation {epoch.number}", samples=batches.samples)
-    logger.info("epoch %d: %s", epoch.number, described(metrics))
+    board = wanted_board(training, epoch.state.parent.parent / "tensorboard", mode="eval")
+    with contextlib.closing(board) if board else contextlib.nullcontext():
+        if network.evaluate_fn is not None:
+            metrics = evaluate_by_network(network, asked, model, batches, configuration, epoch=epoch.number, board=board)
+        else:
+            watched = {"description": f"validation {epoch.number}", "samples": batches.samples, "board": board, "epoch": epoch.number}
+            metrics = validate(asked, model, batches, area_under_curve=auc, **watched)
+    if is_first_rank():
+        logger.info("epoch %d: %s", epoch.number, described(metrics))
     return {"epoch": epoch.number, **metrics, "device": str(device.type), "threads": training.threads}
 
 
@@ -158,11 +174,11 @@ def _validation_batches(
         configuration,
         arguments.settings,
         split="val",
-        seed=arguments.settings.get("seed", 1),
+        seed=arguments.settings.seed,
         epoch=epoch.number,
         rank=rank(),
         world_size=world_size(),
-        threads=(arguments.settings.get("loading") or {}).get("num_workers", 1),
+        threads=arguments.settings.loading.num_workers,
         custom_functions=arguments.custom_functions,
         buffers=BufferPool(batch_memory(device)),
         pad=pad,

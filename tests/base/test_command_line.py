@@ -3,6 +3,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 STAGE = """
 from pathlib import Path
 from weaver_tasks.base.command_line import run_command, stage_parser, task
@@ -68,7 +70,35 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path):
     assert not (tmp_path / "r.json").exists()
 
 
-def test_settings_that_are_no_json_are_refused(tmp_path):
-    done = run(tmp_path, "--settings", "{lr: 1}")
+def test_settings_are_files_or_text(tmp_path):
+    (tmp_path / "of the stage.json").write_text('{"training": {"lr": 1, "epochs": 3}, "seed": 5}\n')
+    done = run(tmp_path, "--settings", "of the stage.json", "--settings", ' {"training": {"epochs": 2}}')
+    assert done.returncode == 0, done.stderr
+    settings = {"training": {"lr": 1, "epochs": 2}, "seed": 5}
+    assert json.loads((tmp_path / "out.json").read_text()) == settings
+    assert json.loads((tmp_path / "r.json").read_text())["settings"] == settings
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("{lr: 1}", "--settings: not JSON ("),
+        ("[1]", "--settings: not a JSON object."),
+        ("nowhere.json", "--settings: nowhere.json: no such file."),
+        (".", "--settings: .: cannot be read ("),
+        ("bad.json", "--settings: bad.json: not JSON ("),
+        ("list.json", "--settings: list.json: not a JSON object."),
+        ("binary.json", "--settings: binary.json: cannot be read ("),
+    ],
+)
+def test_settings_that_are_none_are_refused(tmp_path, given, words):
+    (tmp_path / "bad.json").write_text("{lr: 1}")
+    (tmp_path / "list.json").write_text("[1]")
+    (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
+    done = run(tmp_path, "--settings", given)
     assert done.returncode == 2
-    assert "not JSON" in done.stderr
+    assert done.stderr.startswith(f"ERROR: {words}")
+    assert done.stderr.count("\n") == 1
+    # It is no task yet, but its log says why.
+    assert words in (tmp_path / "a.log").read_text()
+    assert not (tmp_path / "out.json").exists()

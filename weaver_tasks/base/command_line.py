@@ -20,17 +20,40 @@ from weaver_tasks.base.record import TaskRecord
 logger = logging.getLogger("weaver_tasks")
 
 
-def stage_parser(stage: str, description: str | None) -> argparse.ArgumentParser:
-    """A parser with the options that all stages share: --settings, --log, --record."""
-    parser = argparse.ArgumentParser(
+class _Parser(argparse.ArgumentParser):
+    """Makes typed `settings` of what all --settings together give."""
+
+    make_settings: Callable[[dict[str, Any], str], Any] | None = None
+
+    def parse_args(self, *arguments: Any, **options: Any) -> Any:
+        parsed = super().parse_args(*arguments, **options)
+        parsed.settings = self.make_settings(parsed.given, parsed.stage) if self.make_settings else parsed.given
+        return parsed
+
+
+def stage_parser(
+    stage: str, description: str | None, *, settings: Callable[[dict[str, Any], str], Any] | None = None
+) -> argparse.ArgumentParser:
+    """A parser with the options that all stages share: --settings, --log, --record.
+
+    settings: makes `arguments.settings` of what is given (`arguments.given`, plain data) and the stage's name; None: as it is given.
+    """
+    parser = _Parser(
         prog=f"python -m weaver_tasks.{stage}",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.make_settings = settings
     parser.set_defaults(stage=stage)
     parser.add_argument(
-        "--settings", type=_settings, action=_Merge, default={}, metavar="JSON", help="this stage's slice of config.yaml; may be repeated"
+        "--settings",
+        dest="given",
+        type=_settings,
+        action=_Merge,
+        default={},
+        metavar="FILE",
+        help="this stage's slice of config.yaml: a JSON file, or the JSON itself; may be repeated, a later one counts",
     )
     parser.add_argument("--log-file", type=Path, metavar="FILE", help="write the log here as well")
     parser.add_argument("--record", type=Path, metavar="FILE", help="write the provenance record of this task here")
@@ -44,13 +67,26 @@ class _Merge(argparse.Action):
         setattr(namespace, self.dest, merge(getattr(namespace, self.dest), values))
 
 
-def _settings(text: str) -> dict[str, Any]:
+def _settings(given: str) -> dict[str, Any]:
+    """The settings of a file, or of JSON text, which begins with a brace. Raises ConfigError."""
+    where, text = "--settings", given
+    if not given.lstrip().startswith(("{", "[")):
+        where = f"--settings: {given}"
+        try:
+            text = Path(given).read_text()
+        except FileNotFoundError:
+            raise ConfigError(
+                f"{where}: no such file. The workflow writes it when it starts the task (a dry run does not). "
+                "Run the workflow to this task, or give the settings as JSON, '{…}'."
+            ) from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{where}: cannot be read ({error}). Give a JSON file.") from error
     try:
         settings = json.loads(text)
     except json.JSONDecodeError as error:
-        raise argparse.ArgumentTypeError(f"not JSON: {error}") from None
+        raise ConfigError(f"{where}: not JSON ({error}). Correct it.") from error
     if not isinstance(settings, dict):
-        raise argparse.ArgumentTypeError("a JSON object is wanted, {…}")
+        raise ConfigError(f"{where}: not a JSON object. Give {{…}}.")
     return settings
 
 
@@ -62,7 +98,7 @@ def task(arguments: argparse.Namespace, *, first_rank: bool = True) -> Iterator[
     """
     open_log(arguments.stage, arguments.log_file if first_rank else None)
     end_with_workflow()
-    record = TaskRecord(arguments.stage, arguments.settings, arguments.record)
+    record = TaskRecord(arguments.stage, arguments.given, arguments.record)
     try:
         yield record
     except WeaverTasksError as error:
@@ -90,10 +126,15 @@ def open_log(stage: str, path: Path | None) -> None:
     logger.addHandler(terminal)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = logging.FileHandler(path, mode="w")
-        file.setLevel(logging.DEBUG)
-        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        logger.addHandler(file)
+        logger.addHandler(_log_handler(path, mode="w"))
+
+
+def _log_handler(path: Path, mode: str) -> logging.FileHandler:
+    handler = logging.FileHandler(path, mode=mode)
+    handler.setLevel(logging.DEBUG)
+    # `base.failures` reads it.
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    return handler
 
 
 def run_command(main: Callable[[], None]) -> None:
@@ -102,6 +143,7 @@ def run_command(main: Callable[[], None]) -> None:
         main()
     except WeaverTasksError as error:
         line = " ".join(str(error).split())
+        _open_log_to_add()
         for handler in logger.handlers:
             if isinstance(handler, logging.FileHandler):
                 handler.emit(logging.makeLogRecord({"levelname": "ERROR", "levelno": logging.ERROR, "msg": "%s", "args": (line,)}))
@@ -113,9 +155,11 @@ def run_command(main: Callable[[], None]) -> None:
         raise SystemExit(130) from None
 
 
-def setting(settings: dict[str, Any], stage: str, key: str) -> Any:
-    """`settings[key]`. Raises ConfigError, naming the stage, when the key was not given."""
-    try:
-        return settings[key]
-    except KeyError:
-        raise ConfigError(f"--settings of {stage}: key '{key}' is missing. Copy the command from `snakemake --printshellcmds`.") from None
+def _open_log_to_add() -> None:
+    """Open the file of --log-file, if it is given: for the error of a task that has no log yet, or of another rank than the first."""
+    if "--log-file" not in sys.argv[:-1] or any(isinstance(handler, logging.FileHandler) for handler in logger.handlers):
+        return
+    path = Path(sys.argv[sys.argv.index("--log-file") + 1])
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        logger.addHandler(_log_handler(path, mode="a"))

@@ -22,7 +22,9 @@ from weaver_tasks.data.readers import branch_names, read_arrays
 from weaver_tasks.data.readers.remote import file_size
 from weaver_tasks.data.staging.ensure import located
 from weaver_tasks.data.staging.sources import opened
+from weaver_tasks.data.staging.unlabeled import lacks_labels, without_labels
 from weaver_tasks.plan.plan import InputFile, Plan
+from weaver_tasks.settings.stage import stage_settings
 
 _MOST_ENTRIES = 10_000
 
@@ -109,7 +111,19 @@ def _why_not(plan: Plan, problems: list[str]) -> str:
 
 def _look_at(plan: Plan, file: InputFile) -> dict[str, Any]:
     configuration = plan.data_configuration(file.split)
-    options = StagingOptions.from_settings(plan.settings("stage_inputs", split=file.split))
+    try:
+        return _look_with(configuration, plan, file)
+    except InputFileError:
+        options = StagingOptions.from_settings(stage_settings(plan.settings("stage_inputs", split=file.split)))
+        functions = plan.config["data"]["custom_functions"]
+        asked = (file.source, file.source, configuration, file.split, options)
+        if not lacks_labels(*asked, custom_functions=Path(functions) if functions else None):
+            raise
+        return _look_with(without_labels(configuration), plan, file)
+
+
+def _look_with(configuration: DataConfiguration, plan: Plan, file: InputFile) -> dict[str, Any]:
+    options = StagingOptions.from_settings(stage_settings(plan.settings("stage_inputs", split=file.split)))
     functions = plan.config["data"]["custom_functions"]
     transform = plan_transformation(configuration, file.split, options, custom_functions=Path(functions) if functions else None)
     source = file.source

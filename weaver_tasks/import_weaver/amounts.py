@@ -6,41 +6,48 @@ batch is per rank, as here, and its samples n per epoch are n x ranks here. Step
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from types import SimpleNamespace
 from typing import Any
 
-from weaver_tasks.base.errors import ConfigError
 from weaver_tasks.import_weaver.processes import Processes
+from weaver_tasks.import_weaver.result import TODO
 
 Amount = tuple[str, Any, str]
 
 
 def amounts(o: SimpleNamespace, processes: Processes) -> Iterator[Amount]:
-    """(key, value, comment) of `training`. Raises ConfigError when a number has no exact counterpart."""
-    for suffix in ("", "_val"):
-        if getattr(o, f"steps_per_epoch{suffix}") is not None and getattr(o, f"samples_per_epoch{suffix}") is not None:
-            option = suffix.replace("_", "-")
-            raise ConfigError(f"the weaver command: --steps-per-epoch{option} and --samples-per-epoch{option} are both given. Keep one.")
+    """(key, value, comment) of `training`. What has no exact counterpart is TODO, and the comment says what is to be done."""
     yield from _batches(o, processes)
-    steps = _steps(o)
-    yield "training.steps_per_epoch", o.steps_per_epoch, ""
-    if o.samples_per_epoch is not None:
-        comment = f"weaver: {o.samples_per_epoch} in each of {processes.copies} ranks" if processes.copies > 1 else ""
-        yield "training.samples_per_epoch", o.samples_per_epoch * processes.copies, comment
-    yield from _validation(o, processes, steps)
+    if o.steps_per_epoch is not None and o.samples_per_epoch is not None:
+        yield "training.samples_per_epoch", TODO, _both(o, "")
+        steps = None
+    else:
+        steps = yield from _training(o, processes)
+    if o.steps_per_epoch_val is not None and o.samples_per_epoch_val is not None:
+        yield "training.samples_per_epoch_val", TODO, _both(o, "_val")
+    else:
+        yield from _validation(o, processes, steps)
     yield from _warmup(o, steps)
+
+
+def _both(o: SimpleNamespace, suffix: str) -> str:
+    steps, samples, option = getattr(o, f"steps_per_epoch{suffix}"), getattr(o, f"samples_per_epoch{suffix}"), suffix.replace("_", "-")
+    return f"--steps-per-epoch{option} {steps} and --samples-per-epoch{option} {samples} are both given. Keep one of them"
 
 
 def _batches(o: SimpleNamespace, processes: Processes) -> Iterator[Amount]:
     shares = processes.shares
     if o.batch_size % shares:
         lower = o.batch_size // shares * shares
-        raise ConfigError(
-            f"the weaver command: --batch-size {o.batch_size} is shared by {shares} GPUs, which have to get the same number of jets here. "
-            f"Use {f'{lower} or ' if lower else ''}{lower + shares}, or another number of GPUs."
+        yield (
+            "training.batch_size",
+            TODO,
+            f"--batch-size {o.batch_size} is shared by {shares} GPUs, which have to get the same number of jets here. "
+            f"Give {f'{lower // shares} or ' if lower else ''}{lower // shares + 1}, or another number of ranks",
         )
-    yield "training.batch_size", o.batch_size // shares, f"{o.batch_size} in all" if shares > 1 else ""
+    else:
+        yield "training.batch_size", o.batch_size // shares, f"{o.batch_size} in all" if shares > 1 else ""
     for split in ("val", "test"):
         size = getattr(o, f"batch_size_{split}")
         if size is not None:
@@ -48,16 +55,27 @@ def _batches(o: SimpleNamespace, processes: Processes) -> Iterator[Amount]:
             yield f"training.batch_size_{split}", -(-size // shares), f"{size} in all" if shares > 1 else ""
 
 
-def _steps(o: SimpleNamespace) -> int | None:
-    """Steps of an epoch, in weaver's processes as here."""
+def _training(o: SimpleNamespace, processes: Processes) -> Generator[Amount, None, int | None]:
+    """Steps and samples of an epoch. Returns the steps, in weaver's processes as here; None when the command does not say."""
+    yield "training.steps_per_epoch", o.steps_per_epoch, ""
     if o.samples_per_epoch is None:
         return o.steps_per_epoch
     steps = o.samples_per_epoch // o.batch_size
     if steps < 1:
-        raise ConfigError(
-            f"the weaver command: --samples-per-epoch {o.samples_per_epoch} is less than one batch of {o.batch_size}. Give more samples."
+        yield (
+            "training.samples_per_epoch",
+            TODO,
+            f"--samples-per-epoch {o.samples_per_epoch} is less than one batch of {o.batch_size}. Give more samples",
         )
+        return None
+    yield _over_all_ranks("training.samples_per_epoch", o.samples_per_epoch, processes, f"{o.samples_per_epoch}")
     return steps
+
+
+def _over_all_ranks(key: str, samples: int, processes: Processes, told: str) -> Amount:
+    if processes.copies is None:
+        return key, TODO, f"weaver: {told} in each of the ranks. Give the number over all ranks"
+    return key, samples * processes.copies, f"weaver: {told} in each of {processes.copies} ranks" if processes.copies > 1 else ""
 
 
 def _validation(o: SimpleNamespace, processes: Processes, steps: int | None) -> Iterator[Amount]:
@@ -68,11 +86,16 @@ def _validation(o: SimpleNamespace, processes: Processes, steps: int | None) -> 
         samples = o.samples_per_epoch_val
         if samples < 0:
             yield "training.samples_per_epoch_val", -1, "all"
+        elif samples < size:
+            yield (
+                "training.samples_per_epoch_val",
+                TODO,
+                f"--samples-per-epoch-val {samples} is less than one batch of {size}. Give more samples",
+            )
         elif processes.copies == 1:
             yield "training.samples_per_epoch_val", samples, ""
         else:
-            comment = f"weaver: {samples} in each of {processes.copies} ranks, in whole batches"
-            yield "training.samples_per_epoch_val", samples // size * size * processes.copies, comment
+            yield _over_all_ranks("training.samples_per_epoch_val", samples // size * size, processes, f"{samples}, in whole batches,")
         return
     comment = ""
     validated = o.steps_per_epoch_val
@@ -82,13 +105,19 @@ def _validation(o: SimpleNamespace, processes: Processes, steps: int | None) -> 
         comment = "weaver's default: as many as --train-val-split leaves for the training samples"
     if validated is None:
         return
-    if validated < 0:
+    if validated == 0:
+        yield (
+            "training.steps_per_epoch_val",
+            TODO,
+            "--steps-per-epoch-val 0 validates nothing, and no epoch would be the best. Give 1 or more",
+        )
+    elif validated < 0:
         yield "training.steps_per_epoch_val", -1, "all"
     elif one_process:
         yield "training.steps_per_epoch_val", validated, comment
     else:
-        comment = comment or f"weaver: {validated} batches of {size} in each process"
-        yield "training.samples_per_epoch_val", validated * size * processes.copies, comment
+        key, value, told = _over_all_ranks("training.samples_per_epoch_val", validated * size, processes, f"{validated} batches of {size}")
+        yield key, value, told if value == TODO else comment or f"weaver: {validated} batches of {size} in each process"
 
 
 def _warmup(o: SimpleNamespace, steps: int | None) -> Iterator[Amount]:
@@ -98,9 +127,11 @@ def _warmup(o: SimpleNamespace, steps: int | None) -> Iterator[Amount]:
     if o.warmup_steps < 1:
         yield "training.scheduler.warmup", round(o.warmup_steps * o.num_epochs, 12), f"epochs: {o.warmup_steps:g} of all steps"
     elif steps is None:
-        raise ConfigError(
-            f"the weaver command: --warmup-steps {o.warmup_steps:g} are steps, and how many make an epoch is not given. "
-            "Add --steps-per-epoch or --samples-per-epoch, or give a fraction of all steps, such as --warmup-steps 0.05."
+        yield (
+            "training.scheduler.warmup",
+            TODO,
+            f"--warmup-steps {o.warmup_steps:g} are steps, and how many make an epoch is not given. Give it in epochs; or add "
+            "--steps-per-epoch or --samples-per-epoch to the command, or a fraction of all steps, such as --warmup-steps 0.05",
         )
     else:
         yield "training.scheduler.warmup", o.warmup_steps / steps, f"epochs: {o.warmup_steps:g} steps of {steps} an epoch"

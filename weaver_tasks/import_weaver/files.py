@@ -5,17 +5,20 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from weaver_tasks.base.errors import ConfigError
+from weaver_tasks.import_weaver.result import Conversion
 
 _UNNAMED = "unnamed"
 
 
-def groups_of(files: list[str], option: str) -> Any:
-    """One path, a list of them, or {group: path or paths}; None when no file is given. Raises ConfigError for a name that cannot be."""
+def groups_of(files: list[str], option: str, made: Conversion) -> Any:
+    """One path, a list of them, or {group: path or paths}; None when no file is given. What is changed is told as a note of `made`."""
     groups: dict[str, list[str]] = {}
+    named: dict[str, str] = {}
     for entry in files:
         name, path = _name_and_path(entry)
-        groups.setdefault(_checked(name, option) if name else "", []).append(path)
+        if name and name not in named:
+            named[name] = _usable(name, set(named.values()), option, made)
+        groups.setdefault(named[name] if name else "", []).append(_one_level(path, option, made))
     if not groups:
         return None
     if set(groups) == {""}:
@@ -23,7 +26,7 @@ def groups_of(files: list[str], option: str) -> Any:
     return {name or _UNNAMED: _short(paths) for name, paths in groups.items()}
 
 
-def test_groups_of(files: list[str]) -> Any:
+def test_groups_of(files: list[str], made: Conversion) -> Any:
     """The same; a group `name%N` is {files: …, split: N}."""
     splits: dict[str, int] = {}
     plain = []
@@ -31,13 +34,12 @@ def test_groups_of(files: list[str]) -> Any:
         name, path = _name_and_path(entry)
         if name and "%" in name:
             name, _, number = name.partition("%")
-            if not re.fullmatch(r"[1-9]\d*", number):
-                raise ConfigError(
-                    f"the weaver command: --data-test {entry}: '{number}' is no number of files per output. Write name%10:path."
-                )
-            splits[name] = int(number)
+            if re.fullmatch(r"[1-9]\d*", number):
+                splits[name] = int(number)
+            else:
+                made.todo(f"--data-test {entry}", f"'{number}' is no number of files per output: written as one output. Give {{split: 10}}")
         plain.append(f"{name}:{path}" if name else path)
-    groups = groups_of(plain, "--data-test")
+    groups = groups_of(plain, "--data-test", made)
     if not splits:
         return groups
     return {name: {"files": paths, "split": splits[name]} if name in splits else paths for name, paths in groups.items()}
@@ -49,10 +51,25 @@ def _name_and_path(entry: str) -> tuple[str | None, str]:
     return (found[1], found[2]) if found else (None, entry)
 
 
-def _checked(name: str, option: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise ConfigError(f"the weaver command: {option}: group '{name}' names files here. Use only letters, digits, . _ and - in it.")
-    return name
+def _one_level(path: str, option: str, made: Conversion) -> str:
+    """Weaver takes `**` for `*`, which matches one level of folders; here it would match any number of them."""
+    if "://" in path or "**" not in path:
+        return path
+    plain = re.sub(r"\*\*+", "*", path)
+    made.note(f"{option} {path}", f"weaver reads ** as *, one level of folders, so this is {plain}; here ** is any number of levels")
+    return plain
+
+
+def _usable(name: str, taken: set[str], option: str, made: Conversion) -> str:
+    """A group's name as one of a file."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip("._-") or "group"
+    if plain == name:
+        return name
+    unique = plain
+    while unique in taken:
+        unique += "-2"
+    made.note(f"{option} {name}:", f"names files here, so the group is called {unique}")
+    return unique
 
 
 def _short(paths: list[str]) -> str | list[str]:

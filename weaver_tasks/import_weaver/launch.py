@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 
 from weaver_tasks.base.errors import ConfigError
 
 _WRAPPERS = {"env", "nohup", "time", "exec"}
+_JOB_STEPS = {"srun", "mpirun", "mpiexec"}
 _LAUNCHERS = {"torch.distributed.run", "torch.distributed.launch"}
 _WEAVER_MODULES = {"weaver", "weaver.train"}
 # Options of torchrun and of python that take no value; every other one takes one.
@@ -19,16 +20,22 @@ _RANKS = {"nproc-per-node", "nproc_per_node"}
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """How weaver was started. ranks: processes per node, None when the command does not say. options: weaver's own."""
+    """How weaver was started.
+
+    ranks: processes per node, None when the command does not say. unknown: why the numbers that it gives cannot be used, or "".
+    before: what starts the job, as `srun -n 4`. options: weaver's own.
+    """
 
     ranks: int | None = None
     nodes: int = 1
+    unknown: str = ""
+    before: str = ""
     environment: dict[str, str] = field(default_factory=dict)
     options: list[str]
 
 
 def read_launch(words: list[str]) -> Launch:
-    """Take a command apart. Raises ConfigError when it does not start weaver, or the number of ranks is not a number."""
+    """Take a command apart. Raises ConfigError when it does not start weaver."""
     if len(words) == 1 and " " in words[0].strip():
         raise ConfigError("the weaver command is one quoted word. Give it unquoted after `--`.")
     rest, environment = list(words), {}
@@ -36,6 +43,8 @@ def read_launch(words: list[str]) -> Launch:
         word = rest.pop(0)
         if "=" in word:
             name, _, environment[name] = word.partition("=")
+    before = _job_starter(rest)
+    rest = rest[len(before) :]
     launched: dict[str, str] | None = None
     if rest and PurePath(rest[0]).name == "torchrun":
         launched, rest = _torchrun(rest[1:])
@@ -44,14 +53,30 @@ def read_launch(words: list[str]) -> Launch:
         if rest[:1] == ["-m"] and rest[1:2] and rest[1] in _LAUNCHERS:
             launched, rest = _torchrun(rest[2:])
     options = _after_weaver(rest)
+    launch = Launch(environment=environment, before=" ".join(before), options=options)
     if launched is None:
-        return Launch(environment=environment, options=options)
-    return Launch(
-        ranks=_count(launched, "--nproc_per_node", _RANKS),
-        nodes=_count(launched, "--nnodes", {"nnodes"}),
-        environment=environment,
-        options=options,
-    )
+        several = before and before[0] in _JOB_STEPS
+        return replace(
+            launch, unknown=f"{before[0]} starts as many processes as it is told to. Give the number of ranks" if several else ""
+        )
+    asked = {"--nproc_per_node": _given(launched, _RANKS), "--nnodes": _given(launched, {"nnodes"})}
+    wrong = [f"{shown}={value}" for shown, value in asked.items() if not re.fullmatch(r"[1-9]\d*", value)]
+    if wrong:
+        return replace(launch, unknown=f"{' and '.join(wrong)}: not a number. Give the number of ranks, and training.nodes")
+    return replace(launch, ranks=int(asked["--nproc_per_node"]), nodes=int(asked["--nnodes"]))
+
+
+def _job_starter(words: list[str]) -> list[str]:
+    """The words before the one that starts weaver, where the first does something else (srun, singularity exec …)."""
+    if not words or _starts(words[0]) or words[0].startswith("-"):
+        return []
+    first = next((index for index, word in enumerate(words) if _starts(word)), 0)
+    return words[:first]
+
+
+def _starts(word: str) -> bool:
+    name = PurePath(word).name
+    return name in ("weaver", "train.py", "torchrun") or re.fullmatch(r"python[\d.]*", name) is not None
 
 
 def _torchrun(words: list[str]) -> tuple[dict[str, str], list[str]]:
@@ -86,12 +111,9 @@ def _after_weaver(words: list[str]) -> list[str]:
     started = " ".join(words[:2]) or "nothing"
     raise ConfigError(
         f"the weaver command starts '{started}', not weaver. Give `weaver …`, `python train.py …`, `torchrun … weaver …`, "
-        "or its options alone; leave out what starts the job (srun, sbatch, containers)."
+        "or its options alone."
     )
 
 
-def _count(options: dict[str, str], shown: str, names: set[str]) -> int:
-    value = next((value for name, value in options.items() if name in names), "1")
-    if not re.fullmatch(r"[1-9]\d*", value):
-        raise ConfigError(f"the weaver command: {shown} is '{value}'. Give a number, as in `{shown}=4`.")
-    return int(value)
+def _given(options: dict[str, str], names: set[str]) -> str:
+    return next((value for name, value in options.items() if name in names), "1")

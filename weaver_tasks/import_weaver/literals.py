@@ -5,30 +5,33 @@ from __future__ import annotations
 import ast
 from typing import Any
 
-from weaver_tasks.base.errors import ConfigError
+from weaver_tasks.import_weaver.result import TODO, Conversion
 
 
-def literals(pairs: list[list[str]], option: str) -> dict[str, Any]:
-    """Options `name value`, the values read as Python literals, tuples as lists. Raises ConfigError for what YAML cannot hold."""
-    return {name: _plain(_literal(name, text, option), f"{option} {name} {text}") for name, text in pairs}
+def literals(pairs: list[list[str]], option: str, made: Conversion) -> dict[str, Any]:
+    """Options `name value`, the values read as Python literals, tuples as lists. What YAML cannot hold becomes a TODO of `made`."""
+    return {name: _value(name, text, option, made) for name, text in pairs}
 
 
-def _literal(name: str, text: str, option: str) -> Any:
+def _value(name: str, text: str, option: str, made: Conversion) -> Any:
     try:
-        return ast.literal_eval(text)
+        value = ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        raise ConfigError(
-            f"the weaver command: {option} {name} {text}: not a Python literal. Text needs quotes of its own: {option} {name} '\"{text}\"'."
-        ) from None
+        made.todo(f"{option} {name} {text}", "weaver refuses it: not a Python literal. Taken as text; correct it if it is none")
+        return text
+    try:
+        return _plain(value)
+    except TypeError:
+        made.todo(f"{option} {name} {text}", "config.yaml holds numbers, text, lists, and maps with text as keys. Write it as those")
+        return TODO
 
 
-def _plain(value: Any, where: str) -> Any:
+def _plain(value: Any) -> Any:
+    """Raises TypeError for what YAML cannot hold."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, (list, tuple)):
-        return [_plain(item, where) for item in value]
+        return [_plain(item) for item in value]
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-        return {key: _plain(item, where) for key, item in value.items()}
-    raise ConfigError(
-        f"the weaver command: {where}: config.yaml holds numbers, text, lists, and maps with text as keys. Write it as those."
-    )
+        return {key: _plain(item) for key, item in value.items()}
+    raise TypeError(type(value).__name__)

@@ -4,7 +4,7 @@
 
 The command may begin with torchrun, python -m torch.distributed.launch, python train.py, or variables (CUDA_VISIBLE_DEVICES=0,1).
 What every option becomes is listed by --table, and in docs/for_weaver_users.md. Keep globs in quotes, as for weaver: they
-are carried over unexpanded.
+are carried over unexpanded. What cannot be carried over is written as TODO, with what to do; the exit code is then 2.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
 
 from weaver_tasks.base.errors import ConfigError
 from weaver_tasks.base.files import atomic_path
@@ -42,29 +45,69 @@ def main(argv: list[str] | None = None) -> None:
         return
     if not words:
         parser.error("no weaver command: give it after --")
-    text, notes = import_command(words, run=arguments.run)
+    if "--help" in words or "-h" in words:
+        print("The options of weaver-core 0.5.3, and what each of them is here:\n\n" + option_table(), end="")
+        return
+    imported = import_command(words, run=arguments.run)
     if arguments.output == "-":
-        print(text, end="")
+        print(imported.text, end="")
     else:
-        _write(Path(arguments.output), text, replace=arguments.force)
-    for option, note in notes:
+        _write(Path(arguments.output), imported.text, replace=arguments.force)
+    for option, note in imported.notes:
         print(f"{option}: {note}.", file=sys.stderr)
+    for option, todo in imported.todos:
+        print(f"TODO {option}: {todo.rstrip('.')}.", file=sys.stderr)
+    if imported.todos:
+        raise ConfigError(f"{_shown(arguments.output)}: written, with {len(imported.todos)} TODO in it. Do these before the run.")
     if arguments.output != "-":
         print(f"Wrote {arguments.output}. Now: python -m weaver_tasks.check --config {arguments.output}", file=sys.stderr)
 
 
-def import_command(words: list[str], *, run: str | None = None) -> tuple[str, list[tuple[str, str]]]:
-    """The text of config.yaml for a weaver command, and (option, what became of it) for the options that are not keys of it.
+class Imported(NamedTuple):
+    """The text of config.yaml; (option, what became of it) for the options that are not keys of it; and (option, what is to be done)."""
+
+    text: str
+    notes: list[tuple[str, str]]
+    todos: list[tuple[str, str]]
+
+
+def import_command(words: list[str], *, run: str | None = None) -> Imported:
+    """A weaver command as config.yaml.
 
     words: the command, as a shell splits it. run: the name of the run; None: after --model-prefix.
-    Raises ConfigError naming the option that has no counterpart, and the remedy.
+    Raises ConfigError for what is no command of weaver's.
     """
     made = convert(read_command(words), run=run)
-    return config_text(made, words), made.notes
+    return Imported(config_text(made, words), made.notes, made.todos)
+
+
+def _shown(output: str) -> str:
+    return "the configuration" if output == "-" else output
 
 
 def _write(path: Path, text: str, *, replace: bool) -> None:
+    if path.exists() and path.read_text(encoding="utf-8", errors="replace") == text:
+        return
     if path.exists() and not replace:
-        raise ConfigError(f"{path}: exists already. Give another --output, or --force to replace it.")
+        raise ConfigError(f"{path}: exists already, and is of something else. Give another --output, or --force to replace it.")
+    _check_run_is_new(path, yaml.safe_load(text))
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def _check_run_is_new(path: Path, document: dict[str, Any]) -> None:
+    """Raise ConfigError when another configuration beside `path` has the same run and other settings."""
+    for other in sorted((*path.parent.glob("*.yaml"), *path.parent.glob("*.yml"))):
+        if other == path or other.stat().st_size > _LARGEST:
+            continue
+        try:
+            found = yaml.safe_load(other.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, ValueError, OSError):
+            continue  # something else of the folder
+        if isinstance(found, dict) and found.get("run") == document["run"] and {**found, "tools": None} != {**document, "tools": None}:
+            raise ConfigError(
+                f"{other}: has run: {document['run']} too, with other settings: one would train over the other. Give --run another name."
+            )
+
+
+_LARGEST = 1_000_000  # bytes

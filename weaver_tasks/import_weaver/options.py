@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
-from weaver_tasks.base.errors import ConfigError, nearest
+from weaver_tasks.base.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ OPTIONS = (
         "`data.data_fraction: 0.1`, `loading.fetch_step: 0.002`; or the target `quick_check`: all stages on a few entries",
         False,
     ),
-    _option("--lr-finder", "text", "the target `find_lr`, with `tools.find_lr`: a plot, and the rate where the loss falls most steeply"),
+    _option("--lr-finder", "text", "`tools.find_lr`, and the target `find_lr`: a plot, and the rate where the loss falls most steeply"),
     _option("--tensorboard", "text", "`training.tensorboard: true`; the files lie in the run's folder, so its comment is not needed"),
     _option("--tensorboard-custom-fn", "text", "`training.tensorboard: file.py`"),
     _option("--custom-functions", "text", "`data.custom_functions`"),
@@ -89,7 +89,7 @@ OPTIONS = (
     _option(
         "-m --model-prefix",
         "text",
-        "`run` is named after it; `{auto}`, a time stamp, is left out. When predicting: `prediction.model`",
+        "`run` is named after it; for `{auto}`, a digest of the command. When predicting: `prediction.model`",
         "models/{auto}/network",
     ),
     _option("--load-model-weights", "text", "`network.load_weights`, also as `file.pt:prefix`; `{fold}` becomes `fold{fold}`"),
@@ -122,7 +122,11 @@ OPTIONS = (
     _option("--prefetch-factor", "integer", "`loading.prefetch`, of all workers together"),
     _option("--predict", "switch", "`prediction.model`: then nothing is trained", False),
     _option("--predict-output", "text", "`prediction.format`, by its suffix; the files are `results/<run>/predictions/<group>.root`"),
-    _option("--export-onnx", "text", "every run ends with `results/<run>/export/model.onnx` and `preprocess.json`"),
+    _option(
+        "--export-onnx",
+        "text",
+        "`prediction.model`, and the target `export`: weaver exports and stops. A training ends with `results/<run>/export/model.onnx`",
+    ),
     _option("--onnx-opset", "integer", "`export.opset`", 15),
     _option("--io-test", "switch", "`python -m weaver_tasks.io_test`", False),
     _option("--copy-inputs", "switch", "not needed: events are staged as columns; `staging.mode: copy` copies the raw files", False),
@@ -177,15 +181,21 @@ def weaver_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def parse_options(arguments: list[str]) -> tuple[SimpleNamespace, set[str]]:
-    """The values of all options, and the keys of those that were given. Raises ConfigError for what weaver would refuse too."""
+def parse_options(arguments: list[str]) -> tuple[SimpleNamespace, set[str], list[tuple[str, list[str]]]]:
+    """The values of all options, the keys of those that were given, and (option, its words) of those that weaver-core has not.
+
+    Raises ConfigError for values that weaver would refuse too.
+    """
     given, unknown = weaver_parser().parse_known_args(arguments)
-    if unknown:
-        known = [name for option in OPTIONS for name in option.names]
-        hint = nearest(unknown[0].partition("=")[0], known)
-        raise ConfigError(f"the weaver command: weaver-core 0.5.3 has no option '{unknown[0]}'.{hint} Take it out of the command.")
+    forks: list[tuple[str, list[str]]] = []
+    for word in unknown:
+        if word.startswith("--") or not forks:
+            name, equals, value = word.partition("=")
+            forks.append((name, [value] if equals else []))
+        else:
+            forks[-1][1].append(word)
     values = {key: option.default for key, option in _BY_KEY.items()}
-    return SimpleNamespace(**{**values, **vars(given)}), set(vars(given))
+    return SimpleNamespace(**{**values, **vars(given)}), set(vars(given)), forks
 
 
 def option_table() -> str:

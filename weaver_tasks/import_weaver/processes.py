@@ -5,43 +5,54 @@ from __future__ import annotations
 from dataclasses import dataclass
 from types import SimpleNamespace
 
-from weaver_tasks.base.errors import ConfigError
 from weaver_tasks.import_weaver.launch import Launch
+from weaver_tasks.import_weaver.result import TODO
 
 
 @dataclass(frozen=True, kw_only=True)
 class Processes:
     """The ranks of the run here, and what weaver had.
 
+    ranks: TODO, with the comment what is to be done, when the command does not say how many there are.
     shares: among how many GPUs weaver's one process split each batch (DataParallel), 1 otherwise.
-    copies: how many processes of weaver each counted steps, samples and batches of their own.
+    copies: how many processes of weaver each counted steps, samples and batches of their own; None when that is not known.
     """
 
-    ranks: int
+    ranks: int | str
     nodes: int
     device: str
     shares: int
-    copies: int
+    copies: int | None
     comment: str
     notes: tuple[tuple[str, str], ...]
 
 
 def processes_of(options: SimpleNamespace, launch: Launch) -> Processes:
-    """Raises ConfigError when the command does not say how many ranks there are, or would train several copies."""
     gpus = [gpu for gpu in options.gpus.split(",") if gpu.strip()]
     device = "cpu" if not gpus else "auto"
+    if launch.unknown:
+        return _unknown(device, launch.unknown)
     if options.backend is None:
-        return _one_process(gpus, device, launch)
+        if (launch.ranks or 1) * launch.nodes > 1:
+            return _unknown(device, "without --backend torchrun trains one copy in each process. Give the number of ranks, or 1")
+        return _one_process(gpus, device)
     if launch.ranks is None:
-        raise ConfigError(
-            f"the weaver command: --backend {options.backend} without a launcher does not say how many ranks. "
-            "Lead the command with `torchrun --nproc_per_node N`."
+        return _unknown(
+            device,
+            f"--backend {options.backend} without a launcher does not say how many ranks (torchrun --nproc_per_node N). Give the number",
         )
     copies = launch.ranks * launch.nodes
     notes = []
     own = "nccl" if gpus else "gloo"
     if options.backend != own:
         notes.append(("--backend", f"{own} is used, as always on {'GPUs' if gpus else 'CPUs'}"))
+    if gpus and gpus != [str(index) for index in range(launch.ranks)] and launch.ranks > 1:
+        notes.append(
+            (
+                "--gpus",
+                f"with --backend weaver takes the GPU of each rank's number, whatever --gpus {options.gpus} says: {launch.ranks} GPUs",
+            )
+        )
     return Processes(
         ranks=launch.ranks,
         nodes=launch.nodes,
@@ -53,9 +64,11 @@ def processes_of(options: SimpleNamespace, launch: Launch) -> Processes:
     )
 
 
-def _one_process(gpus: list[str], device: str, launch: Launch) -> Processes:
-    if (launch.ranks or 1) * launch.nodes > 1:
-        raise ConfigError("the weaver command: without --backend torchrun trains one copy per process. Add --backend nccl.")
+def _unknown(device: str, comment: str) -> Processes:
+    return Processes(ranks=TODO, nodes=1, device=device, shares=1, copies=None, comment=comment, notes=())
+
+
+def _one_process(gpus: list[str], device: str) -> Processes:
     shares = max(1, len(gpus))
     notes = []
     if shares > 1:

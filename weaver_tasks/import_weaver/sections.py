@@ -2,37 +2,62 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
-from weaver_tasks.base.errors import ConfigError
+from weaver_tasks.base.errors import nearest
 from weaver_tasks.import_weaver.amounts import amounts
 from weaver_tasks.import_weaver.command import Command
 from weaver_tasks.import_weaver.files import groups_of, test_groups_of
 from weaver_tasks.import_weaver.literals import literals
-from weaver_tasks.import_weaver.result import Conversion
+from weaver_tasks.import_weaver.names import training_name
+from weaver_tasks.import_weaver.options import OPTIONS
+from weaver_tasks.import_weaver.result import TODO, Conversion
+
+
+def forks(command: Command, made: Conversion) -> None:
+    """Options of forks of weaver: two that have their keys here, and the others, all of them."""
+    known = [name for option in OPTIONS for name in option.names]
+    for option, words in command.forks:
+        value = words[0] if len(words) == 1 else None
+        if option == "--seed" and value is not None and re.fullmatch(r"\d+", value):
+            made.set("seed", int(value))
+        elif option == "--train-mode" and value in _TRAIN_MODES:
+            command.options.regression_mode = command.options.regression_mode or _TRAIN_MODES[value]
+        else:
+            hint = nearest(option, known)
+            made.todo(" ".join([option, *words]), f"weaver-core 0.5.3 has no such option.{hint} Give its meaning by the keys here")
+
+
+_TRAIN_MODES = {"cls": False, "classification": False, "regression": True, "reg": True}
 
 
 def data(command: Command, made: Conversion) -> None:
     o = command.options
-    made.set("data.config", o.data_config)
+    made.set("data.config", o.data_config or TODO, "" if o.data_config else "--data-config is missing. Give the data configuration")
     for key in ("config_val", "config_test"):
         made.set(f"data.{key}", getattr(o, f"data_{key}"))
     made.set("data.custom_functions", o.custom_functions)
-    tested = command.predicts_only or "test" in o.run_mode
-    if command.predicts_only:
-        for key in ("train", "val"):
-            if getattr(o, f"data_{key}"):
-                made.note(f"--data-{key}", "not used: only predictions are asked for")
+    if command.trains:
+        given = groups_of(o.data_train, "--data-train", made)
+        made.set("data.train", given or TODO, "" if given else "--data-train is missing. Give the training files")
+        made.set("data.val", groups_of(o.data_val, "--data-val", made))
     else:
-        made.set("data.train", groups_of(o.data_train, "--data-train"))
-        made.set("data.val", groups_of(o.data_val, "--data-val"))
-    if tested:
-        made.set("data.test", test_groups_of(o.data_test))
+        _not_read(("train", "val"), "only predictions are asked for" if command.predicts_only else "only the export is asked for", o, made)
+    if command.exports_only:
+        _not_read(("test",), "only the export is asked for; given in data.test, the models are compared on their events", o, made)
+    elif command.predicts_only or "test" in o.run_mode:
+        made.set("data.test", test_groups_of(o.data_test, made))
     elif o.data_test:
         made.note("--data-test", f"--run-mode {','.join(o.run_mode)} predicts nothing")
+    if not o.data_test and command.predicts_only:
+        made.set("data.test", TODO, "--data-test is missing. Give the files to predict")
+    elif not o.data_test and command.trains:
+        made.note("no --data-test", "nothing is predicted or evaluated; the ONNX model is compared with PyTorch on validation events")
     for split in ("train", "val", "test"):
         selection = getattr(o, f"extra_selection_{split}")
         if selection and o.cross_validation:
@@ -49,6 +74,12 @@ def data(command: Command, made: Conversion) -> None:
     made.set("data.train_val_split", o.train_val_split)
 
 
+def _not_read(splits: Sequence[str], why: str, o: SimpleNamespace, made: Conversion) -> None:
+    for split in splits:
+        if getattr(o, f"data_{split}"):
+            made.note(f"--data-{split}", f"not used: {why}")
+
+
 def loading(command: Command, made: Conversion) -> None:
     o = command.options
     made.set("loading.fetch_by_files", o.fetch_by_files)
@@ -56,6 +87,10 @@ def loading(command: Command, made: Conversion) -> None:
     made.set("loading.fetch_step_val", o.fetch_step_val)
     made.set("loading.split_num", 1 if o.demo else o.data_split_num)
     made.set("loading.in_memory", o.in_memory)
+    step = 0.002 if o.demo else o.fetch_step
+    if o.in_memory and (o.fetch_by_files or step < 1):
+        part = f"{step:g} files" if o.fetch_by_files else f"{step:.3g} of each file"
+        made.note("--in-memory", f"with --fetch-step {step:g} weaver trains on its first window, {part}, for ever; here on everything")
     made.set("loading.num_workers", o.num_workers)
     if o.prefetch_factor is not None:
         made.set("loading.prefetch", max(1, o.prefetch_factor * max(1, o.num_workers)))
@@ -73,21 +108,21 @@ def loading(command: Command, made: Conversion) -> None:
 
 def network(command: Command, made: Conversion) -> None:
     o = command.options
-    made.set("network.config", o.network_config)
-    made.set("network.options", literals(o.network_option, "--network-option"))
-    weights = o.load_model_weights or None
+    missing = "" if o.network_config else "--network-config is missing. Give the network configuration"
+    made.set("network.config", o.network_config or TODO, missing)
+    made.set("network.options", literals(o.network_option, "--network-option", made))
+    weights, comment = o.load_model_weights or None, ""
     if weights and "{fold}" in weights:
-        if not o.cross_validation:
-            raise ConfigError(
-                f"the weaver command: --load-model-weights {weights}: has {{fold}}, but there is no --cross-validation. Give one file."
-            )
-        weights = weights.replace("{fold}", "fold{fold}")
-    if weights and not command.predicts_only:
-        made.set("network.load_weights", weights)
+        if o.cross_validation:
+            weights = weights.replace("{fold}", "fold{fold}")
+        else:
+            weights, comment = TODO, f"--load-model-weights {weights} has {{fold}}, but there is no --cross-validation. Give one file"
+    if weights and command.trains:
+        made.set("network.load_weights", weights, comment)
         made.set("network.exclude_weights", _list(o.exclude_model_weights))
     elif o.exclude_model_weights:
         made.note("--exclude-model-weights", "nothing is loaded that it could be excluded from")
-    if not command.predicts_only:
+    if command.trains:
         made.set("network.freeze_weights", _list(o.freeze_model_weights))
 
 
@@ -100,35 +135,44 @@ def training(command: Command, made: Conversion) -> None:
     made.set("training.task", "regression" if o.regression_mode else "classification")
     if command.predicts_only:
         made.set("training.batch_size", o.batch_size_test or o.batch_size)
-    else:
+    if command.trains:
         made.set("training.epochs", o.num_epochs)
         if o.load_epoch is not None:
-            made.set("training.continue_from", {"prefix": o.model_prefix, "epoch": o.load_epoch})
+            made.set("training.continue_from", *_continuation(o))
         for key, value, comment in amounts(o, processes):
             made.set(key, value, comment)
         made.set("training.lr", o.start_lr)
         made.set("training.optimizer.name", o.optimizer)
-        made.set("training.optimizer.options", literals(o.optimizer_option, "--optimizer-option"))
+        made.set("training.optimizer.options", literals(o.optimizer_option, "--optimizer-option", made))
         made.set("training.scheduler.name", o.lr_scheduler)
         if "warmup_steps" in command.given and o.lr_scheduler not in ("flat+linear", "flat+cos", "warmup+cos"):
             made.note("--warmup-steps", f"the schedule {o.lr_scheduler} has no warm-up")
         made.set("training.ranks", processes.ranks, processes.comment)
         made.set("training.nodes", processes.nodes)
+        if command.launch.before:
+            made.note(command.launch.before, "Snakemake starts the jobs, by its profile: docs/clusters.md")
         made.set("training.compile_optimizer", o.compile_optimizer)
         made.set("training.keep_checkpoints", "best_and_last" if o.auto_clean else "all")
         _tensorboard(o, made)
     made.set("training.amp", o.amp_dtype if o.use_amp else None)
-    made.set("training.device", processes.device if not command.predicts_only or processes.device == "cpu" else "auto")
-    options = literals(o.compiler_option, "--compiler-option")
+    made.set("training.device", processes.device if command.trains or processes.device == "cpu" else "auto")
+    options = literals(o.compiler_option, "--compiler-option", made)
     made.set("training.compile", (options or True) if o.compile else False)
     if options and not o.compile:
         made.note("--compiler-option", "only --compile takes options here")
-    if not command.predicts_only:
+    if command.trains:
         made.notes += processes.notes
     if "predict_gpus" in command.given:
         gpus = [gpu for gpu in o.predict_gpus.split(",") if gpu.strip()]
         made.set("prediction.ranks", max(1, len(gpus)))
         made.note("--predict-gpus", "prediction runs on training.device, each group as a job of its own; which GPUs: CUDA_VISIBLE_DEVICES")
+
+
+def _continuation(o: SimpleNamespace) -> tuple[Any, str]:
+    if "{auto}" not in o.model_prefix:
+        return {"prefix": o.model_prefix, "epoch": o.load_epoch}, ""
+    wanted = f"{{prefix: …, epoch: {o.load_epoch}}}"
+    return TODO, f"--load-epoch {o.load_epoch}: --model-prefix {o.model_prefix}: {{auto}} cannot be filled in. Give {wanted}"
 
 
 def _tensorboard(o: SimpleNamespace, made: Conversion) -> None:
@@ -141,49 +185,89 @@ def _tensorboard(o: SimpleNamespace, made: Conversion) -> None:
 
 def results(command: Command, made: Conversion) -> None:
     o = command.options
+    _run_mode(command, made)
     if o.cross_validation:
         variable, percent, folds = o.cross_validation.rpartition("%")
-        if not (variable and percent and re.fullmatch(r"\d+", folds)):
-            raise ConfigError(f"the weaver command: --cross-validation {o.cross_validation}: give variable%folds, as in event_no%5.")
-        made.set("cross_validation", {"variable": variable, "folds": int(folds)})
+        if variable and percent and re.fullmatch(r"\d+", folds):
+            made.set("cross_validation", {"variable": variable, "folds": int(folds)})
+        else:
+            made.set("cross_validation", TODO, f"--cross-validation {o.cross_validation}: give {{variable: event_no, folds: 5}}")
     if o.predict_output:
         made.set("prediction.format", "root" if o.predict_output.endswith(".root") else "parquet")
         made.note("--predict-output", "the path is always results/<run>/predictions/<group>, one file per group")
-    if command.predicts_only:
-        made.set("prediction.model", _model(o))
-        auto = _auto_file(o.data_config)
-        if auto:
-            made.set("data.config", auto, "weaver's resolved form of --data-config, which it predicts with")
-        elif not o.data_config.endswith(".auto.yaml"):
-            made.note("--data-config", "if it leaves centers to `auto`, give the .auto.yaml file that training wrote")
-    elif "{auto}" in o.model_prefix or "model_prefix" in command.given:
-        made.note("--model-prefix", "checkpoints are results/<run>/checkpoints/net_epoch-<n>_state.pt; one run has one name, `run`")
+    if command.trains:
+        if "{auto}" in o.model_prefix or "model_prefix" in command.given:
+            made.note("--model-prefix", "checkpoints are results/<run>/checkpoints/net_epoch-<n>_state.pt; one run has one name, `run`")
+    else:
+        _trained(command, made)
     made.set("export.opset", o.onnx_opset)
 
 
-def _model(o: SimpleNamespace) -> str:
+def _run_mode(command: Command, made: Conversion) -> None:
+    modes = set(command.options.run_mode)
+    unknown = modes - {"train", "val", "test"}
+    if unknown or (modes and not modes & {"train", "test"}) or (modes & {"train", "val"} == {"val"} and not command.options.predict):
+        made.todo(
+            f"--run-mode {','.join(command.options.run_mode)}",
+            "has no counterpart. Use train,val,test (each epoch is validated by a job of its own), or test with --model-prefix FILE.pt",
+        )
+
+
+def _trained(command: Command, made: Conversion) -> None:
+    """The model that is used, and the resolved data configuration that it was trained with: weaver's, or those of a run here."""
+    model, comment = _model(command)
+    name = training_name(command)
+    own = Path("results") / name
+    if model != TODO and not Path(model).exists() and (own / "checkpoints/net_best_epoch_state.pt").exists():
+        comment = f"there is no {model}: the best epoch of the run {name}"
+        made.set("prediction.model", str(own / "checkpoints/net_best_epoch_state.pt"), comment)
+        made.set("data.config", str(own / "data_config.auto.yaml"), "the resolved form of --data-config of that run")
+        if not command.options.data_config_test and command.options.data_config:
+            made.set("data.config_test", command.options.data_config, "for its selection and observers")
+        return
+    made.set("prediction.model", model, comment)
+    _resolved_configuration(command.options, made)
+
+
+def _model(command: Command) -> tuple[str, str]:
+    o = command.options
     prefix = o.model_prefix
     if "{auto}" in prefix or ":" in prefix:
-        raise ConfigError(
-            f"the weaver command: --model-prefix {prefix} cannot be predicted with: prediction.model is one file. "
-            "Give --model-prefix FILE.pt or FILE.onnx" + (" (a state_dict whose names have no prefix)." if ":" in prefix else ".")
-        )
+        wanted = " (a state_dict whose names have no prefix)" if ":" in prefix else ""
+        return TODO, f"--model-prefix {prefix}: prediction.model is one file. Give FILE.pt or FILE.onnx{wanted}"
     if o.cross_validation:
         folder, _, name = prefix.rpartition("/")
         prefix = f"{folder}_fold{{fold}}/{name}"
-    return prefix if prefix.endswith((".pt", ".onnx")) else f"{prefix}_best_epoch_state.pt"
+    if command.exports_only and prefix.endswith(".onnx"):
+        return TODO, f"--model-prefix {prefix} is exported already. Give FILE.pt"
+    return prefix if prefix.endswith((".pt", ".onnx")) else f"{prefix}_best_epoch_state.pt", ""
 
 
-def _auto_file(data_config: str) -> str | None:
-    """The one file `<name>.<md5>.auto.yaml` that weaver left beside a data configuration, if there is exactly one."""
-    path = Path(data_config)
-    found = sorted(path.parent.glob(f"{path.stem}.????????????????????????????????.auto.yaml"))
-    return str(found[0]) if len(found) == 1 else None
+def _resolved_configuration(o: SimpleNamespace, made: Conversion) -> None:
+    """What a trained model is used with: the file that weaver resolved from --data-config as it is now, known by its checksum."""
+    path = Path(o.data_config or "")
+    if not o.data_config or path.name.endswith(".auto.yaml"):
+        return
+    there = sorted(path.parent.glob(f"{path.stem}.????????????????????????????????.auto.yaml"))
+    checksum = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() if path.is_file() else ""
+    own = path.with_name(f"{path.stem}.{checksum}.auto.yaml")
+    if own in there:
+        made.set("data.config", str(own), "weaver's resolved form of --data-config, by its checksum")
+    elif there and path.is_file():
+        listed = ", ".join(map(str, there[:3]))
+        made.note("--data-config", f"{listed}: of another version of {path}, by the checksum, so not used. {_RESOLVED}")
+    else:
+        made.note("--data-config", _RESOLVED)
+
+
+_RESOLVED = "If it leaves centers to `auto`, give the .auto.yaml file that training wrote"
 
 
 def tools(command: Command, made: Conversion) -> None:
     """The options that make weaver do something else than train."""
     o = command.options
+    if o.lr_finder:
+        _lr_finder(o.lr_finder, made)
     for option, text in _tool_notes(o):
         made.note(option, text)
     if command.launch.environment:
@@ -191,11 +275,23 @@ def tools(command: Command, made: Conversion) -> None:
         made.note(given, "set it for Snakemake in the same way")
 
 
+def _lr_finder(text: str, made: Conversion) -> None:
+    """start, end, steps."""
+    try:
+        start, end, steps = text.split(",")
+        given = {"start": float(start), "end": float(end), "steps": int(steps)}
+    except ValueError:
+        made.todo(f"--lr-finder '{text}'", "not three numbers. Give tools.find_lr its start, end and steps")
+        return
+    for key, value in given.items():
+        made.set(f"tools.find_lr.{key}", value)
+
+
 def _tool_notes(o: SimpleNamespace) -> Iterator[tuple[str, str]]:
     if o.log_file:
         yield "--log-file", "every job has its log: results/<run>/logs/<stage>/"
     if o.lr_finder:
-        yield "--lr-finder", "ask Snakemake for the target find_lr, with the values of tools.find_lr"
+        yield "--lr-finder", "ask Snakemake for the target find_lr, which trains nothing else; weaver stops after it too"
     if o.print:
         yield "--print", "ask Snakemake for the target model_summary; python -m weaver_tasks.check looks at the data"
     if o.profile:
@@ -206,4 +302,4 @@ def _tool_notes(o: SimpleNamespace) -> Iterator[tuple[str, str]]:
             "run python -m weaver_tasks.io_test --data-config results/<run>/data_config.auto.yaml --inputs results/<run>/inputs.json",
         )
     if o.export_onnx:
-        yield "--export-onnx", "every training ends with results/<run>/export/model.onnx"
+        yield "--export-onnx", "ask Snakemake for the target export, which makes results/<run>/export/model.onnx of prediction.model"

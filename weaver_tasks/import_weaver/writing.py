@@ -1,17 +1,19 @@
-"""config.yaml as text: in the schema's order, only what differs from the defaults, with comments."""
+"""config.yaml as text: in the order of the models, only what differs from the defaults, with comments."""
 
 from __future__ import annotations
 
 import shlex
 import textwrap
+from collections.abc import Iterator
 from typing import Any
 
 import yaml
 
-from weaver_tasks.base.config import resolve_config
 from weaver_tasks.base.errors import ConfigError
-from weaver_tasks.base.schemas import load_schema
-from weaver_tasks.import_weaver.result import Conversion, Setting
+from weaver_tasks.import_weaver.result import TODO, Conversion, Setting
+from weaver_tasks.settings.fields import Section, default_of, is_optional, section_of
+from weaver_tasks.settings.model import Configuration
+from weaver_tasks.settings.reading import resolve_config
 
 _WIDTH = 130
 _LONGEST_COMMAND = 4000
@@ -25,34 +27,59 @@ VALIDATION = """\
 def config_text(made: Conversion, words: list[str]) -> str:
     """The text of config.yaml. words: the command that it comes from.
 
-    Raises ConfigError when the settings are no valid configuration, or a value does not come back as it went in.
+    What cannot be carried over stands in it as TODO, with what is to be done. So does what makes the settings no valid configuration,
+    which becomes a TODO of `made` here.
     """
     settings = {setting.key: setting for setting in made.settings}
-    document = _nested(settings)
-    text = _head(words) + "".join(_lines(document, settings, "")) + "\n" + VALIDATION + _notes(made)
-    resolved = resolve_config(yaml.safe_load(text), where="the weaver command")
+    body = "".join(_lines(_nested(settings), settings, ""))
+    made.todos += _problems(body, settings)
+    return _head(words) + _todos(made) + body + "\n" + VALIDATION + _notes(made)
+
+
+def _problems(body: str, settings: dict[str, Setting]) -> list[tuple[str, str]]:
+    """What is wrong with the settings that are there, as TODOs."""
+    document = yaml.safe_load(body)
+    _take_out_todos(document)
+    try:
+        resolved = resolve_config(document, where=_COMMAND)
+    except ConfigError as error:
+        return [("these settings", str(error).removeprefix(f"{_COMMAND}: "))]
+    problems, defaults = [], dict(_entries(Configuration))
     for setting in settings.values():
+        if setting.is_todo or (isinstance(setting.value, dict) and TODO in setting.value.values()):
+            continue
         read = _at(resolved, setting.key)
-        if read != setting.value and not (setting.value is None and read == _default(setting.key)):
-            raise ConfigError(
-                f"the weaver command: {setting.key}: {setting.value!r} would be read as {read!r} from YAML. Give another value."
-            )
-    return text
+        if read != setting.value and not (setting.value is None and read == defaults[setting.key]):
+            problems.append((setting.key, f"{setting.value!r} would be read as {read!r} from YAML. Give another value"))
+    return problems
+
+
+def _take_out_todos(document: dict[str, Any], prefix: str = "") -> None:
+    """Leave out TODO values, but where any text is valid and the key is needed."""
+    for name, value in list(document.items()):
+        if isinstance(value, dict):
+            _take_out_todos(value, f"{prefix}{name}.")
+        elif value == TODO and f"{prefix}{name}" not in _NEEDED:
+            del document[name]
+
+
+_COMMAND = "the weaver command"
+_NEEDED = {"run", "data.config", "data.train", "network.config", "prediction.model"}
 
 
 def _head(words: list[str]) -> str:
     command = shlex.join(words)
     if len(command) > _LONGEST_COMMAND:
         command = command[:_LONGEST_COMMAND] + " …"
-    return f"# The equivalent of\n{_comment(command)}# Paths are relative to the folder that Snakemake runs in.\n\n"
+    return f"# The equivalent of\n{''.join(_comment(command))}# Paths are relative to the folder that Snakemake runs in.\n\n"
 
 
 def _nested(settings: dict[str, Setting]) -> dict[str, Any]:
-    """The settings that differ from the schema's defaults, nested, in the schema's order."""
+    """The settings that differ from the defaults, nested, in the order of the models."""
     document: dict[str, Any] = {}
-    for key in _keys(load_schema("config"), ""):
+    for key, default in _entries(Configuration):
         setting = settings.get(key)
-        if setting is None or setting.value is None or (setting.value == _default(key) and key not in _ALWAYS):
+        if setting is None or setting.value is None or (setting.value == default and key not in _ALWAYS):
             continue
         *sections, name = key.split(".")
         section = document
@@ -66,19 +93,14 @@ def _nested(settings: dict[str, Setting]) -> dict[str, Any]:
 _ALWAYS = {"training.epochs", "training.batch_size", "training.lr", "training.optimizer.name", "training.scheduler.name"}
 
 
-def _keys(schema: dict[str, Any], prefix: str) -> list[str]:
-    keys = []
-    for name, child in schema["properties"].items():
-        nested = "properties" in child and child.get("type") == "object"
-        keys += _keys(child, f"{prefix}{name}.") if nested else [f"{prefix}{name}"]
-    return keys
-
-
-def _default(key: str) -> Any:
-    schema = load_schema("config")
-    for part in key.split("."):
-        schema = schema["properties"][part]
-    return schema.get("default")
+def _entries(model: type[Section], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted name, default) of what a command can set: keys, and sections that are null unless they are given."""
+    for name, field in model.model_fields.items():
+        inner = section_of(field)
+        if inner is None or is_optional(field):
+            yield f"{prefix}{name}", default_of(field)
+        else:
+            yield from _entries(inner, f"{prefix}{name}.")
 
 
 def _at(document: dict[str, Any], key: str) -> Any:
@@ -98,6 +120,9 @@ def _lines(document: dict[str, Any], settings: dict[str, Setting], prefix: str) 
             lines += [f"\n{indent}{name}:\n" if depth == 0 else f"{indent}{name}:\n", *_lines(value, settings, f"{key}.")]
             continue
         comment = f"  # {settings[key].comment}" if settings[key].comment else ""
+        if settings[key].is_todo:
+            lines += [indent + line for line in _comment(f"TODO {settings[key].comment}.", start="# ")]
+            comment = ""
         if key in ("data.train", "data.val", "data.test") and not isinstance(value, str):
             lines += [f"{indent}{name}:{comment}\n", *_files(value, indent + "  ")]
         else:
@@ -123,14 +148,22 @@ def _flow(value: Any) -> str:
     return text.removesuffix("\n").removesuffix("\n...")
 
 
+def _todos(made: Conversion) -> str:
+    """What is to be done by hand and stands beside no key; where there is a key, it is told there."""
+    keys = {setting.key for setting in made.settings if setting.is_todo}
+    told = [f"TODO {option}: {text.rstrip('.')}." for option, text in made.todos if option not in keys]
+    return "".join(line for text in told for line in _comment(text, start="# ")) + ("\n" if told else "")
+
+
 def _notes(made: Conversion) -> str:
     if not made.notes:
         return ""
-    return "\n# Without a key of their own:\n" + "".join(_comment(f"{option}: {text}.") for option, text in made.notes)
+    lines = (line for option, text in made.notes for line in _comment(f"{option}: {text}."))
+    return "\n# Without a key of their own:\n" + "".join(lines)
 
 
-def _comment(text: str) -> str:
+def _comment(text: str, start: str = "#   ") -> list[str]:
     """Lines of comment. Whatever the text holds (line ends of a quoted argument …) stays in them."""
     shown = " ".join("".join(character if character.isprintable() else " " for character in text).split())
     lines = textwrap.wrap(shown, _WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
-    return "".join(f"#   {line}\n" for line in lines)
+    return [f"{start}{line}\n" for line in lines]

@@ -3,5 +3,17 @@
 from weaver_tasks.plan.files import InputFile
 from weaver_tasks.plan.plan import Plan, make_plan, numbers_pattern
 from weaver_tasks.plan.preflight import check_clean_code, check_configuration_files, check_run_folder
+from weaver_tasks.plan.settings_files import SettingsFile
+from weaver_tasks.settings.reading import names_as_written
 
-__all__ = ["InputFile", "Plan", "check_clean_code", "check_configuration_files", "check_run_folder", "make_plan", "numbers_pattern"]
+__all__ = [
+    "InputFile",
+    "Plan",
+    "SettingsFile",
+    "check_clean_code",
+    "check_configuration_files",
+    "check_run_folder",
+    "make_plan",
+    "names_as_written",
+    "numbers_pattern",
+]

@@ -13,13 +13,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from weaver_tasks.base.config import resolve_config
 from weaver_tasks.base.errors import ConfigError, DataConfigError
 from weaver_tasks.base.files import read_json, write_json
 from weaver_tasks.base.jet_observers import kinematic_observers
 from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration
 from weaver_tasks.plan.files import InputFile, expand, patterns_of, staging_jobs
 from weaver_tasks.plan.settings import Settings, of_member
+from weaver_tasks.settings.reading import resolve_config
+from weaver_tasks.training.journal import Journal
 
 FITTING = ("train", "val")
 
@@ -77,6 +78,20 @@ class Plan:
         if not frozen.exists() or read_json(frozen) != content:
             write_json(frozen, content)
 
+    def note_selected(self) -> None:
+        """Have the journals note which epochs are selected now: Snakemake deletes best_epoch.json before it selects anew.
+
+        `select_best_epoch` notes it too; this is for runs of versions that did not, and for a best_epoch.json put back by hand.
+        """
+        for member in self.members():
+            folder = Path(self.run) / member
+            best = folder / "best_epoch.json"
+            if best.exists():
+                chosen = read_json(best)
+                journal = Journal(folder / "checkpoints", folder / "metrics")
+                if journal.metrics_file(chosen["epoch"]).exists():
+                    journal.note_selected(journal.published_digest(chosen["epoch"]), chosen)
+
     def files_of(self, *splits: str) -> list[InputFile]:
         return [file for file in self.files if file.split in splits]
 
@@ -110,6 +125,17 @@ class Plan:
 
     def test_groups(self) -> list[str]:
         return list(dict.fromkeys(file.group for file in self.files_of("test")))
+
+    def told_at_the_start(self) -> list[str]:
+        """What the run will do without, for want of a key."""
+        if self.test_groups():
+            return []
+        if self.config["prediction"]["model"]:
+            return [f"{self.where}: data.test is empty: nothing is predicted, and prediction.model is exported to ONNX."]
+        return [
+            f"{self.where}: data.test is empty: nothing is predicted or evaluated, and the ONNX model is compared with PyTorch on "
+            "validation events."
+        ]
 
     def kinematic_plots(self) -> list[str]:
         """The plots against the jet's momentum and mass that the evaluation of a classifier draws, by the observers of the test."""

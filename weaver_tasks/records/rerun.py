@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shlex
@@ -14,7 +15,7 @@ from typing import Any
 
 from weaver_tasks.base.digests import file_checksum
 from weaver_tasks.base.errors import ResultError
-from weaver_tasks.base.files import read_json
+from weaver_tasks.base.files import read_json, write_json
 from weaver_tasks.base.lifetime import VARIABLE
 from weaver_tasks.records.compare import differences
 from weaver_tasks.records.read import Task
@@ -114,11 +115,19 @@ class Again:
                 changed.append(f"{recorded} is not the file that the task read")
             if recorded.startswith(f"{self.run_then}/"):
                 self._provide(Path(now), self.copy(recorded))
+        self._provide_settings()
         frozen = self.task.run / "files.json"
         if frozen.is_file():
             # Not a recorded input: the list grows when files are added to another split.
             self._provide(frozen, self.run / frozen.name)
         return changed
+
+    def _provide_settings(self) -> None:
+        """Write the recorded settings into the files that the command names: together they are those of the task."""
+        words = shlex.split(self.task.content["command"])
+        for option, word in itertools.pairwise(words):
+            if option == "--settings" and word.startswith(f"{self.run_then}/"):
+                write_json(self.copy(word), self.task.content["settings"])
 
     def _state_before(self) -> dict[str, str]:
         """What an epoch within a block of several starts from: outputs of its own task."""

@@ -1,9 +1,12 @@
-# What all chapters share: the checked configuration, the plan of the run, paths and wildcards.
+# What all chapters share: the checked configuration, the plan of the run, settings and resources of jobs, what is done before and after.
+# What jobs read is in paths.smk.
 
+import atexit
 import functools
 import gc
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -15,35 +18,54 @@ from types import SimpleNamespace
 WORKFLOW_FOLDER = str(Path(str(workflow.current_basedir)).parent)
 sys.path.insert(0, str(Path(WORKFLOW_FOLDER).parent))
 
-from snakemake.resources import Resources
+from snakemake.exceptions import WorkflowError
 
 from weaver_tasks import plan as planning
 from weaver_tasks.base import lifetime, run_ownership
 from weaver_tasks.base.errors import ConfigError, WeaverTasksError
+from weaver_tasks.base.failures import failures
 
-# A plan of thousands of jobs is many objects that all stay: looking for garbage among them again and again takes a seventh of the time.
-gc.set_threshold(100_000, 50, 100)
+# Whether another workflow uses this one as a module: its process is not ours to end or to tune.
+HOSTED = (
+    Path(workflow.main_snakefile).resolve()
+    != Path(WORKFLOW_FOLDER, "Snakefile").resolve()
+)
+
+if not HOSTED:
+    # A plan of thousands of jobs is many objects that all stay: looking for garbage among them again and again takes a seventh of the time.
+    gc.set_threshold(100_000, 50, 100)
 
 if not workflow.config_settings.configfiles:
 
     configfile: "config/config.yaml"
 
 
+CONFIG_FILES = [os.path.relpath(path) for path in workflow.configfiles]
+WHERE = ", ".join(CONFIG_FILES)
+
+
+def refuse(error):
+    """End with a user's mistake: one line and exit code 2, or an error of the workflow that uses this one as a module."""
+    line = " ".join(str(error).split())
+    if HOSTED:
+        raise WorkflowError(line) from None
+    print(f"ERROR: {line}", file=sys.stderr, flush=True)
+    sys.exit(2)
+
+
 def checked_plan():
-    """The plan of this configuration; a user's mistake is one line and exit code 2."""
-    files = [os.path.relpath(path) for path in workflow.configfiles]
-    where = ", ".join(map(str, files))
+    """The plan of this configuration."""
     try:
-        paths = workflow.modifier.path_modifier
-        if paths.prefix or paths.modifies_prefixes:
-            raise ConfigError(
-                f"{where}: the module has a prefix. Take it out: the folder is results/<run>/, after the key `run`."
-            )
         # A module is read once for each `use rule`, and finds what was put here before.
         config.pop("report_page", None)
         if workflow.is_main_process:
-            planning.check_configuration_files(files)
-        plan = planning.make_plan(config, where=where)
+            planning.check_configuration_files(CONFIG_FILES)
+        # Snakemake takes a name such as 2024_05 for a number.
+        arguments = workflow.config_settings.config_args or ()
+        document = planning.names_as_written(
+            config, files=CONFIG_FILES, arguments=arguments
+        )
+        plan = planning.make_plan(document, where=WHERE)
         plan.files
         if workflow.is_main_process:
             planning.check_run_folder(plan, writes=not workflow.dryrun)
@@ -52,13 +74,12 @@ def checked_plan():
             [plan.weights(member) for member in plan.members()]
         return plan
     except WeaverTasksError as error:
-        print(f"ERROR: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
-        # Not SystemExit: Snakemake would wrap it in a report of its own about this line.
-        os._exit(2)
+        refuse(error)
 
 
 PLAN = checked_plan()
 RUN = PLAN.run
+MEMBERS = PLAN.members()
 NETWORK = PLAN.config["network"]["config"]
 FUNCTIONS = PLAN.config["data"]["custom_functions"]
 DATA_CONFIG = PLAN.data_config_file("train")
@@ -74,8 +95,10 @@ run_ownership.end_when_replaced(WORKFLOW_NAME)
 if workflow.is_main_process:
     run_ownership.clear_locks(WORKFLOW_NAME, locks=Path(".snakemake/locks"))
 # Found from here by the tasks, when the project is not installed.
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    filter(None, [sys.path[0], os.environ.get("PYTHONPATH")])
+os.environ.update(
+    PYTHONPATH=os.pathsep.join(
+        filter(None, [sys.path[0], os.environ.get("PYTHONPATH")])
+    )
 )
 
 
@@ -87,29 +110,46 @@ wildcard_constraints:
     epoch=r"\d+",
 
 
+# Settings. In `params` they are JSON text, which Snakemake compares with that of the last run; in a command, the path of a file that
+# holds it (weaver_tasks/plan/settings_files.py).
+
+
+def runs_commands():
+    """Whether the commands that are made now will run: Snakemake makes them to show them, too."""
+    executes = workflow.executor_plugin is not None
+    return executes and not workflow.dryrun and not workflow.touch
+
+
+def as_file(name, content, folder=RUN):
+    return planning.SettingsFile(name, content, folder=folder, writes=runs_commands)
+
+
 @functools.cache
-def settings_text(stage, **chosen):
-    return json.dumps(PLAN.settings(stage, **chosen), sort_keys=True)
+def settings_of(stage, **chosen):
+    """The slice of the configuration that the result of a stage depends on."""
+    return as_file(stage, PLAN.settings(stage, **chosen))
 
 
 def settings(stage, **selection):
-    """The params of a rule: a function of its wildcards, giving the slice of the configuration that it uses."""
+    """The same as a param, which is a function of wildcards: each of `selection` takes one argument of `settings_of` from them."""
 
     def of(wildcards):
-        chosen = {
-            name: of_wildcards(wildcards) for name, of_wildcards in selection.items()
-        }
-        return settings_text(stage, **chosen)
+        chosen = {name: choose(wildcards) for name, choose in selection.items()}
+        return settings_of(stage, **chosen)
 
     return of
 
 
-# Of folds or seeds: what each of them makes. Their results are merged under the run's own name.
-EACH_MEMBER = "|".join(PLAN.members()) if PLAN.merges() else r"|fold-\d+/|seed-\d+/"
-
-
 def member_of(wildcards):
     return wildcards.get("member", "")
+
+
+def epochs_of_job(wildcards):
+    """Of a job of one epoch."""
+    return range(int(wildcards.epoch), int(wildcards.epoch) + 1)
+
+
+# Resources.
 
 
 def attempt_memory(gigabytes):
@@ -142,7 +182,7 @@ PREPARATION = None if PLAN.merges() else "preparation"
 COMMON = SimpleNamespace(
     python=PYTHON,
     run=RUN,
-    first_member=PLAN.members()[0],
+    first_member=MEMBERS[0],
     network=NETWORK,
     data_config=DATA_CONFIG,
     test_config=PLAN.data_config_file("test"),
@@ -151,35 +191,57 @@ COMMON = SimpleNamespace(
     ),
     on_each_node=ON_EACH_NODE,
     workflow_folder=WORKFLOW_FOLDER,
-    untracked=json.dumps(PLAN.untracked()),
+    untracked=as_file("untracked", PLAN.untracked()),
 )
 
 
-def take_profile_settings(name, rule):
-    """Give the rule `name`, one of several made in a loop, what the profile's set-resources and set-threads say of `rule`.
+# Before and after the jobs.
 
-    In a module, both have the names that `use rule * as …` gives them.
-    """
-    asked = workflow.resource_settings
-    name, rule = map(workflow.modifier.modify_rulename, (name, rule))
-    resources = workflow.get_rule(name).resources
-    resources.update(Resources.from_mapping(asked.overwrite_resources.get(rule, {})))
-    if rule in asked.overwrite_threads:
-        resources["_cores"] = asked.overwrite_threads[rule]
+
+def refuse_prefix(path):
+    """path: results/<run>/inputs.json, as Snakemake has it."""
+    if path != f"{RUN}/inputs.json":
+        refuse(
+            ConfigError(
+                f"{WHERE}: the module has a prefix. Take it out: the folder is results/<run>/, after the key `run`."
+            )
+        )
+
+
+def touches_the_run():
+    """Not when only a quick check is asked for, which has a run of its own."""
+    return set(workflow.dag_settings.targets) != {"quick_check"}
 
 
 def start_run():
     """What a run begins with; a workflow that uses this one as a module calls it in its `onstart`."""
+    for line in PLAN.told_at_the_start():
+        print(f"WARNING: {line}", file=sys.stderr, flush=True)
     PLAN.freeze_files()
+    PLAN.note_selected()
     run_ownership.take_over(WORKFLOW_NAME)
 
 
 def show_summary():
     """Say where everything is, unless only a part of the workflow was asked for."""
     if Path(f"{RUN}/evaluation/metrics.json").exists() and all(
-        Path(f"{RUN}/{member}export/parity.json").exists() for member in PLAN.members()
+        Path(f"{RUN}/{member}export/parity.json").exists() for member in MEMBERS
     ):
         subprocess.run([PYTHON, "-m", "weaver_tasks.summary", RUN], check=False)
+
+
+def tell_failures():
+    """Say once more what failed, as the last thing on the screen; a workflow that uses this one as a module may call it in its `onerror`."""
+    folder = Path(RUN if touches_the_run() else f"{RUN}-quick_check")
+    started = folder / ".workflow"
+    if started.exists():
+        found = failures(folder / "logs", since=started.stat().st_mtime)
+        lines = [f"ERROR: {line}" for line in found[:5]]
+        if len(found) > 5:
+            lines.append(f"ERROR: and {len(found) - 5} more: see {folder}/logs/")
+        for line in reversed(lines):
+            # Snakemake's own report comes after `onerror`. What is registered last is called first.
+            atexit.register(print, line, file=sys.stderr, flush=True)
 
 
 class ReportPage:

@@ -6,114 +6,79 @@
 
 
 wildcard_constraints:
+    statistic="standardize|reweight",
     index=r"\d+",
     part=r"\d+",
 
 
-# Seconds each: not worth a job.
-rule standardize_part:
-    """Count the values of the input variables in some of the training files."""
+rule statistics_part:
+    """Go through some of the training files: count the values of the input variables, or histogram the reweighting variables.
+
+    required: staged training events, the sums of the passes before. produced: statistics/<stage>/pass-<n>/<part>.npz.
+    """
     input:
         manifest=f"{RUN}/staged/fitting.json",
-        sums=lambda w: sums_of("standardize")[: int(w.index)],
+        sums=sums_before,
     output:
-        sums=f"{RUN}/statistics/standardize/pass-{{index}}/{{part}}.npz",
-        record=f"{RUN}/provenance/tasks/standardize/pass-{{index}}-part-{{part}}.json",
+        sums=f"{RUN}/{{member}}statistics/{{statistic}}/pass-{{index}}/{{part}}.npz",
+        record=f"{RUN}/provenance/tasks/{{statistic}}/{{member}}pass-{{index}}-part-{{part}}.json",
     log:
-        f"{RUN}/logs/standardize/pass-{{index}}-part-{{part}}.log",
+        f"{RUN}/logs/{{statistic}}/{{member}}pass-{{index}}-part-{{part}}.log",
     benchmark:
-        f"{RUN}/benchmarks/standardize/pass-{{index}}-part-{{part}}.tsv"
+        f"{RUN}/benchmarks/{{statistic}}/{{member}}pass-{{index}}-part-{{part}}.tsv"
     resources:
         mem_mb=attempt_memory(2),
     params:
         common=COMMON,
-        settings=settings("standardize"),
+        settings=lambda w: settings_of(w.statistic, member=w.member),
         part=lambda w: list(STATISTICS_PARTS[int(w.part)]),
     shell:
-        "{params.common.python} -m weaver_tasks.standardize --data-config {params.common.data_config:q} {params.common.custom_functions}"
-        " --inputs {input.manifest:q} --after {input.sums:q} --part {params.part} --sums {output.sums:q}"
-        " --settings {params.settings:q} --settings {params.common.untracked:q} --log-file {log:q} --record {output.record:q}"
+        "{params.common.python} -m weaver_tasks.{wildcards.statistic}"
+        " --data-config {params.common.data_config:q}"
+        " {params.common.custom_functions}"
+        " --inputs {input.manifest:q}"
+        " --after {input.sums:q}"
+        " --part {params.part}"
+        " --sums {output.sums:q}"
+        " --settings {params.settings:q}"
+        " --settings {params.common.untracked:q}"
+        " --log-file {log:q}"
+        " --record {output.record:q}"
 
 
-rule standardize_gather:
-    """Add up the parts of a pass."""
+rule statistics_gather:
+    """Add up the parts of a pass.
+
+    required: all parts of the pass, the sums of the passes before. produced: statistics/<stage>/pass-<n>.npz.
+    """
     input:
         manifest=f"{RUN}/staged/fitting.json",
-        sums=lambda w: sums_of("standardize")[: int(w.index)],
+        sums=sums_before,
         parts=expand(
-            f"{RUN}/statistics/standardize/pass-{{{{index}}}}/{{part}}.npz",
+            f"{RUN}/{{{{member}}}}statistics/{{{{statistic}}}}/pass-{{{{index}}}}/{{part}}.npz",
             part=range(len(STATISTICS_PARTS)),
         ),
     output:
-        sums=f"{RUN}/statistics/standardize/pass-{{index}}.npz",
-        record=f"{RUN}/provenance/tasks/standardize/pass-{{index}}.json",
+        sums=f"{RUN}/{{member}}statistics/{{statistic}}/pass-{{index}}.npz",
+        record=f"{RUN}/provenance/tasks/{{statistic}}/{{member}}pass-{{index}}.json",
     log:
-        f"{RUN}/logs/standardize/pass-{{index}}.log",
+        f"{RUN}/logs/{{statistic}}/{{member}}pass-{{index}}.log",
+    # Seconds: not worth a job.
     localrule: True
     params:
         common=COMMON,
-        settings=settings("standardize"),
-        folder=f"{RUN}/statistics/standardize/pass-{{index}}",
+        settings=lambda w: settings_of(w.statistic, member=w.member),
+        folder=lambda w: f"{RUN}/{w.member}statistics/{w.statistic}/pass-{w.index}",
         parts=len(STATISTICS_PARTS),
     shell:
-        "{params.common.python} -m weaver_tasks.standardize --data-config {params.common.data_config:q} {params.common.custom_functions}"
-        " --inputs {input.manifest:q} --after {input.sums:q} --gather {params.folder:q} {params.parts}"
+        "{params.common.python} -m weaver_tasks.{wildcards.statistic}"
+        " --data-config {params.common.data_config:q}"
+        " {params.common.custom_functions}"
+        " --inputs {input.manifest:q}"
+        " --after {input.sums:q}"
+        " --gather {params.folder:q} {params.parts}"
         " --sums {output.sums:q}"
-        " --settings {params.settings:q} --settings {params.common.untracked:q} --log-file {log:q} --record {output.record:q}"
-
-
-take_profile_settings("standardize_part", rule="standardize")
-
-
-rule reweight_part:
-    """Histogram the reweighting variables, or count the weights, of some of the training files."""
-    input:
-        manifest=f"{RUN}/staged/fitting.json",
-        sums=lambda w: sums_of("reweight", w.member)[: int(w.index)],
-    output:
-        sums=f"{RUN}/{{member}}statistics/reweight/pass-{{index}}/{{part}}.npz",
-        record=f"{RUN}/provenance/tasks/reweight/{{member}}pass-{{index}}-part-{{part}}.json",
-    log:
-        f"{RUN}/logs/reweight/{{member}}pass-{{index}}-part-{{part}}.log",
-    benchmark:
-        f"{RUN}/benchmarks/reweight/{{member}}pass-{{index}}-part-{{part}}.tsv"
-    resources:
-        mem_mb=attempt_memory(2),
-    params:
-        common=COMMON,
-        settings=settings("reweight", member=member_of),
-        part=lambda w: list(STATISTICS_PARTS[int(w.part)]),
-    shell:
-        "{params.common.python} -m weaver_tasks.reweight --data-config {params.common.data_config:q} {params.common.custom_functions}"
-        " --inputs {input.manifest:q} --after {input.sums:q} --part {params.part} --sums {output.sums:q}"
-        " --settings {params.settings:q} --settings {params.common.untracked:q} --log-file {log:q} --record {output.record:q}"
-
-
-rule reweight_gather:
-    """Add up the parts of a pass."""
-    input:
-        manifest=f"{RUN}/staged/fitting.json",
-        sums=lambda w: sums_of("reweight", w.member)[: int(w.index)],
-        parts=expand(
-            f"{RUN}/{{{{member}}}}statistics/reweight/pass-{{{{index}}}}/{{part}}.npz",
-            part=range(len(STATISTICS_PARTS)),
-        ),
-    output:
-        sums=f"{RUN}/{{member}}statistics/reweight/pass-{{index}}.npz",
-        record=f"{RUN}/provenance/tasks/reweight/{{member}}pass-{{index}}.json",
-    log:
-        f"{RUN}/logs/reweight/{{member}}pass-{{index}}.log",
-    localrule: True
-    params:
-        common=COMMON,
-        settings=settings("reweight", member=member_of),
-        folder=f"{RUN}/{{member}}statistics/reweight/pass-{{index}}",
-        parts=len(STATISTICS_PARTS),
-    shell:
-        "{params.common.python} -m weaver_tasks.reweight --data-config {params.common.data_config:q} {params.common.custom_functions}"
-        " --inputs {input.manifest:q} --after {input.sums:q} --gather {params.folder:q} {params.parts}"
-        " --sums {output.sums:q}"
-        " --settings {params.settings:q} --settings {params.common.untracked:q} --log-file {log:q} --record {output.record:q}"
-
-
-take_profile_settings("reweight_part", rule="reweight")
+        " --settings {params.settings:q}"
+        " --settings {params.common.untracked:q}"
+        " --log-file {log:q}"
+        " --record {output.record:q}"

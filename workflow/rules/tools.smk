@@ -6,26 +6,20 @@
 # produced: model_summary.md, find_lr.png, profile_training.json.gz … in the run's folder. Of several folds or seeds, the first is meant.
 #           quick_check has a run of its own, results/<run>-quick_check/.
 
-TOOL_MEMBER = PLAN.members()[0]
+TOOL_MEMBER = MEMBERS[0]
 FRESH_TRAINING = {
     "manifest": f"{RUN}/staged/fitting.json",
     "data_config": ancient(f"{RUN}/{TOOL_MEMBER}data_config.auto.yaml"),
     "state": f"{RUN}/{TOOL_MEMBER}checkpoints/init_state.pt",
     "metrics": f"{RUN}/{TOOL_MEMBER}metrics/init_model.json",
 }
-OF_FRESH_TRAINING = (
-    " --data-config {input.data_config:q} {params.common.custom_functions} --inputs {input.manifest:q} --network {params.common.network:q}"
-    " --checkpoints {params.common.run}/{params.common.first_member}checkpoints --metrics {params.common.run}/{params.common.first_member}metrics"
-    " --settings {params.settings:q} --settings {params.common.untracked:q} --log-file {log:q} --record {output.record:q}"
-)
-
-
-def tool_settings(tool):
-    return json.dumps(PLAN.settings(tool, member=TOOL_MEMBER), sort_keys=True)
 
 
 rule model_summary:
-    """Count parameters and floating-point operations of the network, layer by layer."""
+    """Count parameters and floating-point operations of the network, layer by layer.
+
+    required: the data and network configurations. produced: model_summary.md and .json.
+    """
     input:
         DATA_CONFIG,
     output:
@@ -37,15 +31,25 @@ rule model_summary:
     localrule: True
     params:
         common=COMMON,
-        settings=tool_settings("model_summary"),
+        settings=settings("model_summary", member=lambda w: TOOL_MEMBER),
     shell:
-        "{params.common.python} -m weaver_tasks.model_summary --data-config {input:q} {params.common.custom_functions} --network {params.common.network:q}"
-        " --output {output.layers:q} --table {output.table:q}"
-        " --settings {params.settings:q} --settings {params.common.untracked:q} --log-file {log:q} --record {output.record:q}"
+        "{params.common.python} -m weaver_tasks.model_summary"
+        " --data-config {input:q}"
+        " {params.common.custom_functions}"
+        " --network {params.common.network:q}"
+        " --output {output.layers:q}"
+        " --table {output.table:q}"
+        " --settings {params.settings:q}"
+        " --settings {params.common.untracked:q}"
+        " --log-file {log:q}"
+        " --record {output.record:q}"
 
 
 rule find_lr:
-    """Train some steps at ever higher learning rates and draw the loss against them."""
+    """Train some steps at ever higher learning rates and draw the loss against them.
+
+    required: init_model's network and staged events. produced: find_lr.png and .json.
+    """
     input:
         **FRESH_TRAINING,
     output:
@@ -60,14 +64,28 @@ rule find_lr:
         mem_mb=attempt_memory(8),
     params:
         common=COMMON,
-        settings=tool_settings("find_lr"),
+        settings=settings("find_lr", member=lambda w: TOOL_MEMBER),
     shell:
-        "{params.common.on_each_node}{params.common.python} -m weaver_tasks.find_lr --output {output.history:q} --plot {output.plot:q}"
-        + OF_FRESH_TRAINING
+        "{params.common.on_each_node}{params.common.python} -m weaver_tasks.find_lr"
+        " --output {output.history:q}"
+        " --plot {output.plot:q}"
+        " --data-config {input.data_config:q}"
+        " {params.common.custom_functions}"
+        " --inputs {input.manifest:q}"
+        " --network {params.common.network:q}"
+        " --checkpoints {params.common.run}/{params.common.first_member}checkpoints"
+        " --metrics {params.common.run}/{params.common.first_member}metrics"
+        " --settings {params.settings:q}"
+        " --settings {params.common.untracked:q}"
+        " --log-file {log:q}"
+        " --record {output.record:q}"
 
 
 rule profile_training:
-    """Record what some training steps spend their time and memory on."""
+    """Record what some training steps spend their time and memory on.
+
+    required: init_model's network and staged events. produced: profile_training.json.gz and .txt.
+    """
     input:
         **FRESH_TRAINING,
     output:
@@ -82,21 +100,37 @@ rule profile_training:
         mem_mb=attempt_memory(8),
     params:
         common=COMMON,
-        settings=tool_settings("profile_training"),
+        settings=settings("profile_training", member=lambda w: TOOL_MEMBER),
     shell:
-        "{params.common.python} -m weaver_tasks.profile_training --trace {output.trace:q} --table {output.table:q}"
-        + OF_FRESH_TRAINING
+        "{params.common.python} -m weaver_tasks.profile_training"
+        " --trace {output.trace:q}"
+        " --table {output.table:q}"
+        " --data-config {input.data_config:q}"
+        " {params.common.custom_functions}"
+        " --inputs {input.manifest:q}"
+        " --network {params.common.network:q}"
+        " --checkpoints {params.common.run}/{params.common.first_member}checkpoints"
+        " --metrics {params.common.run}/{params.common.first_member}metrics"
+        " --settings {params.settings:q}"
+        " --settings {params.common.untracked:q}"
+        " --log-file {log:q}"
+        " --record {output.record:q}"
 
 
 rule quick_check:
-    """Try the whole configuration on a few entries, in a run of its own."""
+    """Try the whole configuration on a few entries, in a run of its own.
+
+    required: the configuration and the input files. produced: a run, results/<run>-quick_check/, with logs of its own.
+    """
     threads: max(TRAINING_THREADS, 4)
     resources:
         **FOR_RANKS,
         mem_mb=attempt_memory(8),
     params:
         common=COMMON,
-        # A function: what stands in braces in a path, as {fold}, is no wildcard.
-        config=lambda w: json.dumps(PLAN.config, sort_keys=True),
+        config=lambda w: as_file("quick_check", PLAN.config, f"{RUN}-quick_check"),
     shell:
-        "{params.common.python} -m weaver_tasks.quick_check --workflow {params.common.workflow_folder:q}/Snakefile --cores {threads} --settings {params.config:q}"
+        "{params.common.python} -m weaver_tasks.quick_check"
+        " --workflow {params.common.workflow_folder:q}/Snakefile"
+        " --cores {threads}"
+        " --settings {params.config:q}"

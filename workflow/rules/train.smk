@@ -9,7 +9,7 @@
 
 BLOCKS = PLAN.blocks()
 LONG_JOBS = [
-    (member, block) for member in PLAN.members() for block in BLOCKS if len(block) > 1
+    (member, block) for member in MEMBERS for block in BLOCKS if len(block) > 1
 ]
 # One rule makes those in jobs of their own: all of them, or the last one alone.
 SINGLE_EPOCHS = [block[0] for block in BLOCKS if len(block) == 1]
@@ -18,54 +18,13 @@ SINGLE_EPOCH = (
     if SINGLE_EPOCHS
     else "none"
 )
-CHECKPOINTS = f"{RUN}/{{member}}checkpoints"
-METRICS = f"{RUN}/{{member}}metrics"
-# Both look at past validations: to stop, or to remove what is neither the best epoch nor needed any more.
-LOOKS_BACK = (
-    bool(TRAINING["early_stopping"]) or TRAINING["keep_checkpoints"] == "best_and_last"
-)
-
-
-def state_before(epoch):
-    """The complete state that an epoch starts from."""
-    if epoch == PLAN.epochs().start:
-        return [
-            f"{CHECKPOINTS}/init_state.pt",
-            f"{CHECKPOINTS}/init_optimizer.pt",
-            f"{METRICS}/init_model.json",
-        ]
-    return [
-        f"{CHECKPOINTS}/net_epoch-{epoch - 1}_state.pt",
-        f"{CHECKPOINTS}/net_epoch-{epoch - 1}_optimizer.pt",
-        f"{METRICS}/train_epoch-{epoch - 1}.json",
-    ]
-
-
-def past_validations(epoch):
-    """Validations up to two epochs back, so that validating one epoch runs beside the training of the next."""
-    return (
-        [
-            f"{METRICS}/val_epoch-{past}.json"
-            for past in PLAN.epochs()
-            if past < epoch - 1
-        ]
-        if LOOKS_BACK
-        else []
-    )
-
-
-def with_member(paths, member):
-    return [path.replace("{member}", member) for path in paths]
-
-
-def long_job_name(rule, member, block):
-    """The name of the rule of one job of several epochs, as train_epoch_0_to_4 or train_epoch_fold_1_0_to_4."""
-    of_member = member.replace("-", "_").replace("/", "_")
-    return f"{rule}_{of_member}{block[0]}_to_{block[-1]}"
 
 
 rule init_model:
-    """Make the network, its optimizer, and the state before the first epoch."""
+    """Make the network, its optimizer, and the state before the first epoch.
+
+    required: the network configuration, the files of network.load_weights. produced: init_state.pt, init_optimizer.pt, init_model.json.
+    """
     input:
         manifest=f"{RUN}/staged/fitting.json",
         data_config=ancient(f"{RUN}/{{member}}data_config.auto.yaml"),
@@ -87,29 +46,48 @@ rule init_model:
         common=COMMON,
         settings=settings("init_model", member=member_of),
     shell:
-        "{params.common.python} -m weaver_tasks.init_model --data-config {input.data_config:q} {params.common.custom_functions} --inputs {input.manifest:q}"
-        " --network {params.common.network:q} --state {output.state:q} --optimizer {output.optimizer:q} --metrics {output.metrics:q}"
-        " --settings {params.settings:q} --settings {params.common.untracked:q} --log-file {log:q} --record {output.record:q}"
+        "{params.common.python} -m weaver_tasks.init_model"
+        " --data-config {input.data_config:q}"
+        " {params.common.custom_functions}"
+        " --inputs {input.manifest:q}"
+        " --network {params.common.network:q}"
+        " --state {output.state:q}"
+        " --optimizer {output.optimizer:q}"
+        " --metrics {output.metrics:q}"
+        " --settings {params.settings:q}"
+        " --settings {params.common.untracked:q}"
+        " --log-file {log:q}"
+        " --record {output.record:q}"
 
 
 TRAIN_EPOCH = (
-    "{params.common.on_each_node}{params.common.python} -m weaver_tasks.train_epoch --data-config {input.data_config:q} {params.common.custom_functions} --inputs {input.manifest:q}"
-    " --network {params.common.network:q} --epochs {params.epochs} --checkpoints {params.folder}checkpoints"
-    " --metrics {params.folder}metrics --validation {input.validations:q}"
-    " --settings {params.settings:q} --settings {params.common.untracked:q} --log-file {log:q} --record {output.record:q}"
+    "{params.common.on_each_node}{params.common.python} -m weaver_tasks.train_epoch"
+    " --data-config {input.data_config:q}"
+    " {params.common.custom_functions}"
+    " --inputs {input.manifest:q}"
+    " --network {params.common.network:q}"
+    " --epochs {params.epochs}"
+    " --checkpoints {params.folder}checkpoints"
+    " --metrics {params.folder}metrics"
+    " --validation {input.validations:q}"
+    " --settings {params.settings:q}"
+    " --settings {params.common.untracked:q}"
+    " --log-file {log:q}"
+    " --record {output.record:q}"
 )
 
 
 rule train_epoch:
-    """Train one epoch, from the complete state that the epoch before left."""
+    """Train one epoch, from the complete state that the epoch before left.
+
+    required: net_epoch-<n-1>_state.pt, …_optimizer.pt, train_epoch-<n-1>.json, or those of init_model. produced: those of epoch n.
+    """
     input:
         manifest=f"{RUN}/staged/fitting.json",
         data_config=ancient(f"{RUN}/{{member}}data_config.auto.yaml"),
-        state=lambda w: with_member(state_before(int(w.epoch)), w.member),
+        state=lambda w: state_before(int(w.epoch), w.member),
         validations=(
-            (lambda w: with_member(past_validations(int(w.epoch)), w.member))
-            if LOOKS_BACK
-            else []
+            (lambda w: past_validations(int(w.epoch), w.member)) if LOOKS_BACK else []
         ),
     output:
         state=f"{CHECKPOINTS}/net_epoch-{{epoch}}_state.pt",
@@ -128,26 +106,34 @@ rule train_epoch:
         mem_mb=attempt_memory(8),
     params:
         common=COMMON,
-        folder=f"{RUN}/{{member}}",
+        folder=lambda w: f"{RUN}/{w.member}",
         epochs="{epoch}",
-        settings=settings(
-            "train_epoch",
-            member=member_of,
-            epochs=lambda w: range(int(w.epoch), int(w.epoch) + 1),
-        ),
+        settings=settings("train_epoch", member=member_of, epochs=epochs_of_job),
     shell:
         TRAIN_EPOCH
 
 
 VALIDATE_EPOCH = (
-    "{params.common.on_each_node}{params.common.python} -m weaver_tasks.validate_epoch --data-config {input.data_config:q} {params.common.custom_functions} --inputs {input.manifest:q}"
-    " --network {params.common.network:q} --state {input.state:q} --epoch {params.epochs} --output {output.metrics:q}"
-    " --settings {params.settings:q} --settings {params.common.untracked:q} --log-file {log:q} --record {output.record:q}"
+    "{params.common.on_each_node}{params.common.python} -m weaver_tasks.validate_epoch"
+    " --data-config {input.data_config:q}"
+    " {params.common.custom_functions}"
+    " --inputs {input.manifest:q}"
+    " --network {params.common.network:q}"
+    " --state {input.state:q}"
+    " --epoch {params.epochs}"
+    " --output {output.metrics:q}"
+    " --settings {params.settings:q}"
+    " --settings {params.common.untracked:q}"
+    " --log-file {log:q}"
+    " --record {output.record:q}"
 )
 
 
 rule validate_epoch:
-    """Score the validation events with one epoch's network; on a cluster this runs beside the next epoch's training."""
+    """Score the validation events with one epoch's network; on a cluster this runs beside the next epoch's training.
+
+    required: net_epoch-<n>_state.pt. produced: val_epoch-<n>.json.
+    """
     input:
         manifest=f"{RUN}/staged/fitting.json",
         data_config=ancient(f"{RUN}/{{member}}data_config.auto.yaml"),
@@ -173,19 +159,23 @@ rule validate_epoch:
         VALIDATE_EPOCH
 
 
-# With {member} in its names, each rule of many would be tried for each file: so these have none.
+# A job of several epochs declares all that it makes of each, and output patterns cannot do arithmetic: so it is a rule of its own
+# (docs/architecture.md says why it does not declare its record only, as staging does). With {member} in its names, each rule of many
+# would be tried for each file: so these have none.
 for member, block in LONG_JOBS:
     epochs = f"epoch-{block[0]}-to-{block[-1]}"
     folder = f"{RUN}/{member}"
+    # As 0_to_4 or fold_1_0_to_4.
+    job = re.sub(r"\W", "_", f"{member}{block[0]}_to_{block[-1]}")
 
     rule:
         name:
-            long_job_name("train_epoch", member, block)
+            f"train_epoch_{job}"
         input:
             manifest=f"{RUN}/staged/fitting.json",
             data_config=ancient(f"{folder}data_config.auto.yaml"),
-            state=with_member(state_before(block[0]), member),
-            validations=with_member(past_validations(block[0]), member),
+            state=state_before(block[0], member),
+            validations=past_validations(block[0], member),
         output:
             state=[f"{folder}checkpoints/net_epoch-{n}_state.pt" for n in block],
             optimizer=[f"{folder}checkpoints/net_epoch-{n}_optimizer.pt" for n in block],
@@ -195,15 +185,11 @@ for member, block in LONG_JOBS:
             f"{RUN}/logs/train_epoch/{member}{epochs}.log",
         benchmark:
             f"{RUN}/benchmarks/train_epoch/{member}{epochs}.tsv"
-        threads: TRAINING_THREADS
-        resources:
-            **FOR_RANKS,
-            mem_mb=attempt_memory(8),
         params:
             common=COMMON,
             folder=folder,
             epochs=list(block),
-            settings=lambda w, member=member, block=block: settings_text(
+            settings=lambda w, member=member, block=block: settings_of(
                 "train_epoch", member=member, epochs=block
             ),
         shell:
@@ -211,7 +197,7 @@ for member, block in LONG_JOBS:
 
     rule:
         name:
-            long_job_name("validate_epoch", member, block)
+            f"validate_epoch_{job}"
         input:
             manifest=f"{RUN}/staged/fitting.json",
             data_config=ancient(f"{folder}data_config.auto.yaml"),
@@ -223,29 +209,28 @@ for member, block in LONG_JOBS:
             f"{RUN}/logs/validate_epoch/{member}{epochs}.log",
         benchmark:
             f"{RUN}/benchmarks/validate_epoch/{member}{epochs}.tsv"
-        threads: TRAINING_THREADS
-        resources:
-            **FOR_RANKS,
-            mem_mb=attempt_memory(8),
         params:
             common=COMMON,
             epochs=list(block),
-            settings=lambda w, member=member: settings_text(
+            settings=lambda w, member=member: settings_of(
                 "validate_epoch", member=member
             ),
         shell:
             VALIDATE_EPOCH
 
-    for rule_ in ("train_epoch", "validate_epoch"):
-        take_profile_settings(long_job_name(rule_, member, block), rule=rule_)
+    # Threads and resources, with what a profile says of them, are those of a job of one epoch.
+    for stage in ("train_epoch", "validate_epoch"):
+        of_one_epoch = getattr(rules, stage).rule.resources
+        getattr(rules, f"{stage}_{job}").rule.resources.update(of_one_epoch)
 
 
 rule select_best_epoch:
-    """Choose the epoch with the best validation metric."""
+    """Choose the epoch with the best validation metric.
+
+    required: val_epoch-<n>.json of all epochs. produced: best_epoch.json, net_best_epoch_state.pt, net_best_epoch_optimizer.pt.
+    """
     input:
-        validations=lambda w: with_member(
-            [f"{METRICS}/val_epoch-{epoch}.json" for epoch in PLAN.epochs()], w.member
-        ),
+        validations=lambda w: validations(PLAN.epochs(), w.member),
     output:
         best=f"{RUN}/{{member}}best_epoch.json",
         state=f"{CHECKPOINTS}/net_best_epoch_state.pt",
@@ -258,6 +243,11 @@ rule select_best_epoch:
         common=COMMON,
         settings=settings("select_best_epoch"),
     shell:
-        "{params.common.python} -m weaver_tasks.select_best_epoch --validation {input.validations:q}"
-        " --checkpoints {params.common.run}/{wildcards.member}checkpoints --best {output.best:q}"
-        " --settings {params.settings:q} --settings {params.common.untracked:q} --log-file {log:q} --record {output.record:q}"
+        "{params.common.python} -m weaver_tasks.select_best_epoch"
+        " --validation {input.validations:q}"
+        " --checkpoints {params.common.run}/{wildcards.member}checkpoints"
+        " --best {output.best:q}"
+        " --settings {params.settings:q}"
+        " --settings {params.common.untracked:q}"
+        " --log-file {log:q}"
+        " --record {output.record:q}"

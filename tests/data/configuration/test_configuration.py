@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from weaver_tasks.base.errors import DataConfigError
-from weaver_tasks.data.configuration import Bucketing, dump_auto, load_data_configuration
+from weaver_tasks.data.configuration import Bucketing, dump_auto, fingerprints, load_data_configuration
 
 MINIMAL = """
 selection:
@@ -131,8 +131,8 @@ def test_branches_read_are_those_that_weaver_reads(load, weaver_config, tmp_path
     # Weaver wants definitions in order, and knows no bare abs.
     text = FULL.replace("abs(jet_eta)", "np.abs(jet_eta)")
     configuration, theirs = load(text), weaver_config.load(_weaver_ready(tmp_path, text))
-    assert set(configuration.staging_slice("train")["branches"]) == theirs.train_load_branches - {"_label_"}
-    assert set(configuration.staging_slice("test")["branches"]) == theirs.test_load_branches
+    assert set(fingerprints.staging(configuration, "train")["branches"]) == theirs.train_load_branches - {"_label_"}
+    assert set(fingerprints.staging(configuration, "test")["branches"]) == theirs.test_load_branches
 
 
 def _weaver_ready(folder: Path, text: str) -> Path:
@@ -185,7 +185,8 @@ def test_comments_and_empty_sections_are_valid(load):
     text = MINIMAL + "observers:\n   # - jet_pt\nmonitor_variables:\npreprocess:\n   method:\n   data_fraction:\ntreename:\nbucketing:\n"
     assert load(text).observers == ()
     selection = "selection:\n   ### why\n   |\n   (jet_pt > 500)  # high\n   & (jet_eta < 2)  # central\n"
-    assert load(MINIMAL.replace("selection:\n", selection)).staging_slice("train")["selection"] == "( jet_pt > 500 ) & ( jet_eta < 2 )"
+    configuration = load(MINIMAL.replace("selection:\n", selection))
+    assert fingerprints.staging(configuration, "train")["selection"] == "( jet_pt > 500 ) & ( jet_eta < 2 )"
 
 
 def test_custom_labels_with_masks_and_particle_classes(load):
@@ -197,7 +198,7 @@ def test_custom_labels_with_masks_and_particle_classes(load):
     assert configuration.labels.masks == {"part_label": "part_label_mask"}
     assert configuration.labels.classes == ("b", "c", "other")
     assert configuration.definitions["m"] == "jet_sdmass"
-    assert {"part_origin", "jet_sdmass"} <= set(configuration.staging_slice("test")["branches"])
+    assert {"part_origin", "jet_sdmass"} <= set(fingerprints.staging(configuration, "test")["branches"])
 
 
 def test_no_labels_at_all(load):
@@ -326,15 +327,15 @@ def test_own_functions_are_known_without_running_the_file(load):
     source = "import numpy as np\nraise RuntimeError('run')\ndef my_pt(x, y): return x\ndef noise(x): return np.random.rand(len(x))\n"
     configuration = load(text, functions=source)
     assert configuration.functions == {"my_pt": False, "noise": True}
-    assert configuration.staging_slice("train")["branches"] == ("label_Hbb", "label_QCD", "part_deta", "part_px", "part_py")
+    assert fingerprints.staging(configuration, "train")["branches"] == ("label_Hbb", "label_QCD", "part_deta", "part_px", "part_py")
     with pytest.raises(DataConfigError, match="there is no function 'my_pt'"):
         load(text)
 
 
 def test_the_workflow_parses_configurations_without_numpy(repository):
     code = (
-        "import sys; from weaver_tasks.data.configuration import load_data_configuration as load; "
-        f"load({str(repository / 'config/data/jetclass_full.yaml')!r}).staging_slice('train'); "
+        "import sys; from weaver_tasks.data.configuration import fingerprints, load_data_configuration as load; "
+        f"fingerprints.staging(load({str(repository / 'config/data/jetclass_full.yaml')!r}), 'train'); "
         "print([name for name in ('numpy', 'awkward', 'torch') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=repository)

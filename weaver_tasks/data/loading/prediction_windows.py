@@ -21,6 +21,7 @@ from weaver_tasks.data.loading.prediction_order import planned_windows, predicti
 from weaver_tasks.data.loading.prefetch import ordered_map
 from weaver_tasks.data.loading.window import LoadedWindow
 from weaver_tasks.data.loading.window_plan import Window
+from weaver_tasks.settings.stage import StageSettings
 
 if TYPE_CHECKING:
     from weaver_tasks.data.configuration import DataConfiguration
@@ -28,10 +29,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ServedWindow:
-    """What is written of N events as it is in their files, in their order. labels, observers: as of `Batch`, (N, …) each."""
+    """What is written of N events as it is in their files, in their order. labels, observers: as of `Batch`, (N, …) each.
+
+    file: (N,) index into the manifest's files; entry: (N,) the entry in that file.
+    """
 
     labels: dict[str, np.ndarray]
     observers: dict[str, Any]
+    file: np.ndarray
+    entry: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,7 +55,7 @@ class WindowBatch:
 def window_batches(
     manifest: Mapping[str, Any],
     configuration: DataConfiguration,
-    settings: Mapping[str, Any],
+    settings: StageSettings,
     *,
     group: str,
     batch_size: int,
@@ -79,7 +85,7 @@ def window_batches(
         lambda part: _make(*part, assembler, configuration),
         _cut(loaded, assembler, batch_size=batch_size, fullness=fullness if by_length else None),
         threads=threads,
-        ahead=settings.get("loading", {}).get("prefetch", 4),
+        ahead=settings.loading.prefetch,
         name="loader-batches",
     )
     with contextlib.closing(made):
@@ -128,4 +134,5 @@ def _make(window: LoadedWindow, places: np.ndarray, last: bool, assembler: Input
 def _served(window: LoadedWindow, configuration: DataConfiguration) -> ServedWindow:
     plain = {name: values[window.accepted] for name, values in window.plain.items()}
     labels = {name: plain.pop(name) for name in configuration.label_names if name in plain}
-    return ServedWindow(labels=labels, observers=plain)
+    file, entry = window.files[window.accepted], window.entries[window.accepted]
+    return ServedWindow(labels=labels, observers=plain, file=file, entry=entry)

@@ -10,13 +10,14 @@ from weaver_tasks.base.digests import digest
 from weaver_tasks.base.errors import DataConfigError, InputFileError
 from weaver_tasks.data.events.block import BASE_WEIGHT, WEIGHT
 from weaver_tasks.data.events.column_types import ColumnType, common_type
+from weaver_tasks.data.staging.unlabeled import check_groups
 
 logger = logging.getLogger("weaver_tasks")
 
 _WEIGHT_KEYS = {WEIGHT: "the product of weights.weight_branches", BASE_WEIGHT: "weights.reweight_basewgt"}
 _GATHERED = ("types", "several", "irregular")
 _SPLITS = ("train", "val", "test")
-_IDENTITY = ("split", "group", "checksum", "bytes", "tree", "entries", "kept", "staging_digest", "bad")
+_IDENTITY = ("split", "group", "checksum", "bytes", "tree", "entries", "kept", "events_digest", "bad")
 
 
 def make_manifest(
@@ -41,6 +42,7 @@ def make_manifest(
         logger.warning("%s", warning)
     _warn_of_values(good)
     _warn_of_copies(good)
+    check_groups(good)
     shared = {key: good[0][key] for key in ("mode", "options")} if good else {}
     types = {split: _agreed_types([record for record in good if record["split"] == split]) for split in _SPLITS}
     files = [

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from weaver_tasks.base.digests import digest, file_checksum
+from weaver_tasks.base.digests import digest, file_checksum, telling_parts
 from weaver_tasks.base.errors import InputFileError
 from weaver_tasks.base.files import atomic_path
 from weaver_tasks.data.readers.hdf5_links import companions
@@ -27,8 +27,9 @@ class Recorded(NamedTuple):
     def compare(self, source: str, checksum: str) -> None:
         """Raise InputFileError when the file has another checksum."""
         if checksum != self.checksum:
+            now, then = telling_parts(checksum, self.checksum)
             raise InputFileError(
-                f"{source}: its SHA-256 is {checksum[:16]}…, but {self.checksum[:16]}… was recorded: the file has changed or is "
+                f"{source}: its SHA-256 is {now}, but {then} was recorded: the file has changed or is "
                 f"damaged. Fetch the recorded one again; or, if the new one is right, {self.accept}."
             )
 

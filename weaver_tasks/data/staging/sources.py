@@ -67,6 +67,8 @@ def open_source(
     """
     if record["bad"]:
         raise InputFileError(f"{record['source']}: is a bad file ({record['bad']}). Leave it out.")
+    if not record.get("labeled", True):
+        configuration = dataclasses.replace(configuration, labels=None)
     if record["staged"] and record["staged"].endswith(".arrow"):
         return StagedSource(record, options or StagingOptions())
     return OriginalSource(record, configuration, options or StagingOptions(), custom_functions)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import hashlib
 import shutil
@@ -17,6 +18,7 @@ from weaver_tasks.base.digests import digest
 from weaver_tasks.base.errors import DataConfigError, InputFileError
 from weaver_tasks.base.files import atomic_path, read_json
 from weaver_tasks.base.source_digest import source_digest
+from weaver_tasks.data.configuration import fingerprints
 from weaver_tasks.data.configuration.uses import describe_use
 from weaver_tasks.data.events.block import LABEL, Block, StagingOptions
 from weaver_tasks.data.events.column_types import ColumnType, common_type, type_of
@@ -28,7 +30,9 @@ from weaver_tasks.data.staging.arrow_file import FORMAT, StagedWriter
 from weaver_tasks.data.staging.ensure import located
 from weaver_tasks.data.staging.source_checksums import Recorded, check_unchanged, source_checksum, source_status
 from weaver_tasks.data.staging.sources import blocks_of, opened
+from weaver_tasks.data.staging.unlabeled import lacks_labels, without_labels
 
+_FIRST_FORMAT = 1  # of staged files; it stays in the digest of the events, so that another format trains nothing again
 _RULES = 2
 """Changes with what the same configuration makes of the same bytes, so that what was staged by earlier rules is staged again."""
 _LOOKED_AT = 1_000
@@ -50,10 +54,14 @@ class Staging:
     recorded: Mapping[str, Recorded] = field(default_factory=dict)
 
     def digest(self) -> str:
-        """What staged columns depend on besides the source's bytes."""
+        """What staged columns depend on besides the source's bytes: a file with another digest is staged again."""
+        return digest(FORMAT, _RULES, self.events_digest())
+
+    def events_digest(self) -> str:
+        """What the events depend on besides the source's bytes, in whatever form they are staged: part of the digests of epochs."""
         functions = source_digest(self.custom_functions) if self.custom_functions else None
-        meaning = self.configuration.staging_slice(self.split, self.options.expressions())
-        return digest(FORMAT, _RULES, meaning, self.options.as_dict(), functions)
+        meaning = fingerprints.staging(self.configuration, self.split, self.options.expressions())
+        return digest(_FIRST_FORMAT, meaning, self.options.as_dict(), functions)
 
 
 @dataclass(kw_only=True)
@@ -128,7 +136,14 @@ def stage_file(source: str, target: Path | None, staging: Staging, *, group: str
     if target is not None:
         target = located(target)
     try:
-        _stage(record, target, staging)
+        try:
+            _stage(record, target, staging)
+        except InputFileError:
+            asked = (staging.configuration, staging.split, staging.options)
+            if not lacks_labels(record["staged"] or source, source, *asked, custom_functions=staging.custom_functions):
+                raise
+            record |= {"labeled": False, "staged": None}
+            _stage(record, target, dataclasses.replace(staging, configuration=without_labels(staging.configuration)))
     except InputFileError as error:
         nothing = {key: copy.copy(value) for key, value in _NOTHING.items()}
         record |= {"staged": None, "bad": " ".join(str(error).split()), **nothing}
@@ -183,7 +198,9 @@ def _not_read_yet(source: str, staging: Staging, group: str) -> dict[str, Any]:
         "entries": 0,
         "staged": None,
         "staging_digest": staging.digest(),
+        "events_digest": staging.events_digest(),
         "bad": None,
+        "labeled": True,
         **{key: copy.copy(value) for key, value in _NOTHING.items()},
         "on_the_fly": sorted(changes_each_epoch(staging.configuration, staging.split, staging.options)),
         "mode": staging.mode,

@@ -1,0 +1,35 @@
+"""What failed in a run, from the logs of its tasks: the line that each of them ended with."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+# The lines that `base.command_line` writes into a log.
+_ERROR = re.compile(r"^\S+ \S+ ERROR (.+)$")
+_CRASHED = re.compile(r"^\S+ \S+ DEBUG the task failed$")
+_TAIL = 1 << 16  # bytes: a long traceback
+
+
+def failures(logs: Path, *, since: float) -> list[str]:
+    """What each log below `logs` ends with, if it is an error and was written since a time (of the file system); the oldest first."""
+    found = []
+    for path in logs.rglob("*.log"):
+        written = path.stat().st_mtime
+        error = _error_at_the_end(path) if written >= since else None
+        if error:
+            found.append((written, error))
+    return list(dict.fromkeys(error for _, error in sorted(found)))
+
+
+def _error_at_the_end(log: Path) -> str | None:
+    """A user's mistake as it was told, or the exception of a task that crashed, with the name of the log; None when the task went well."""
+    with log.open("rb") as handle:
+        handle.seek(max(0, log.stat().st_size - _TAIL))
+        lines = [line for line in handle.read().decode(errors="replace").splitlines() if line.strip()]
+    if not lines:
+        return None
+    told = _ERROR.match(lines[-1])
+    if told:
+        return told[1]
+    return f"{log}: {lines[-1].strip()}" if any(_CRASHED.match(line) for line in lines) else None

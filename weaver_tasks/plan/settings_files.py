@@ -1,0 +1,46 @@
+"""The settings of a task: text that Snakemake compares, and a file that the command names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from weaver_tasks.base.digests import digest
+from weaver_tasks.base.files import atomic_path
+
+SETTINGS = ".settings"  # below the folder of a run
+
+
+class SettingsFile(str):
+    """The settings of a task. As a string they are JSON; formatted into a command they are the path of a file that holds it.
+
+    Snakemake compares a rule's `params` as strings, so a job runs again exactly when its settings change. The file is written when the
+    command is made, by the process that runs it: so it is there on every node. Its name has a digest of its content, so no other job's
+    settings ever replace it, and the commands in provenance records go on to work.
+
+    stage: the beginning of the file's name. folder: of the run. writes: whether a command that is made now will run (a dry run's will not).
+    """
+
+    path: str
+    _writes: Callable[[], bool]
+
+    def __new__(cls, stage: str, content: Mapping[str, Any], *, folder: str, writes: Callable[[], bool]) -> SettingsFile:
+        settings = super().__new__(cls, json.dumps(content, sort_keys=True))
+        settings.path = f"{folder}/{SETTINGS}/{stage}-{digest(content)[:16]}.json"
+        settings._writes = writes
+        return settings
+
+    def __format__(self, specification: str) -> str:
+        if self._writes():
+            self.write()
+        return format(self.path, specification)
+
+    def write(self) -> None:
+        """Write the file, unless it is there and has not been edited. Raises WeaverTasksError when it cannot be written."""
+        file, text = Path(self.path), f"{json.dumps(json.loads(self), indent=1)}\n"
+        if file.exists() and file.read_text() == text:
+            return
+        with atomic_path(file) as temporary:
+            temporary.write_text(text)
