@@ -290,7 +290,7 @@ def test_a_mistake_is_told_in_one_line_with_file_and_key(load, old, new, expecte
         ("[500, 700, 1000]", "[500, 500, 1000]", "weights.reweight_vars.jet_pt: the bin edges do not increase"),
         ("[500, 700, 1000]", "[500, 700, .inf]", "weights.reweight_vars.jet_pt: inf is not finite"),
         ("class_weights: [1, 2]", "class_weights: [1]", "weights.class_weights: 1 numbers for 2 reweight_classes"),
-        ("class_weights: [1, 2]", "class_weights: [1, -2]", "key 'weights.class_weights[1]': -2 does not fit; more than 0 is wanted"),
+        ("class_weights: [1, 2]", "class_weights: [1, -2]", "key 'weights.class_weights[1]': -2 does not fit; at least 0 is wanted"),
         ("class_weights: [1, 2]", "reweight_hists: {label_QCD: [[1, 1, 1], [1, 1, 1]]}", "weights.reweight_hists: 'label_Hbb' is missing"),
         (
             "class_weights: [1, 2]",

@@ -9,6 +9,7 @@ from typing import Any
 from weaver_tasks.base.errors import DataConfigError
 from weaver_tasks.base.yaml_files import read_yaml
 from weaver_tasks.data.configuration.document import DataDocument, Preprocess, Transformation
+from weaver_tasks.data.configuration.ignored import without_ignored
 from weaver_tasks.settings.errors import checked
 
 # Top-level keys in weaver's order, with what an absent or empty section means.
@@ -37,7 +38,7 @@ def read_document(path: Path) -> tuple[dict[str, Any], DataDocument]:
     if not isinstance(document, dict):
         raise DataConfigError(f"{path}: holds no keys. A data configuration has at least the section `inputs`.")
     _refuse_hybrid_labels(document, path)
-    document = _normalize(document)
+    document = without_ignored(_normalize(document), path)
     sections = checked(DataDocument, document, where=str(path), error=DataConfigError)
     return _complete(document), sections
 
