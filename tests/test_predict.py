@@ -1,17 +1,21 @@
 """Prediction as the workflow runs it, against the network called by hand and against weaver-core."""
 
 import json
+import os
 import subprocess
 import sys
 
 import awkward as ak
 import numpy as np
+import onnx
 import pytest
 import torch
 import uproot
 
 import result_run
-from weaver_tasks.base.errors import CheckpointError, ConfigError, DataConfigError, NetworkError
+from weaver_tasks.base.errors import CheckpointError, ConfigError, DataConfigError, NetworkError, ResultError, WeaverTasksError
+from weaver_tasks.data.configuration import load_data_configuration
+from weaver_tasks.data.configuration.trained_on import trained_on
 from weaver_tasks.results.predictions.tables import table_metadata
 from weaver_tasks.training import padding
 
@@ -121,7 +125,7 @@ def test_padding_on_the_device_changes_no_bit(tmp_path, minds, monkeypatch):
     calls = []
     padded = padding._padded
     monkeypatch.setattr(padding, "_padded", lambda *arguments: calls.append(None) or padded(*arguments))
-    run = result_run.ResultRun(tmp_path / "run", network=NETWORK_THAT_MINDS if minds else result_run.NETWORK)
+    run = result_run.ResultRun(tmp_path / "run", network=NETWORK_THAT_MINDS if minds else DECLARED)
     expected = read(run.predict("TTBar"))
     assert not calls
     run.settings["loading"] = {"pad_on_device": True}
@@ -256,15 +260,6 @@ def test_onnx_model_predicts_the_same(run):
 NETWORK_THAT_MINDS = result_run.NETWORK.replace("return self.pfn(features, mask)", "return self.pfn(features - features.mean(), mask)")
 
 
-def test_padding_is_kept_where_a_network_minds_it(tmp_path):
-    run = result_run.ResultRun(tmp_path / "run", network=NETWORK_THAT_MINDS)
-    run.settings["training"]["batch_size"] = 1000
-    found = read(run.predict("TTBar"))
-    log = (run.folder / "logs" / "predict.log").read_text()
-    assert "padded to the longest" not in log
-    assert len(found) > 0
-
-
 def test_mistakes_are_told(run):
     with pytest.raises(ConfigError, match=r"no test group 'TTbar'. Did you mean: TTBar\?"):
         run.predict("TTbar")
@@ -309,3 +304,197 @@ def test_threads_score_with_networks_of_their_own(tmp_path):
     assert "4 at a time" in (run.folder / "logs" / "predict.log").read_text()
     for name in alone.fields:
         assert ak.all(ak.flatten(alone[name] == together[name], axis=None)), name
+
+
+DECLARED = result_run.NETWORK.replace("class Tagger(torch.nn.Module):", "class Tagger(torch.nn.Module):\n    ignores_padding = True\n")
+
+
+def log_of(run):
+    return (run.folder / "logs" / "predict.log").read_text()
+
+
+def scores_of(found):
+    return np.stack([ak.to_numpy(found[f"score_{name}"]) for name in ("label_QCD", "label_Hbb", "label_Tbqq")], axis=1)
+
+
+@pytest.mark.parametrize(
+    ("network", "wanted", "trims"),
+    [(result_run.NETWORK, None, False), (DECLARED, None, True), (DECLARED, False, False), (result_run.NETWORK, True, True)],
+)
+def test_padding_is_cut_off_only_where_that_is_declared(tmp_path, network, wanted, trims):
+    run = result_run.ResultRun(tmp_path / "run", network=network)
+    run.settings["prediction"] = {"trim_padding": wanted}
+    found = scores_of(read(run.predict("TTBar")))
+    assert ("padded to the longest" in log_of(run)) == trims
+    assert ("prediction.trim_padding: true is faster" in log_of(run)) == (network == result_run.NETWORK and wanted is None)
+    expected = torch.softmax(expected_scores(run, "TTBar"), dim=1).numpy()
+    np.testing.assert_allclose(found[: len(expected)], expected, atol=2e-6)
+
+
+def test_a_mask_that_is_not_zero_in_padding_keeps_it(tmp_path):
+    data = (result_run.DATA + result_run.CLASSES + result_run.OBSERVERS).replace("[part_mask, null]", "[part_mask, null, 1, -5, 5, 1]")
+    run = result_run.ResultRun(tmp_path / "run", data=data, network=DECLARED)
+    run.predict("TTBar")
+    assert "padded to the longest" not in log_of(run)
+
+
+@pytest.mark.parametrize(
+    ("forward", "told"),
+    [
+        ("return self.pfn(features - features.mean(dim=(1, 2), keepdim=True), mask)", "changes scores of the first events by"),
+        ("return self.pfn(features * torch.ones(128), mask)", "does not take inputs of other lengths"),
+    ],
+)
+def test_trimming_that_changes_scores_is_refused(tmp_path, forward, told):
+    run = result_run.ResultRun(tmp_path / "run", network=result_run.NETWORK.replace("return self.pfn(features, mask)", forward))
+    run.settings["prediction"] = {"trim_padding": True}
+    with pytest.raises(ConfigError, match=rf"prediction\.trim_padding: true, but .* {told}"):
+        run.predict("TTBar")
+    assert not (run.folder / "predictions" / "TTBar.root").exists()
+
+
+# Of jets of more than 60 particles.
+NAN = result_run.NETWORK.replace(
+    "return self.pfn(features, mask)", "return torch.where(mask.sum(2) > 60, float('nan'), self.pfn(features, mask))"
+)
+
+
+def test_scores_that_are_not_finite_are_counted_and_named(tmp_path):
+    run = result_run.ResultRun(tmp_path / "run", network=NAN)
+    jets = selected("TTBar")
+    bad = ak.to_numpy(ak.num(jets.part_energy)) > 60
+    assert 0 < bad.sum() < len(bad)
+    all_jets = uproot.open(result_run.JETS / "TTBar.root")["tree"].arrays(["jet_pt", "jet_nparticles"])
+    entries = np.flatnonzero((all_jets.jet_pt > 520) & (all_jets.jet_nparticles > 10))[bad]
+    first = f"TTBar.root: entries {', '.join(map(str, entries[:5]))} …;"
+    with pytest.raises(ResultError, match=f"TTBar: {2 * bad.sum()} of {2 * len(bad)} events have scores that are NaN .*{first}"):
+        run.predict("TTBar")
+    assert not (run.folder / "predictions" / "TTBar.root").exists()
+
+    run.settings["prediction"] = {"max_bad_fraction": 0.95}
+    found = scores_of(read(run.predict("TTBar")))
+    np.testing.assert_array_equal(np.isnan(found).any(axis=1), np.tile(bad, 2))
+    assert "evaluation leaves them out" in log_of(run)
+
+    run.settings["prediction"] = {"ranks": 2}
+    done = run.run("predict", "--group", "TTBar", "--model", run.state, "--output", run.folder / "predictions" / "ranks.root")
+    assert done.returncode == 2
+    assert f"TTBar: {2 * bad.sum()} of {2 * len(bad)} events" in done.stderr
+    assert not (run.folder / "predictions" / "ranks.root").exists()
+    assert [path.name for path in (run.folder / "predictions").iterdir() if path.name.startswith(".")] == []
+
+
+def test_nan_weights_and_a_networks_own_loop_are_counted_too(tmp_path):
+    run = result_run.ResultRun(tmp_path / "run", network=result_run.NETWORK + OWN_EVALUATION)
+    state = torch.load(run.state)
+    next(iter(state.values()))[0] = float("nan")
+    torch.save(state, run.state)
+    count = 2 * len(selected("TTBar"))
+    with pytest.raises(ResultError, match=f"TTBar: {count} of {count} events"):
+        run.predict("TTBar")
+
+
+def test_weights_of_another_training_are_refused(run):
+    (run.state.parent / "trained_on.json").write_text(json.dumps(trained_on(load_data_configuration(run.data_config))))
+    run.predict("TTBar")
+    assert "Assumed" not in log_of(run)
+    text = run.data_config.read_text().replace("label_Hbb, label_Tbqq", "label_Tbqq, label_Hbb")
+    run.write("data_config.auto.yaml", text)
+    with pytest.raises(NetworkError, match=r"was trained on the classes .*trained_on\.json"):
+        run.predict("TTBar")
+    (run.state.parent / "trained_on.json").unlink()
+    run.predict("TTBar")
+    assert "Assumed are the classes label_QCD, label_Tbqq, label_Hbb" in log_of(run)
+
+
+def test_onnx_model_of_another_order_is_refused(run):
+    model = run.export() / "model.onnx"
+    text = run.data_config.read_text()
+    for old, new, told in (
+        ("label_Hbb, label_Tbqq", "label_Tbqq, label_Hbb", "the classes"),
+        ("length: 128", "length: 100", "with length 128, and not 100"),
+        ("[part_deta, 0, 3", "[part_deta, 0, 2", "variable 'part_deta'"),
+    ):
+        run.write("data_config.auto.yaml", text.replace(old, new))
+        with pytest.raises(NetworkError, match=rf"model\.onnx: was trained on .*{told}"):
+            run.predict("TTBar", model=model)
+
+
+def stripped(path, target):
+    """An ONNX model as another program exports it: it says nothing of itself."""
+    model = onnx.load(path)
+    del model.metadata_props[:]
+    onnx.save(model, target)
+    return target
+
+
+def test_onnx_model_that_says_nothing_is_told_and_its_shapes_are_checked(run):
+    expected = scores_of(read(run.predict("TTBar")))
+    model = stripped(run.export() / "model.onnx", run.folder / "other.onnx")
+    found = scores_of(read(run.predict("TTBar", name="onnx.root", model=model)))
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+    assert "Assumed are the classes label_QCD" in log_of(run)
+    run.write("data_config.auto.yaml", run.data_config.read_text().replace("      - [part_charge, null]\n", ""))
+    with pytest.raises(NetworkError, match=r"takes input 'pf_features' of shape \(N, 6, "):
+        run.predict("TTBar", model=model)
+
+
+# Logits of most jets that look like probabilities, and of the others do not; the export does not know of a softmax.
+ALIKE = result_run.NETWORK.replace(
+    "return self.pfn(features, mask)",
+    "return torch.tensor([0.0, 0.0, 1.0]) * torch.where(mask.sum(2) > 45, 2.0, 1.0) + 0 * self.pfn(features, mask)",
+)
+
+
+def test_what_the_outputs_of_an_onnx_model_are_is_decided_once(tmp_path):
+    run = result_run.ResultRun(tmp_path / "run", network=ALIKE)
+    run.settings["training"] |= {"task": "regression"}  # which exports what the network gives
+    model = stripped(run.export() / "model.onnx", run.folder / "other.onnx")
+    run.settings["training"] |= {"task": "classification", "batch_size_test": 1}
+    found = scores_of(read(run.predict("TTBar", model=model)))
+    count = ak.to_numpy(ak.num(selected("TTBar").part_energy))
+    logits = np.where(count > 45, 2.0, 1.0)
+    expected = np.exp(logits) / (2 + np.exp(logits))
+    np.testing.assert_allclose(found[: len(expected), 2], expected, atol=1e-6)
+    assert "does not say what its outputs are; by those of the first events they are logits" in log_of(run)
+
+
+def test_exported_models_hand_on_what_their_networks_declare(tmp_path):
+    run = result_run.ResultRun(tmp_path / "run", network=DECLARED)
+    expected = scores_of(read(run.predict("TTBar")))
+    found = scores_of(read(run.predict("TTBar", name="onnx.root", model=run.export() / "model.onnx")))
+    assert "padded to the longest" in log_of(run)
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("own_loop", [False, True])
+def test_a_group_without_labels(tmp_path, own_loop):
+    run = result_run.ResultRun(tmp_path / "run", network=result_run.NETWORK + (OWN_EVALUATION if own_loop else ""))
+    expected = scores_of(read(run.predict("TTBar")))
+    manifest = result_run.manifest()
+    for file in manifest["files"]:
+        file["labeled"] = file["group"] != "TTBar"
+    run.write("inputs.json", json.dumps(manifest))
+    found = read(run.predict("TTBar"))
+    assert "_label_" not in found.fields
+    assert "label_Tbqq" not in found.fields
+    np.testing.assert_array_equal(scores_of(found), expected)
+    assert table_metadata(run.folder / "predictions" / "TTBar.root")["labels"] == []
+    assert "_label_" in read(run.predict("HToBB")).fields
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".onnx"])
+def test_a_pipe_as_model_is_not_waited_for(run, suffix):
+    model = run.folder / f"pipe{suffix}"
+    os.mkfifo(model)
+    with pytest.raises(WeaverTasksError, match="is a named pipe, not a file"):
+        run.predict("TTBar", model=model)
+
+
+def test_a_model_of_other_classes_is_refused(run):
+    """A network whose outputs do not follow the configuration."""
+    run.options["outputs"] = 3
+    run.write("data_config.auto.yaml", run.data_config.read_text().replace("[label_QCD, label_Hbb, label_Tbqq]", "[label_QCD, label_Hbb]"))
+    run.settings["network"]["options"] = {"outputs": 3}
+    with pytest.raises(NetworkError, match="gives 3 scores for the 2 classes"):
+        run.predict("TTBar")

@@ -195,14 +195,15 @@ def test_a_source_read_in_place_is_looked_at_again_when_it_is_touched(stage, gat
     assert_array_equal(open_source(record, configuration).read(0, 50).entries, expected.entries)
 
 
-def test_a_file_without_entries_or_branches_is_bad(stage, tmp_path, data_config):
+def test_a_file_without_entries_counts_as_zero_and_one_without_branches_is_bad(stage, tmp_path, data_config):
     empty, other = tmp_path / "empty.root", tmp_path / "other.root"
     for path, count in ((empty, 0), (other, 3)):
         with uproot.recreate(path) as file:
             file.mktree("tree", {"jet_pt": "f4"})
             file["tree"].extend({"jet_pt": np.ones(count, dtype=np.float32)})
     records = stage(empty, other)
-    assert records[0]["bad"] == f"{empty}: has no entries. Leave it out."
+    assert (records[0]["bad"], records[0]["entries"], records[0]["kept"]) == (None, 0, 0)
+    assert records[0]["classes"] == {"label_Hbb": 0, "label_Tbqq": 0}
     assert f"{other}: tree 'tree' has no branch 'jet_eta'" in stage(other, split="test")[0]["bad"]
     assert "has no branch 'jet_tau1' (and 4 more: label_Hbb, label_Tbqq, part_px, part_py)." in records[1]["bad"]
 
@@ -300,9 +301,10 @@ def test_the_manifest_lists_training_first_and_its_digest_is_of_the_data(stage, 
     assert gather(*train)["digest"] != manifest["digest"]
 
 
-def test_a_class_without_events_is_named(stage, gather, hbb):
-    with pytest.raises(DataConfigError, match="no training event matches the class label_Tbqq"):
-        gather(*stage(hbb))
+def test_a_class_without_events_is_named(stage, gather, hbb, capsys):
+    (warning,) = gather(*stage(hbb))["warnings"]
+    assert "NO TRAINING EVENT of class label_Tbqq" in warning
+    assert warning in capsys.readouterr().err
     # In a test there need not be all of them.
     assert len(gather(*stage(hbb, split="test"))["files"]) == 1
 

@@ -21,12 +21,12 @@ from weaver_tasks.base.jet_observers import kinematic_observers
 from weaver_tasks.base.record import TaskRecord
 from weaver_tasks.data.configuration import load_data_configuration
 from weaver_tasks.results.markdown import markdown
-from weaver_tasks.results.metrics.evaluation import evaluate_classification, evaluate_regression
+from weaver_tasks.results.metrics.evaluation import evaluate_classification, evaluate_regression, labeled_events
 from weaver_tasks.results.metrics.members import compare_members, members_table
 from weaver_tasks.results.plots.classification import plot_confusion, plot_kinematics, plot_roc, plot_scores
 from weaver_tasks.results.plots.style import figure, save, say_why_empty
 from weaver_tasks.results.plots.training import history_files, plot_members, plot_regression, plot_training, read_history
-from weaver_tasks.results.predictions.columns import Predictions, read_predictions
+from weaver_tasks.results.predictions.columns import Predictions, left_out, read_predictions
 
 logger = logging.getLogger("weaver_tasks")
 
@@ -38,7 +38,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         kind = setting(arguments.settings, "evaluate", "training")["task"]
         predictions = _read(arguments, record, kind, settings) if arguments.predictions else None
         known = predictions is not None and len(predictions.scores) > 0
-        figures = evaluate(predictions, kind, settings) if predictions and known else {"task": kind, "entries": 0, "groups": {}}
+        nothing: dict[str, Any] = {"task": kind, "entries": 0, "groups": {}, "warnings": []}
+        figures = evaluate(predictions, kind, settings) if predictions and known else nothing
+        for warning in figures["warnings"]:
+            logger.warning("%s", warning)
         best = read_json(record.read(arguments.best_epoch)) if arguments.best_epoch else None
         folder = arguments.output_dir
         members = _compared(arguments, record) if known else {}
@@ -121,13 +124,14 @@ def evaluate(predictions: Predictions, kind: str, settings: dict[str, Any]) -> d
 
 
 def draw(predictions: Predictions, figures: dict[str, Any], settings: dict[str, Any], folder: Path) -> list[Path]:
-    """Draw all plots of the predictions into `folder`. Returns the files."""
+    """Draw all plots of the predictions, of the groups with labels where only some have any, into `folder`. Returns the files."""
+    predictions = labeled_events(predictions)
     if figures["task"] == "regression":
         return plot_regression(predictions, figures, folder / "regression.png")
     return [
         *plot_roc(predictions, figures, settings, folder / "roc.png"),
         *plot_scores(predictions, folder / "scores.png"),
-        *plot_confusion(figures, folder / "confusion.png"),
+        *plot_confusion(figures, folder / "confusion.png", missing=left_out(predictions)),
         *plot_kinematics(predictions, figures, settings, folder),
     ]
 
@@ -146,6 +150,8 @@ def _draw_nothing(predictions: Predictions, kind: str, folder: Path) -> list[Pat
 def _tell(figures: dict[str, Any]) -> None:
     if figures["task"] == "classification":
         logger.info("%d jets: accuracy %.4f, AUC %.4f", figures["entries"], figures["accuracy"], figures["auc"])
+        chosen = "evaluation.background" if figures["background_chosen"] else "the first class; evaluation.background chooses another"
+        logger.info("the background is %s (%s)", figures["background"], chosen)
     for name, target in figures.get("targets", {}).items():
         logger.info("%s: bias %.4g, resolution %.4g", name, target["bias"], target["resolution"])
 

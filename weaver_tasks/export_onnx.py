@@ -28,7 +28,9 @@ from weaver_tasks.base.errors import ResultError
 from weaver_tasks.base.files import atomic_path, read_json, write_json
 from weaver_tasks.base.record import TaskRecord, package_versions
 from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration
+from weaver_tasks.data.configuration.trained_on import trained_on
 from weaver_tasks.jobs.parity_events import ParityEvents, find_events, made_up_events
+from weaver_tasks.networks.layers.trimming import ignores_padding
 from weaver_tasks.networks.loading import Network, load_network
 from weaver_tasks.results.onnx.export import FromRaw, WithSoftmax, preprocess_document, to_onnx
 from weaver_tasks.results.onnx.parity import BATCHES, compare, fixed_axes, taken_axes
@@ -89,7 +91,7 @@ def export(
     for group, fixed in fixed_axes(network.info["dynamic_axes"], axes).items():
         logger.warning("%s: declares %s of %s dynamic, but does not take other sizes: it is fixed", arguments.network, fixed, group)
     info = {**network.info, "dynamic_axes": axes}
-    metadata = {**_metadata(arguments, configuration, network, softmax=softmax), "provenance": record.stamp()}
+    metadata = {**_metadata(arguments, configuration, network, softmax=softmax, tried=tried), "provenance": record.stamp()}
 
     def exported(wrapped: nn.Module, example: Inputs, inputs_are: str) -> bytes:
         tensors = [torch.from_numpy(example[name][:2]) for name in names]
@@ -136,17 +138,22 @@ def _model(
     return network, WithSoftmax(model).eval(), "export"
 
 
-def _metadata(arguments: argparse.Namespace, configuration: DataConfiguration, network: Network, *, softmax: str) -> dict[str, Any]:
-    """What the models say of themselves (metadata_props)."""
-    labels = configuration.labels
+def _metadata(
+    arguments: argparse.Namespace,
+    configuration: DataConfiguration,
+    network: Network,
+    *,
+    softmax: str,
+    tried: Sequence[tuple[int, int | None]],
+) -> dict[str, Any]:
+    """What the models say of themselves (metadata_props). tried: (events, length) of each comparison with PyTorch."""
+    lengths = [length for _, length in tried if length is not None]
     return {
         "made_by": f"weaver_tasks {__version__}",
-        "classes": list(labels.classes) if labels else [],
-        "labels": list(labels.names) if labels else [],
-        "inputs": configuration.input_dicts,
-        "lengths": {group.name: group.length for group in configuration.inputs},
-        "pad_modes": {group.name: group.pad_mode for group in configuration.inputs},
+        **trained_on(configuration),
         "softmax": softmax,
+        "ignores_padding": ignores_padding(network.model),
+        **({"shortest_length": min(lengths)} if lengths else {}),
         "network": network.path.name,
         "weights_sha256": file_checksum(arguments.state),
         "data_configuration": digest(configuration.raw),

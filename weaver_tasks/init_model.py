@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from weaver_tasks.base.command_line import run_command, stage_parser, task
 from weaver_tasks.base.digests import digest, file_checksum
@@ -58,9 +58,11 @@ def initialize(arguments: argparse.Namespace, record: TaskRecord) -> None:
         arguments.settings.get("seed", 1),
         [file_checksum(record.read(path)) for path in _loaded_files(network_settings.get("load_weights"))],
         [network_settings.get(key) for key in ("options", "exclude_weights", "freeze_weights")],
-        *(file_checksum(record.read(path)) for path in continued),
+        *(file_checksum(record.read(path)) for path in continued.files),
     )
-    checkpoint.save_companion(arguments.optimizer, first_companion(optimizer, network.model, start), state=arguments.state)
+    companion = first_companion(optimizer, network.model, start)
+    companion |= {"global_step": continued.global_step, "scaler": continued.scaler}
+    checkpoint.save_companion(arguments.optimizer, companion, state=arguments.state)
     parameters = sum(parameter.numel() for parameter in network.model.parameters())
     trainable = sum(parameter.numel() for parameter in network.model.parameters() if parameter.requires_grad)
     write_json(arguments.metrics, {"parameters": parameters, "trainable_parameters": trainable, "digest": start})
@@ -98,27 +100,49 @@ def fresh_network(
     return network, build_optimizer(network.model, name, options, lr=training.lr).optimizer
 
 
-def continue_training(settings: Mapping[str, Any], network: Network, optimizer: torch.optim.Optimizer | None) -> list[Path]:
-    """Put `network` and `optimizer` into the state that `training.continue_from` names. Returns the files that were read.
+class Continued(NamedTuple):
+    """The files of the training that is continued, the steps that it had taken, and the state of its gradient scaler."""
 
-    Raises CheckpointError when they are of another network or optimizer, ConfigError when the network makes its own optimizer.
+    files: Sequence[Path] = ()
+    global_step: int = 0
+    scaler: Mapping[str, Any] | None = None
+
+
+def continue_training(settings: Mapping[str, Any], network: Network, optimizer: torch.optim.Optimizer | None) -> Continued:
+    """Put `network` and `optimizer` into the state that `training.continue_from` names: of weaver, or of a run of this project.
+
+    A run of this project may go on with other options, another learning rate or another optimizer, which then begins anew, with a
+    warning. Raises CheckpointError when the files are of another network, or weaver's of another optimizer; ConfigError when the
+    network makes its own optimizer.
     """
-    from weaver_tasks.training.checkpoint import load_state
+    from weaver_tasks.training import checkpoint
+    from weaver_tasks.training.optimizers import take_over_state
     from weaver_tasks.weaver_compat.checkpoint import load_optimizer
 
     start = (settings.get("training") or {}).get("continue_from")
     if not start:
-        return []
+        return Continued()
     state, companion = (Path(f"{start['prefix']}_epoch-{start['epoch']}_{kind}.pt") for kind in ("state", "optimizer"))
     if optimizer is None:
         raise ConfigError(
             "training.continue_from: the network configuration makes its own optimizer (init_opt), whose state cannot be carried over. "
             f"Start from the weights alone: network.load_weights: {state}."
         )
-    load_state(network.model, state)
-    load_optimizer(optimizer, companion, network.model)
+    checkpoint.load_state(network.model, state)
     logger.info("continues after epoch %d of %s", start["epoch"], start["prefix"])
-    return [state, companion]
+    if not checkpoint.is_companion(checkpoint.load_tensors(companion)):
+        load_optimizer(optimizer, companion, network.model)
+        return Continued([state, companion])
+    content = checkpoint.load_companion(companion, state=state)
+    checkpoint.restore_hidden_buffers(network.model, content["buffers"])
+    if not take_over_state(optimizer, content["optimizer"]):
+        logger.warning(
+            "%s: of another optimizer than training.optimizer.name, or of other groups of weights (weight_decay, lr_mult, "
+            "network.freeze_weights): the optimizer begins anew, from the weights of epoch %d",
+            companion,
+            start["epoch"],
+        )
+    return Continued([state, companion], content["global_step"], content["scaler"])
 
 
 def _loaded_files(weights: Any) -> list[Path]:

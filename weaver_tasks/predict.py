@@ -10,20 +10,21 @@ import argparse
 import dataclasses
 import itertools
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from weaver_tasks import __version__
 from weaver_tasks.base.command_line import run_command, stage_parser, task
 from weaver_tasks.base.digests import digest, file_checksum
-from weaver_tasks.base.errors import ConfigError, ResultError, nearest
+from weaver_tasks.base.errors import ConfigError, NetworkError, ResultError, nearest
 from weaver_tasks.base.files import read_json
 from weaver_tasks.base.progress import Progress
 from weaver_tasks.base.record import TaskRecord
 from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration
 from weaver_tasks.data.configuration.prediction import configuration_of_tests
 from weaver_tasks.data.events.block import StagingOptions
+from weaver_tasks.data.staging.unlabeled import is_labeled, without_labels
 from weaver_tasks.jobs.memory import Holes, keep_one_heap
 from weaver_tasks.jobs.scoring import load_scoring
 from weaver_tasks.training.launch import is_first_rank, launch_ranks
@@ -35,15 +36,17 @@ if TYPE_CHECKING:
     from weaver_tasks.data.loading.batch import Batch
     from weaver_tasks.results.predictions.tables import Columns
 
-Scored: TypeAlias = "tuple[Any, dict[str, Any], dict[str, Any]]"
-"""Scores, labels and observers of the same events."""
+Scored: TypeAlias = "tuple[Any, dict[str, Any], dict[str, Any], Any]"
+"""Scores, labels and observers of the same events, and where these lie: something with `file` and `entry`, (N,) each."""
 
 logger = logging.getLogger("weaver_tasks")
 
 _CPU_BATCH = 128  # a larger batch leaves the cache: measured with 128 particles, 512 jets go at less than a third of the speed
 _CPU_FULLNESS = 1 / 8  # of a batch of similar length: layers of a megabyte or two take no longer, and leave small holes in the heap
-_PROBED = 3  # small batches that tell whether a network minds the padding
-_PROBE_SIZE = 8
+_EXAMPLES = 3  # small batches that show what is not declared
+_EXAMPLE_SIZE = 8
+_LARGEST_CHANGE = {False: 1e-4, True: 5e-2}  # of a score that does not depend on the padding, in full and in mixed precision
+_NAMED = 5  # files, and entries of each, with scores that are not finite
 _MOST_HOLES = 16 << 20  # bytes; batches of ever other lengths leave holes in the heap
 _NETWORK_CHUNK = 100  # batches that a network's own evaluate function gets at a time
 
@@ -70,7 +73,7 @@ def main(argv: list[str] | None = None) -> None:
 def predict(arguments: argparse.Namespace, training: TrainingSettings, record: TaskRecord) -> None:
     """Predict one group, on this rank its share. Raises a WeaverTasksError when configuration, network and model do not fit."""
     from weaver_tasks.training.device import choose_device, device_name, prepare_process
-    from weaver_tasks.training.distributed import joined_ranks, rank
+    from weaver_tasks.training.distributed import joined_ranks, leave_to_first_rank, rank
 
     configurations = predicted_configuration(arguments, record)
     manifest = read_json(record.read(arguments.inputs))
@@ -82,6 +85,8 @@ def predict(arguments: argparse.Namespace, training: TrainingSettings, record: T
     prepare_process(training, device)
     with joined_ranks(device):
         prediction = Prediction(arguments, training, configurations, manifest, device)
+        if prediction.by_network and not leave_to_first_rank():
+            return
         checksum = file_checksum(arguments.model)
         record.read(arguments.model, checksum=checksum)
         if arguments.network is not None and arguments.model.suffix != ".onnx":
@@ -91,7 +96,7 @@ def predict(arguments: argparse.Namespace, training: TrainingSettings, record: T
         if rank() == 0:
             for path in written:
                 record.wrote(path)
-            record.note(entries=entries)
+            record.note(entries=entries, not_finite=prediction.bad.events, padding_trimmed=prediction.by_length)
             logger.info("%s: %d events", arguments.output, entries)
 
 
@@ -105,8 +110,50 @@ def predicted_configuration(arguments: argparse.Namespace, record: TaskRecord) -
     return fitted, configuration_of_tests(fitted, test)
 
 
+class NotFinite:
+    """Counts the events whose scores are NaN or infinite, and remembers where the first of them lie."""
+
+    def __init__(self) -> None:
+        self.events = 0
+        self.where: dict[int, list[int]] = {}
+
+    def count(self, scores: Any, place: Any) -> None:
+        from weaver_tasks.results.predictions.scoring import not_finite
+
+        bad = not_finite(scores)
+        if not bad.any():
+            return
+        self.events += int(bad.sum())
+        for file, entry in zip(place.file[bad].tolist(), place.entry[bad].tolist(), strict=True):
+            entries = self.where.setdefault(file, []) if len(self.where) <= _NAMED or file in self.where else []
+            if len(entries) <= _NAMED:
+                entries.append(entry)
+
+    @classmethod
+    def together(cls, ranks: Iterable[NotFinite]) -> NotFinite:
+        """What all ranks have counted."""
+        whole = cls()
+        for one in ranks:
+            whole.events += one.events
+            for file, entries in one.where.items():
+                whole.where[file] = [*whole.where.get(file, []), *entries]
+        return whole
+
+    def described(self, manifest: Mapping[str, Any]) -> str:
+        """The first files and entries of them."""
+        places = [_first(f"{manifest['files'][file]['source']}: entries", entries) for file, entries in list(self.where.items())[:_NAMED]]
+        return "; ".join(places) + (" and in more files" if len(self.where) > _NAMED else "")
+
+
+def _first(what: str, numbers: list[int]) -> str:
+    return f"{what} {', '.join(map(str, numbers[:_NAMED]))}{' …' if len(numbers) > _NAMED else ''}"
+
+
 class Prediction:
-    """What one rank predicts, with what."""
+    """What one rank predicts, with what. bad: the events of this rank whose scores are not finite, counted as they are scored.
+
+    by_length: whether batches are of similar length and padded to their longest event, not as in training.
+    """
 
     def __init__(
         self,
@@ -118,13 +165,23 @@ class Prediction:
     ) -> None:
         self.arguments, self.training, self.manifest, self.device = arguments, training, manifest, device
         self._fitted, self.configuration = configurations
+        if not is_labeled(manifest, arguments.group):
+            logger.info("the files of '%s' have no labels: predicted without truth", arguments.group)
+            self.configuration = without_labels(self.configuration)
         self.label_names = self.configuration.label_names
+        self.settings = arguments.settings.get("prediction") or {}
+        self.bad = NotFinite()
         # The network is that of the training: the test's configuration may have no labels.
         options = arguments.settings.get("network") or {}
-        self._scoring = load_scoring(arguments.model, arguments.network, self._fitted, training, options, device)
-        self._by_length = self._scoring.any_length and self._ignores_padding()
-        told = f"batches of {self._batch_size()} events{', of similar length and padded to the longest' if self._by_length else ''}"
+        self._scoring = load_scoring(arguments.model, arguments.network, self._fitted, training, options, device, self._examples)
+        self.by_length = self._trims()
+        told = f"batches of {self._batch_size()} events{', of similar length and padded to the longest' if self.by_length else ''}"
         logger.info("%s%s", told, f", {self._scoring.in_threads} at a time" if self._scoring.in_threads > 1 else "")
+
+    @property
+    def by_network(self) -> bool:
+        """Whether the network's own evaluate function scores, which is not made for uneven shares of several ranks."""
+        return self._scoring.network is not None
 
     def _batch_size(self) -> int:
         chosen = self.training.batch_size_test
@@ -158,15 +215,46 @@ class Prediction:
         wanted = (self.arguments.settings.get("loading") or {}).get("pad_on_device", False)
         return wanted and self._scoring.network is None and self.arguments.model.suffix != ".onnx"
 
-    def _ignores_padding(self) -> bool:
-        from weaver_tasks.results.predictions.scoring import ignores_padding
+    def _examples(self, *, trim: bool = False) -> Iterator[dict[str, Any]]:
+        """The inputs of the first events of the group, whichever rank this is."""
+        options = {"batch_size": _EXAMPLE_SIZE, "trim": trim, "threads": 0, "rank": 0, "world_size": 1}
+        return (batch.inputs for batch in itertools.islice(self._batches(**options), _EXAMPLES))
+
+    def _trims(self) -> bool:
+        """Whether batches are padded only to their longest event: by `prediction.trim_padding`, or by the network's own declaration."""
+        scoring, wanted = self._scoring, self.settings.get("trim_padding")
+        padded = any(group.length is not None for group in self._fitted.inputs)
+        if scoring.scorers is None or wanted is False or not padded:
+            return False
+        if wanted is None:
+            if scoring.any_length and not scoring.ignores_padding:
+                logger.info(
+                    "inputs are padded as in training: the network does not declare that padding changes none of its scores. "
+                    "If you know it, prediction.trim_padding: true is faster"
+                )
+            return scoring.any_length and scoring.ignores_padding and self._masks_tell_padding()
+        self._check_trimming()
+        return True
+
+    def _masks_tell_padding(self) -> bool:
+        """Whether there is a mask, zero wherever there is padding."""
+        masks = [group for group in self._fitted.inputs if group.name.endswith("_mask")]
+        return bool(masks) and all(variable.pad_value == 0 for group in masks for variable in group.variables)
+
+    def _check_trimming(self) -> None:
+        """Raise ConfigError when the first events disprove prediction.trim_padding: true."""
+        from weaver_tasks.results.predictions.scoring import change_without_padding
 
         assert self._scoring.scorers is not None
-        padded, trimmed = (
-            [batch.inputs for batch in itertools.islice(self._batches(batch_size=_PROBE_SIZE, trim=trim, threads=0), _PROBED)]
-            for trim in (False, True)
-        )
-        return ignores_padding(self._scoring.scorers, padded, trimmed)
+        padded, trimmed = ([*self._examples(trim=trim)] for trim in (False, True))
+        change = change_without_padding(self._scoring.scorers, padded, trimmed)
+        if change > _LARGEST_CHANGE[self.training.amp is not None and self.device.type == "cuda"]:
+            how = (
+                "does not take inputs of other lengths" if change == float("inf") else f"changes scores of the first events by {change:.2g}"
+            )
+            raise ConfigError(
+                f"config.yaml: prediction.trim_padding: true, but {self.arguments.model} {how} without their padding. Set it to null."
+            )
 
     def columns(self) -> Iterator[Columns]:
         """The columns of the prediction table, some events after others; at least once, perhaps of none."""
@@ -177,8 +265,16 @@ class Prediction:
         suffix = self.arguments.output.suffix
         scored = self._scored()
         first = next(scored, None)
-        for scores, truth, observers in itertools.chain([first or self._nothing()], scored):
-            classes = score_names(scores, classes=labels.classes if labels else (), simple=labels is not None and labels.kind == "simple")
+        simple = labels is not None and labels.kind == "simple"
+        for scores, truth, observers, place in itertools.chain([first or self._nothing()], scored):
+            classes = score_names(scores, classes=labels.classes if labels else (), simple=simple)
+            if simple and scores.ndim > 1 and scores.shape[-1] != len(classes):
+                raise NetworkError(
+                    f"{self.arguments.model}: gives {scores.shape[-1]} scores for the {len(classes)} classes of {self._fitted.path} "
+                    f"(labels.value). Give the data configuration of its training."
+                )
+            if place is not None:
+                self.bad.count(scores, place)
             served = {name: observers[name] for name in self.configuration.z_variables if name in observers}
             yield output_columns(scores, truth, served, classes=classes, table_format=suffix.removeprefix("."))
 
@@ -199,7 +295,7 @@ class Prediction:
             return *scorers(inputs), batch.places, batch.window
 
         fullness = _CPU_FULLNESS if self.device.type == "cpu" and not self.training.batch_size_test else 1.0
-        options = {**self._options(), "pad": not unpadded, "by_length": self._by_length, "fullness": fullness}
+        options = {**self._options(), "pad": not unpadded, "by_length": self.by_length, "fullness": fullness}
         batches = window_batches(self.manifest, self.configuration, self.arguments.settings, batch_size=self._batch_size(), **options)
         in_threads = self._scoring.in_threads
         scored = ordered_map(score, batches, threads=in_threads, ahead=2 * in_threads, name="scorer")
@@ -213,7 +309,7 @@ class Prediction:
         from weaver_tasks.results.predictions.scoring import as_columns
 
         files = [file for file in self.manifest["files"] if file["split"] == "test" and file["group"] == self.arguments.group]
-        good = [file for file in files if not file["bad"]]
+        good = [file for file in files if not file["bad"] and (file["entries"] or file["staged"])]
         if not good or self._scoring.scorers is None:
             raise ResultError(f"{self.arguments.inputs}: no event of the group '{self.arguments.group}' to predict. Leave the group out.")
         options = StagingOptions.from_manifest(self.manifest)
@@ -221,20 +317,42 @@ class Prediction:
         shapes = {name: shape[1:] if shape[2] is not None else shape[1:2] for name, shape in self.configuration.input_shapes.items()}
         scores, _ = self._scoring.scorers({name: np.zeros((1, *shape), np.float32) for name, shape in shapes.items()})
         labels = {name: plain[name] for name in self.label_names if name in plain}
-        return *as_columns(scores[:0], labels, task=self.training.task), plain
+        return *as_columns(scores[:0], labels, task=self.training.task), plain, None
 
     def _by_network(self, batches: Iterator[Batch]) -> Iterator[Scored]:
         """By the network's own evaluate function, some batches at a time."""
+        import numpy as np
+
         from weaver_tasks.weaver_compat.adapter import WeaverLoader, weaver_arguments
 
         for chunk in iter(lambda: list(itertools.islice(batches, _NETWORK_CHUNK)), []):
             options = weaver_arguments(self.training, self._scoring.network.options, steps=None)
-            loader = WeaverLoader(chunk, self.configuration.weaver, steps=len(chunk))
+            # Such a function looks at labels: files without any get some, which are not written.
+            bare = self.configuration.labels is None and self._fitted.labels is not None
+            configuration = dataclasses.replace(self.configuration, labels=self._fitted.labels) if bare else self.configuration
+            if bare:
+                for batch in chunk:
+                    batch.labels.update({name: np.zeros(len(batch), np.int64) for name in self._fitted.label_names})
+            loader = WeaverLoader(chunk, configuration.weaver, steps=len(chunk))
             extra = {"args": options}
             _, scores, labels, observers = self._scoring.network.evaluate_fn(
                 self._scoring.network.model, loader, self.device, epoch=None, for_training=False, tb_helper=None, extra_args=extra
             )
-            yield scores, labels, observers
+            yield scores, {} if bare else labels, observers, Places(chunk)
+
+    def check_scores(self, events: int) -> None:
+        """Raise ResultError when more of all `events` than prediction.max_bad_fraction have scores that are not finite; tell any."""
+        if not self.bad.events:
+            return
+        allowed = self.settings.get("max_bad_fraction") or 0.0
+        where = self.bad.described(self.manifest)
+        told = f"{self.arguments.group}: {self.bad.events:,} of {events:,} events have scores that are NaN or infinite ({where})"
+        if self.bad.events > allowed * events:
+            raise ResultError(
+                f"{told}, more than prediction.max_bad_fraction {allowed:g} allows. Look for such values in the weights of "
+                f"{self.arguments.model} and in the inputs of these events; if you allow a fraction, evaluation leaves them out."
+            )
+        logger.warning("%s: evaluation leaves them out", told)
 
     def metadata(self, *, checksum: str) -> dict[str, Any]:
         """What the prediction file says of its origin."""
@@ -244,6 +362,7 @@ class Prediction:
             "task": self.training.task,
             "group": self.arguments.group,
             "classes": list(labels.classes) if labels else [],
+            "labeled": bool(self.label_names),
             "labels": [name for name in self.label_names if not name.endswith("_mask")],
             "model": self.arguments.model.name,
             "model_sha256": checksum,
@@ -251,6 +370,15 @@ class Prediction:
             "inputs": self.manifest["digest"],
             "settings": digest(self.arguments.settings),
         }
+
+
+class Places:
+    """Where the events of some batches lie: file and entry, (N,) each."""
+
+    def __init__(self, batches: list[Batch]) -> None:
+        import numpy as np
+
+        self.file, self.entry = (np.concatenate([getattr(batch, name) for batch in batches]) for name in ("file", "entry"))
 
 
 def write_share(prediction: Prediction, metadata: Mapping[str, Any]) -> tuple[int, list[Path]]:
@@ -275,9 +403,13 @@ def write_share(prediction: Prediction, metadata: Mapping[str, Any]) -> tuple[in
                 before = table.entries
                 table.write(columns)
                 bar.advance((table.entries - before) * world_size())
+            if world_size() == 1:
+                prediction.check_scores(table.entries)  # before the table is published
         entries, written = table.entries, table.paths
         if world_size() > 1:
             entries = sum(from_all_ranks(entries))
+            prediction.bad = NotFinite.together(from_all_ranks(prediction.bad))
+            prediction.check_scores(entries)
             if rank() == 0:
                 with open_table(output, metadata) as whole:
                     for share in shares:

@@ -5,7 +5,7 @@
     python -m weaver_tasks.stage_inputs --gather-run results/my_run --splits train val --output inputs.json
 
 The first form stages some files and writes a record of each: checksum, entries read and kept, or why it is bad. The others
-gather the records, of the files named or of those in the run's files.json, and fail if files are bad or a class has no events.
+gather the records, of the files named or of those in the run's files.json, and fail if files are bad or do not fit together.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from weaver_tasks.base.progress import Progress
 from weaver_tasks.base.record import RECORDS, TaskRecord
 from weaver_tasks.data.configuration import load_data_configuration
 from weaver_tasks.data.events.block import StagingOptions
+from weaver_tasks.data.readers.hdf5_links import companions
 from weaver_tasks.data.staging.ensure import located
 from weaver_tasks.data.staging.manifest import make_manifest
 from weaver_tasks.data.staging.source_checksums import keep_checksum, recorded
@@ -95,7 +96,11 @@ def _stage(arguments: argparse.Namespace, record: TaskRecord) -> None:
                 record.wrote(keep_checksum(output, source, file["checksum"]))
             progress.advance(file["entries"])
             _report(file)
-            record.read(source, checksum=file["checksum"] or "not known: remote, or not readable")
+            others = companions(source)
+            for path in (source, *others) if others else ():
+                record.read(path)
+            if not others:
+                record.read(source, checksum=file["checksum"] or "not known: remote, or not readable")
             record.wrote(output)
             if file["staged"]:
                 record.wrote(located(file["staged"]))
@@ -108,7 +113,11 @@ def _report(file: dict) -> None:
     if file["bad"]:
         logger.warning("bad file: %s", file["bad"])
         return
+    if not file["entries"]:
+        logger.warning("%s: has no entries", file["source"])
     logger.info("%s: kept %d of %d entries", file["source"], file["kept"], file["entries"])
+    if not file.get("labeled", True):
+        logger.info("%s: has no labels: its events are predicted, and evaluation leaves them out", file["source"])
     if file["on_the_fly"] and file["mode"] == "columnar":
         logger.info("%s: read anew each epoch, since these change: %s", file["source"], ", ".join(file["on_the_fly"]))
 
@@ -147,7 +156,10 @@ def _gather(arguments: argparse.Namespace, record: TaskRecord) -> None:
         record.read(path)
     try:
         manifest = make_manifest(
-            files, on_bad_file=staging.get("on_bad_file", "fail"), max_bad_fraction=staging.get("max_bad_fraction", 0.01)
+            files,
+            on_bad_file=staging.get("on_bad_file", "fail"),
+            max_bad_fraction=staging.get("max_bad_fraction", 0.01),
+            evaluation_weight=arguments.settings.get("evaluation", {}).get("weight"),
         )
     except InputFileError:
         # The next run shall try these files again.

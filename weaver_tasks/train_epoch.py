@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from weaver_tasks.base.command_line import run_command, stage_parser, task
 from weaver_tasks.base.digests import digest
-from weaver_tasks.base.files import exclusive, read_json
+from weaver_tasks.base.files import exclusive, read_json, write_json
 from weaver_tasks.base.record import TaskRecord
 from weaver_tasks.base.source_digest import source_digest
-from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration
+from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration, trained_on
 from weaver_tasks.training.journal import REMOVAL, Journal, epoch_digest, epoch_uses
 from weaver_tasks.training.launch import is_first_rank, is_rank, launch_ranks
 from weaver_tasks.training.schedules import Rates, epoch_rates
@@ -117,6 +117,8 @@ class Work:
 
     def run(self, record: TaskRecord) -> None:
         self._read(record)
+        if is_first_rank():
+            self._tell_inputs()
         missing = self.missing()
         best = self._best_so_far()
         found = [epoch for epoch, _, _, rates in self.links if rates is not None and epoch not in missing]
@@ -140,6 +142,12 @@ class Work:
             logger.info("found finished in the journal: epoch %s", ", ".join(map(str, found)))
         if stopped:
             logger.info("stopped early: epoch %s", ", ".join(map(str, stopped)))
+
+    def _tell_inputs(self) -> None:
+        """Say beside the checkpoints what they are trained on, for whoever predicts with them."""
+        path, content = self.arguments.checkpoints / trained_on.FILE, trained_on.trained_on(self.configuration)
+        if not path.is_file() or read_json(path) != content:
+            write_json(path, content)
 
     def _best_so_far(self) -> int | None:
         """With keep_checkpoints: best_and_last, the best of the epochs validated so far. Raises ResultError, before any work is done."""

@@ -7,6 +7,7 @@ number of ranks.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -109,6 +110,8 @@ def _validate(epochs: Sequence[_Epoch], kept: Mapping[_Epoch, Path | None], argu
                 if path == epoch.state or path.exists():
                     record.read(path)
             metrics = validate_one(arguments, epoch, configuration, manifest, device)
+            if metrics is None:
+                return
             if is_first_rank():
                 place = kept[epoch]
                 if place is not None and place.parent.is_dir():
@@ -117,12 +120,19 @@ def _validate(epochs: Sequence[_Epoch], kept: Mapping[_Epoch, Path | None], argu
                 record.wrote(epoch.output)
 
 
-def validate_one(arguments: argparse.Namespace, epoch: _Epoch, configuration: Any, manifest: dict[str, Any], device: Any) -> dict[str, Any]:
-    """The metrics of one epoch over the events of all ranks. They do not depend on the epochs that this process has validated before."""
+def validate_one(
+    arguments: argparse.Namespace, epoch: _Epoch, configuration: Any, manifest: dict[str, Any], device: Any
+) -> dict[str, Any] | None:
+    """The metrics of one epoch over the events of all ranks. They do not depend on the epochs that this process has validated before.
+
+    None on a rank that is not needed: a network's own evaluate function runs on the first one alone.
+    """
+    from weaver_tasks.results.metrics.classification import auc
     from weaver_tasks.training import checkpoint
     from weaver_tasks.training.device import compiled, seed_generators
-    from weaver_tasks.training.distributed import rank
+    from weaver_tasks.training.distributed import leave_to_first_rank, rank
     from weaver_tasks.training.step import Task
+    from weaver_tasks.training.tensorboard import wanted_board
     from weaver_tasks.training.validation import described, validate
     from weaver_tasks.weaver_compat.adapter import evaluate_by_network
     from weaver_tasks.weaver_compat.imports import configured_network
@@ -131,17 +141,23 @@ def validate_one(arguments: argparse.Namespace, epoch: _Epoch, configuration: An
     training = TrainingSettings.of(settings)
     # Made anew for each epoch: what a network keeps besides its state shall not pass from one to the next.
     network = configured_network(arguments.network, configuration.weaver, settings)
+    if network.evaluate_fn is not None and not leave_to_first_rank():
+        return None
     checkpoint.load_state(network.model, epoch.state)
     seed_generators(settings.get("seed", 1), "validation", rank())
     pad = not (settings.get("loading") or {}).get("pad_on_device") or network.evaluate_fn is not None
     batches = _validation_batches(arguments, epoch, configuration, manifest, device, pad=pad)
     asked = Task.of(network, configuration, training, device)
     model = compiled(network.model.to(device), training)
-    if network.evaluate_fn is not None:
-        metrics = evaluate_by_network(network, asked, model, batches, configuration, epoch=epoch.number)
-    else:
-        metrics = validate(asked, model, batches, description=f"validation {epoch.number}", samples=batches.samples)
-    logger.info("epoch %d: %s", epoch.number, described(metrics))
+    board = wanted_board(training, epoch.state.parent.parent / "tensorboard", mode="eval")
+    with contextlib.closing(board) if board else contextlib.nullcontext():
+        if network.evaluate_fn is not None:
+            metrics = evaluate_by_network(network, asked, model, batches, configuration, epoch=epoch.number, board=board)
+        else:
+            watched = {"description": f"validation {epoch.number}", "samples": batches.samples, "board": board, "epoch": epoch.number}
+            metrics = validate(asked, model, batches, area_under_curve=auc, **watched)
+    if is_first_rank():
+        logger.info("epoch %d: %s", epoch.number, described(metrics))
     return {"epoch": epoch.number, **metrics, "device": str(device.type), "threads": training.threads}
 
 

@@ -11,6 +11,8 @@ from weaver_tasks.networks.particle_transformer import ParticleTransformer
 
 
 class Model(torch.nn.Module):
+    ignores_padding = property(lambda self: self.mod.ignores_padding)  # prediction may cut it off: no score changes
+
     def __init__(self, **options):
         super().__init__()
         self.mod = ParticleTransformer(**options)

@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from weaver_tasks import reweight, stage_inputs, standardize
 from weaver_tasks.base.files import read_json
 from weaver_tasks.data.configuration import load_data_configuration
-from weaver_tasks.data.loading.collate import InputAssembler, PackedPieces, Piece
+from weaver_tasks.data.loading.collate import InputAssembler, PackedPieces
 from weaver_tasks.data.staging.sources import open_source
 from weaver_tasks.data.statistics.weights import event_weights
 
@@ -138,7 +138,7 @@ def test_a_family_gives_what_weaver_gives(family, tmp_path, monkeypatch):
         assembler = InputAssembler(ours, batch_size=len(table))
         rows = np.concatenate([np.arange(len(block)) for block in blocks])
         pieces = np.repeat(np.arange(len(blocks)), [len(block) for block in blocks])
-        columns = {name: PackedPieces([Piece(block) for block in blocks], name) for name in assembler.columns}
+        columns = {name: PackedPieces(blocks, name) for name in assembler.columns}
         for name, array in assembler.assemble([(columns, pieces, rows)]).items():
             assert_allclose(array, expected[f"_{name}"], rtol=1e-6, atol=1e-6, err_msg=name)
         plain = {name: np.concatenate([np.asarray(block.plain[name]) for block in blocks]) for name in blocks[0].plain}

@@ -50,6 +50,41 @@ def test_options_and_injected_ones_reach_get_model(tmp_path: Path, data_configur
     assert everything.model.kwargs == everything.options == {"depth": 3, "use_amp": True, "compile_model": True, "for_inference": True}
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        BARE.replace("**kwargs", "depth=1").replace("= kwargs", "= {'depth': depth}"),
+        BARE.replace("Linear(2, 3)", "Linear(2, 3, **{k: kwargs[k] for k in {*kwargs} - {'depth'}})").replace("= kwargs", "= {'depth': 3}"),
+        BARE.replace("def get_model", "class Net(torch.nn.Linear):\n    def __init__(self, depth): super().__init__(2, 3)\n\ndef get_model")
+        .replace("torch.nn.Linear(2, 3)", "Net(**kwargs)")
+        .replace("= kwargs", "= kwargs"),
+        BARE.replace("Linear(2, 3)", "Linear(2, 3); dict(for_inference=False, use_amp=False, compile_model=False, **kwargs)"),
+        BARE.replace("    model =", "    if set(kwargs) - {'depth'}: raise ValueError(f'unknown options {sorted(kwargs)}')\n    model ="),
+    ],
+)
+def test_what_no_user_has_given_is_left_out_where_nothing_takes_it(tmp_path: Path, data_configuration: SimpleNamespace, text: str) -> None:
+    path = write(tmp_path, text + "\ndef get_loss(data_config, depth): return None\n")
+    network = load_network(path, data_configuration, {"depth": 3}, use_amp=True, compile_model=True, for_inference=True)
+    assert network.options == {"depth": 3}
+    with pytest.raises(NetworkError, match="'width'"):
+        load_network(path, data_configuration, {"depth": 3, "width": 3}, for_inference=True)
+
+
+def test_axes_that_an_input_does_not_have_are_left_out(tmp_path: Path, data_configuration: SimpleNamespace) -> None:
+    shapes = {"flat": (-1, 4, None), "number": (-1, 1, None), "list": (-1, 4, 16), "axes": (-1, 3, None)}
+    given = {name: {0: "N", 2: "n", -1: "m"} for name in shapes} | {"axes": [0, 2], "softmax": {0: "N", 2: "n"}}
+    text = BARE.replace('"dynamic_axes": {', f'"dynamic_axes": {given}, "_": {{')
+    assert text != BARE
+    network = load_network(write(tmp_path, text), SimpleNamespace(input_names=[], input_shapes=shapes))
+    assert network.info["dynamic_axes"] == {
+        "flat": {0: "N", 1: "m"},
+        "number": {0: "m"},
+        "list": {0: "N", 2: "m"},
+        "axes": [0],
+        "softmax": {0: "N", 2: "n"},
+    }
+
+
 def test_loss_loops_and_optimizer_are_taken_where_defined(tmp_path: Path, data_configuration: SimpleNamespace) -> None:
     path = write(
         tmp_path,

@@ -1,5 +1,6 @@
 """Loading, excluding and freezing weights, with weaver's meaning; mistakes are told."""
 
+import argparse
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,35 @@ def test_what_is_no_state_dict_is_told(tmp_path: Path) -> None:
     for path in (text, scalar):
         with pytest.raises(NetworkError, match=rf"{path.name}: .*state_dict"):
             load_weights(model(), path)
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model_state_dict", "model"])
+def test_weights_inside_the_checkpoint_of_a_training_framework(tmp_path: Path, key: str) -> None:
+    """As Lightning and others write them: beside counters, the state of optimizers and averages of the weights."""
+    source, path = model(), tmp_path / "last.ckpt"
+    inner = {f"net.tagger.{name}": tensor for name, tensor in source.state_dict().items()} | {"loss.weight": torch.ones(2)}
+    average = {name: torch.zeros_like(tensor) for name, tensor in inner.items()}
+    optimizer = torch.optim.Adam(source.parameters()).state_dict()
+    torch.save({"epoch": 3, "ema": average, "optimizer_states": [optimizer], key: inner, "lr": torch.ones(1)}, path)
+    taught = model()
+    with pytest.raises(
+        NetworkError, match=r"none of its tensors fits .*Its weights have the prefix 'net\.tagger': write .*:net\.tagger"
+    ):
+        load_weights(taught, path)
+    report = load_weights(taught, f"{path}:net.tagger")
+    torch.testing.assert_close(taught.state_dict(), source.state_dict(), rtol=0, atol=0)
+    assert not report.missing
+
+
+def test_a_checkpoint_that_would_run_code_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    torch.save({"state_dict": model().state_dict(), "hyper_parameters": argparse.Namespace(lr=1)}, path)
+    with pytest.raises(NetworkError, match=r"would run code when it is loaded \(argparse\.Namespace\); none of it was run\. Save model\.state_dict"):
+        load_weights(model(), path)
+
+
+def test_a_checkpoint_without_weights_names_what_it_holds(tmp_path: Path) -> None:
+    path = tmp_path / "optimizer.pt"
+    torch.save({"state": {}, "param_groups": []}, path)
+    with pytest.raises(NetworkError, match="holds the entries state, param_groups, not a state_dict of tensors"):
+        load_weights(model(), path)

@@ -184,6 +184,7 @@ def manifest(files: int = 2) -> dict:
             "kept": 100,
             "staged": None,
             "staging_digest": "",
+            "events_digest": "",
             "bad": None,
         }
         for process in PROCESSES

@@ -67,11 +67,6 @@ class Run:
         assert done.returncode == code, output
         return output
 
-    def lint(self) -> str:
-        """What `snakemake --lint` finds, as JSON."""
-        done = subprocess.run(self.command("--lint", "json"), capture_output=True, text=True, cwd=self.folder)
-        return done.stdout
-
     def planned(self, *options: str) -> dict[str, int]:
         """How often each rule would run now."""
         output = self.snakemake("--dry-run", *options)

@@ -9,6 +9,7 @@ from torch import nn
 
 from weaver_tasks.base.command_line import run_command
 from weaver_tasks.base.errors import TrainingError
+from weaver_tasks.results.metrics.classification import auc
 from weaver_tasks.training.distributed import joined_ranks, rank, synchronize_batch_norm, world_size
 from weaver_tasks.training.settings import TrainingSettings
 from weaver_tasks.training.step import Engine
@@ -80,7 +81,8 @@ def validation(folder: Path) -> None:
     bounds = range(0, len(events.entry), 64)
     batches = [events.batch(np.arange(begin, min(begin + 64, len(events.entry)))) for begin in bounds]
     mine = batches[rank() :: world_size()]
-    metrics = validate(fixtures.make_task(TrainingSettings()), model, mine, description="validation", samples=None)
+    task = fixtures.make_task(TrainingSettings())
+    metrics = validate(task, model, mine, description="validation", samples=None, area_under_curve=auc)
     save(folder, {name: value for name, value in metrics.items() if "second" not in name})
 
 

@@ -2,10 +2,8 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from weaver_tasks.training.checkpoint import load_tensors
@@ -82,15 +80,3 @@ def test_two_ranks_train_to_the_same_bits_in_jobs_and_in_one_loop(tmp_path, same
         for part in ("state", "optimizer"):
             files = [tmp_path / name / "checkpoints" / f"net_epoch-{epoch}_{part}.pt" for name in ("whole", "jobs")]
             same_bits(load_tensors(files[0]), load_tensors(files[1]), f"epoch {epoch}")
-
-
-def test_auc_is_sklearns(events):
-    from weaver_tasks.training.validation import area_under_curve
-
-    generator = np.random.default_rng(1)
-    truth = generator.integers(0, 3, 500)
-    scores = generator.dirichlet([1, 1, 1], 500).astype(np.float32)
-    assert area_under_curve(scores, truth) == pytest.approx(roc_auc_score(truth, scores, multi_class="ovo"), abs=1e-6)
-    assert area_under_curve(scores, np.minimum(truth, 1)) is None
-    two = scores[:, :2] / scores[:, :2].sum(1, keepdims=True)
-    assert area_under_curve(two, np.minimum(truth, 1)) == pytest.approx(roc_auc_score(np.minimum(truth, 1), two[:, 1]))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from weaver_tasks.data.configuration import load_data_configuration
 from weaver_tasks.data.events.block import ABSENT, Block, Packed
-from weaver_tasks.data.loading.collate import InputAssembler, PackedPieces, Piece, Unpadded
+from weaver_tasks.data.loading.collate import InputAssembler, PackedPieces, Unpadded
 from weaver_tasks.training.padding import on_device
 
 CPU = torch.device("cpu")
@@ -104,7 +104,7 @@ def test_the_bits_are_those_of_the_loader(
     made = []
     for pad in (True, False):
         assembler = InputAssembler(configuration, batch_size=len(rows) + 2, trim=trim, pad=pad)
-        columns = {name: PackedPieces([Piece(block)], name) for name in assembler.columns}
+        columns = {name: PackedPieces([block], name) for name in assembler.columns}
         cut = len(rows) // 3
         made.append(assembler.assemble([(columns, pieces[:cut], order[:cut]), (columns, pieces[cut:], order[cut:])]))
     expected, unpadded = made
@@ -120,7 +120,7 @@ def test_memory_of_particles_is_used_again_but_not_while_a_batch_is_held(configu
     packed = {name: column(generator, rows, width, lacking=False) for name, width in (("first", 5), ("other", 1))}
     packed["flat"] = Packed(np.zeros((3, 2), dtype=np.float32), None)
     assembler = InputAssembler(configuration, batch_size=3, pad=False)
-    columns = {name: PackedPieces([Piece(Block(entries=np.arange(3), packed=packed))], name) for name in assembler.columns}
+    columns = {name: PackedPieces([Block(entries=np.arange(3), packed=packed)], name) for name in assembler.columns}
     segments = [(columns, np.zeros(3, dtype=np.int64), np.arange(3))]
     held = assembler.assemble(segments)["first"]
     values, counts, address = held.values.copy(), held.counts.copy(), held.values.ctypes.data

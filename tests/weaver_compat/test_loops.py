@@ -225,3 +225,46 @@ def test_onnx_models_are_evaluated(tmp_path):
     assert accuracy == pytest.approx((scores.argmax(1) == truth).mean())
     assert np.array_equal(labels["_label_"], truth)
     assert np.array_equal(observers["entry"], np.arange(10))
+
+
+class Recorder:
+    """What weaver's loops use of their tb_helper: writes down scalars and calls."""
+
+    def __init__(self):
+        self.global_step = self.batch_train_count = 0
+        self.scalars, self.calls = [], []
+
+    def write_scalars(self, scalars):
+        self.scalars += scalars
+
+    def custom_fn(self, *, model_output, model, epoch, i_batch, mode):
+        self.calls.append((tuple(model_output.shape), epoch, i_batch, mode))
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_scalars_and_calls_of_the_loops_are_weavers_tag_by_tag(chain, events, task):
+    config = SimpleNamespace(input_names=("pf_features", "pf_mask"), label_names=("_label_",))
+    first = chain("any").trainer().engine.model
+    if task == "regression":
+        first.jet[3] = torch.nn.Linear(16, 1)
+    loss = torch.nn.CrossEntropyLoss() if task == "classification" else torch.nn.MSELoss()
+    recorders = []
+    for tools in (loops, theirs):
+        model, board = copy.deepcopy(first), Recorder()
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.9**step)
+        train, evaluate = getattr(tools, f"train_{task}"), getattr(tools, f"evaluate_{task}")
+        watched = {"tb_helper": board, "extra_args": OPTIONS}
+        for epoch in range(2):
+            seed_generators(1, epoch)
+            train(model, loss, optimizer, scheduler, Loader(events, config), torch.device("cpu"), epoch, **watched)
+            evaluate(model, Loader(events, config), torch.device("cpu"), epoch, loss_func=loss, eval_metrics=[], **watched)
+        recorders.append(board)
+    ours, expected = recorders
+    assert ours.calls == expected.calls
+    assert (ours.global_step, ours.batch_train_count) == (expected.global_step, expected.batch_train_count)
+    found, wanted = ({(tag, step): value for tag, value, step in board.scalars} for board in recorders)
+    assert found.keys() == wanted.keys()
+    assert len(found) == len(ours.scalars)
+    for key, value in wanted.items():
+        assert found[key] == pytest.approx(value, rel=1e-4, abs=1e-6), key

@@ -161,7 +161,7 @@ def _check_continuation(config: dict[str, Any], where: str) -> None:
     if start["epoch"] + 1 >= config["training"]["epochs"]:
         raise ConfigError(
             f"{where}: training.epochs: {config['training']['epochs']} leaves nothing to train after epoch {start['epoch']} of "
-            "training.continue_from. Epochs count from weaver's first, 0: give more."
+            "training.continue_from. Epochs count from the first of that training, 0: give more."
         )
 
 

@@ -32,3 +32,10 @@ def file_checksum(path: str | os.PathLike[str]) -> str:
         while chunk := handle.read(_CHUNK):
             sha.update(chunk)
     return sha.hexdigest()
+
+
+def telling_parts(first: str, second: str, *, length: int = 16) -> tuple[str, str]:
+    """Two checksums that differ, shortened to their beginnings where those differ, for messages; otherwise whole."""
+    if first[:length] == second[:length]:
+        return first, second
+    return f"{first[:length]}…", f"{second[:length]}…"

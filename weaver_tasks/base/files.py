@@ -97,6 +97,14 @@ def link_or_copy(source: str | os.PathLike[str], target: str | os.PathLike[str])
     os.replace(temporary, target)
 
 
+def check_regular(path: str | os.PathLike[str]) -> None:
+    """Raise WeaverTasksError when something that is no file lies at `path`: to read from a pipe would wait for ever."""
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "a named pipe" if path.is_fifo() else "no regular file"
+        raise WeaverTasksError(f"{path}: is {kind}, not a file. Correct the path.")
+
+
 def read_json(path: str | os.PathLike[str]) -> Any:
     """The content of a JSON file. Raises WeaverTasksError when it is missing or damaged."""
     try:

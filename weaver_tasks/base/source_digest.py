@@ -16,6 +16,8 @@ from typing import Any
 from weaver_tasks.base.digests import digest
 from weaver_tasks.base.errors import NetworkError
 
+# What a network says of itself, and no training depends on: whether prediction may leave out padding.
+_DECLARATIONS = {"ignores_padding"}
 # Fields that differ between Python versions or do not change what the code does.
 _IGNORED_FIELDS = {"ctx", "kind", "type_comment", "type_ignores"}
 
@@ -23,10 +25,11 @@ _IGNORED_FIELDS = {"ctx", "kind", "type_comment", "type_ignores"}
 def source_digest(path: str | os.PathLike[str]) -> str:
     """The digest (32 hexadecimal characters) of a Python file and of the sibling modules that it imports.
 
-    The file's own name and place do not enter. Raises NetworkError when a file is missing or does not parse.
+    A class's declaration `ignores_padding` does not enter: it changes no training. The
+    file's own name and place do not enter. Raises NetworkError when a file is missing or does not parse.
     """
     path = Path(path)
-    trees = {name: _canonical(_without_docstrings(tree)) for name, tree in _sources(path).items()}
+    trees = {name: _canonical(_without_declarations(_without_docstrings(tree))) for name, tree in _sources(path).items()}
     return digest(trees)
 
 
@@ -93,6 +96,19 @@ def _without_docstrings(tree: ast.Module) -> ast.Module:
         if isinstance(node, documentable) and ast.get_docstring(node, clean=False) is not None:
             del node.body[0]
     return tree
+
+
+def _without_declarations(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            node.body = [statement for statement in node.body if not _declares(statement)]
+    return tree
+
+
+def _declares(statement: ast.stmt) -> bool:
+    if isinstance(statement, ast.Assign):
+        return all(isinstance(target, ast.Name) and target.id in _DECLARATIONS for target in statement.targets)
+    return isinstance(statement, ast.FunctionDef) and statement.name in _DECLARATIONS
 
 
 def _canonical(node: Any) -> Any:

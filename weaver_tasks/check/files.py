@@ -17,10 +17,12 @@ from weaver_tasks.data.configuration import DataConfiguration
 from weaver_tasks.data.configuration.uses import describe_use
 from weaver_tasks.data.events.block import LABEL, Block, PackedColumn, StagingOptions
 from weaver_tasks.data.events.transform import changes_each_epoch, plan_transformation
-from weaver_tasks.data.readers import branch_names, open_reader, read_arrays
+from weaver_tasks.data.readers import branch_names, read_arrays
 from weaver_tasks.data.readers.remote import file_size
 from weaver_tasks.data.staging.ensure import located
-from weaver_tasks.plan import InputFile, Plan
+from weaver_tasks.data.staging.sources import opened
+from weaver_tasks.data.staging.unlabeled import lacks_labels, without_labels
+from weaver_tasks.plan.plan import InputFile, Plan
 
 _MOST_ENTRIES = 10_000
 
@@ -69,7 +71,9 @@ def look(plan: Plan) -> Iterator[Finding]:
         for file in files:
             try:
                 facts |= {"source": file.source, **_look_at(plan, file)}
-                break
+                # An empty skim says nothing of the files after it.
+                if facts["entries"]:
+                    break
             except InputFileError as error:
                 bad.append(file)
                 skipped.append(str(error))
@@ -105,15 +109,27 @@ def _why_not(plan: Plan, problems: list[str]) -> str:
 
 def _look_at(plan: Plan, file: InputFile) -> dict[str, Any]:
     configuration = plan.data_configuration(file.split)
+    try:
+        return _look_with(configuration, plan, file)
+    except InputFileError:
+        options = StagingOptions.from_settings(plan.settings("stage_inputs", split=file.split))
+        functions = plan.config["data"]["custom_functions"]
+        asked = (file.source, file.source, configuration, file.split, options)
+        if not lacks_labels(*asked, custom_functions=Path(functions) if functions else None):
+            raise
+        return _look_with(without_labels(configuration), plan, file)
+
+
+def _look_with(configuration: DataConfiguration, plan: Plan, file: InputFile) -> dict[str, Any]:
     options = StagingOptions.from_settings(plan.settings("stage_inputs", split=file.split))
     functions = plan.config["data"]["custom_functions"]
     transform = plan_transformation(configuration, file.split, options, custom_functions=Path(functions) if functions else None)
     source = file.source
     magic: dict[str, Any] = {"branch_magic": configuration.branch_magic, "file_magic": configuration.file_magic}
-    with open_reader(source, tree=configuration.treename) as reader:
+    with opened(source, transform) as reader:
         entries = min(reader.entries, options.max_entries or reader.entries)
         if entries == 0:
-            raise InputFileError(f"{source}: has no entries. Leave it out.")
+            return {"entries": 0}
         describe = functools.partial(describe_use, configuration, options=options)
         names = branch_names(reader, source, transform.branches, **magic, describe_use=describe)
         last = min(entries, _MOST_ENTRIES)

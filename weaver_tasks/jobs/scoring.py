@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from weaver_tasks.base.errors import ConfigError
+from weaver_tasks.base.errors import ConfigError, NetworkError
+from weaver_tasks.base.files import check_regular, read_json
+from weaver_tasks.data.configuration import trained_on
 
 if TYPE_CHECKING:
     import torch
 
     from weaver_tasks.data.configuration import DataConfiguration
-    from weaver_tasks.results.predictions.scoring import Scorer, ScorerPool
+    from weaver_tasks.results.predictions.scoring import Inputs, Scorer, ScorerPool
     from weaver_tasks.training.settings import TrainingSettings
+
+logger = logging.getLogger("weaver_tasks")
 
 _MOST_SCORERS = 8  # batches scored at a time on a CPU; each holds the memory of its layers
 
@@ -24,12 +29,14 @@ _MOST_SCORERS = 8  # batches scored at a time on a CPU; each holds the memory of
 class Scoring:
     """What scores events: `scorers`, or a network whose own evaluate function does (`network`, of `networks.loading`).
 
-    any_length: whether the model takes any number of particles. in_threads: how many batches it scores at a time; 0: the caller's only.
+    any_length: whether the model takes any number of particles. ignores_padding: whether it declares that padding changes no score.
+    in_threads: how many batches it scores at a time; 0: the caller's only.
     """
 
     scorers: ScorerPool | None
     network: Any = None
     any_length: bool = False
+    ignores_padding: bool = False
     in_threads: int = 0
 
 
@@ -40,13 +47,17 @@ def load_scoring(
     training: TrainingSettings,
     options: Mapping[str, Any],
     device: torch.device,
+    examples: Callable[[], Iterable[Inputs]],
 ) -> Scoring:
     """Load weights (.pt) into a network, or an ONNX model.
 
     network: its Python file; an ONNX model needs none. configuration: that of the training. options: the section `network` of config.yaml.
+    examples: opens inputs of some first events, for what an ONNX model does not say of itself.
     Raises a WeaverTasksError when configuration, network and model do not fit.
     """
     from weaver_tasks.results.predictions.scoring import ScorerPool
+
+    check_regular(model)
 
     at_a_time = min(max(1, training.threads), _MOST_SCORERS)
     threads = max(1, training.threads // at_a_time)
@@ -54,20 +65,46 @@ def load_scoring(
         from weaver_tasks.results.onnx.runtime import OnnxScorer
 
         onnx = OnnxScorer(model, configuration.input_names, task=training.task, threads=threads)
-        return Scoring(scorers=ScorerPool([onnx] * at_a_time, threads=threads), any_length=onnx.any_length, in_threads=at_a_time)
+        _check_fits(onnx.metadata if "inputs" in onnx.metadata else None, configuration, model, told_by=model)
+        onnx.check_shapes(
+            {name: (count,) if length is None else (count, length) for name, (_, count, length) in configuration.input_shapes.items()}
+        )
+        onnx.decide(examples)
+        pool = ScorerPool([onnx] * at_a_time, threads=threads)
+        return Scoring(scorers=pool, any_length=onnx.any_length, ignores_padding=onnx.ignores_padding, in_threads=at_a_time)
     if network is None:
         raise ConfigError(f"--network is missing: {model} holds weights only. Name the network configuration.")
+    beside = model.parent / trained_on.FILE
+    _check_fits(read_json(beside) if beside.is_file() else None, configuration, model, told_by=beside)
     first = _load_network(model, network, configuration, options, device)
     if first.evaluate_fn is not None:
         return Scoring(scorers=None, network=first)
+    from weaver_tasks.networks.layers.trimming import ignores_padding
+
     padded = [group.name for group in configuration.inputs if group.length is not None]
     any_length = any(2 in first.info["dynamic_axes"].get(name, ()) for name in padded)
     if device.type != "cpu":
         pool = ScorerPool([_scorer(first, configuration, training, device)], threads=training.threads)
-        return Scoring(scorers=pool, any_length=any_length)
+        return Scoring(scorers=pool, any_length=any_length, ignores_padding=ignores_padding(first.model))
     networks = [first, *(_load_network(model, network, configuration, options, device) for _ in range(at_a_time - 1))]
     pool = ScorerPool([_scorer(each, configuration, training, device) for each in networks], threads=threads)
-    return Scoring(scorers=pool, any_length=any_length, in_threads=at_a_time)
+    return Scoring(scorers=pool, any_length=any_length, ignores_padding=ignores_padding(first.model), in_threads=at_a_time)
+
+
+def _check_fits(then: Mapping[str, Any] | None, configuration: DataConfiguration, model: Path, *, told_by: Path) -> None:
+    """Raise NetworkError when a model was trained on something else than a data configuration describes.
+
+    then: what it was trained on, as `told_by` says; None where nothing does, and it is said what is assumed.
+    """
+    if then is None:
+        logger.info("%s: nothing with it says what it was trained on. Assumed are %s", model, trained_on.assumed(configuration))
+        return
+    if differing := trained_on.difference(then, configuration):
+        own = "" if told_by == model else f" ({told_by})"
+        raise NetworkError(
+            f"{model}: was trained on {differing} as in {configuration.path}{own}. Give the data configuration of its training, the "
+            "data_config.auto.yaml of that run."
+        )
 
 
 def _load_network(model: Path, network: Path, configuration: DataConfiguration, options: Mapping[str, Any], device: torch.device) -> Any:

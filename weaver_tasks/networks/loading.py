@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import logging
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from torch import nn
 
 from weaver_tasks.base.errors import NetworkError, nearest
 from weaver_tasks.base.user_code import users_code
+
+logger = logging.getLogger("weaver_tasks")
 
 _INFO_KEYS = ("input_names", "input_shapes", "output_names", "dynamic_axes")
 
@@ -63,7 +66,8 @@ def load_network(
 ) -> Network:
     """Execute a network configuration and build its model, loss and loops, as weaver does.
 
-    options: network.options of config.yaml. `use_amp`, `compile_model` and `for_inference` join them when true.
+    options: network.options of config.yaml. `use_amp`, `compile_model` and `for_inference` join them when true, for those functions of the
+    file that take them.
     imports: what its imports mean, `weaver_compat.imports.WeaverImports` for weaver's; None: what is installed.
     Raises NetworkError when the file is missing or lacks get_model, when an option is unknown, when its code raises anything, or
     when what it returns does not fit the data configuration.
@@ -71,14 +75,15 @@ def load_network(
     path = Path(path)
     module = import_network(path, imports=imports)
     keywords = dict(options or {})
-    keywords |= {name: True for name, injected in _injected(use_amp, compile_model, for_inference) if injected}
+    given = {"for_inference": for_inference, "use_amp": use_amp, "compile_model": compile_model}
+    injected = {name: True for name, wanted in given.items() if wanted and name not in keywords}
     if not hasattr(module, "get_model"):
         raise NetworkError(f"{path}: no function get_model(data_config, **kwargs).{nearest('get_model', vars(module))} Define it.")
-    returned = _call(path, module, "get_model", data_configuration, keywords)
+    returned, taken = _call(path, module, "get_model", data_configuration, keywords, injected)
     model, info = _checked(path, returned, data_configuration)
 
     def provided(name: str) -> Any:
-        return _call(path, module, name, data_configuration, keywords) if hasattr(module, name) else None
+        return _call(path, module, name, data_configuration, keywords, injected)[0] if hasattr(module, name) else None
 
     loops = [name for name in ("get_train_fn", "get_evaluate_fn") if hasattr(module, name)]
     if len(loops) == 1:
@@ -95,7 +100,7 @@ def load_network(
         train_fn=provided("get_train_fn"),
         evaluate_fn=provided("get_evaluate_fn"),
         init_opt=getattr(module, "init_opt", None),
-        options=keywords,
+        options=taken,
     )
 
 
@@ -128,27 +133,36 @@ def import_network(path: str | Path, *, imports: ImportHook | None = None) -> Mo
     return module
 
 
-def _injected(use_amp: bool, compile_model: bool, for_inference: bool) -> list[tuple[str, bool]]:
-    return [("for_inference", for_inference), ("use_amp", use_amp), ("compile_model", compile_model)]
+def _call(
+    path: Path, module: ModuleType, name: str, data_configuration: Any, options: Mapping[str, Any], injected: Mapping[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """name(data_configuration, **options, **injected), telling an option that nothing takes from an error of the file's own code.
 
-
-def _call(path: Path, module: ModuleType, name: str, data_configuration: Any, keywords: Mapping[str, Any]) -> Any:
-    """name(data_configuration, **keywords), telling an option that nothing takes from an error of the file's own code."""
+    injected: what no user has written, and what is therefore left out where the function, or the model that it makes, does not take it.
+    Returns the result, and the options that were taken.
+    """
     function = getattr(module, name)
     if not callable(function):
         raise NetworkError(f"{path}: {name} is {type(function).__name__}. Define it as a function.")
     signature = inspect.signature(function)
     known = [name for name, parameter in signature.parameters.items() if parameter.kind is not parameter.VAR_KEYWORD]
     if len(known) == len(signature.parameters):
-        for option in set(keywords) - set(known):
+        injected = {option: value for option, value in injected.items() if option in known}
+        for option in set(options) - set(known):
             raise NetworkError(
                 f"{path}: {name} takes no option '{option}' (network.options).{nearest(option, known[1:])} "
                 f"Let it take **kwargs if the option is for another function."
             )
+    keywords = {**options, **injected}
     try:
         with users_code(path, NetworkError, doing=name):
-            return function(data_configuration, **keywords)
+            return function(data_configuration, **keywords), keywords
     except NetworkError as error:
+        refused = [option for option in injected if option in str(error.__cause__)]
+        if refused:
+            logger.info("%s: %s does not take %s: called without (%s)", path, name, ", ".join(refused), error.__cause__)
+            left = {option: value for option, value in injected.items() if option not in refused}
+            return _call(path, module, name, data_configuration, options, left)
         for option in keywords:
             if isinstance(error.__cause__, TypeError) and f"unexpected keyword argument '{option}'" in str(error.__cause__):
                 raise NetworkError(f"{path}: option '{option}' (network.options) is not taken: {error.__cause__}.") from error.__cause__
@@ -168,4 +182,23 @@ def _checked(path: Path, returned: Any, data_configuration: Any) -> tuple[nn.Mod
             f"{path}: model_info['input_names'] is {named}, but the data configuration's input groups are {groups}. "
             f"Use list(data_config.input_names): the model gets the groups in that order."
         )
-    return model, info
+    return model, {**info, "dynamic_axes": _existing_axes(info["dynamic_axes"], data_configuration.input_shapes)}
+
+
+def _existing_axes(dynamic: Mapping[str, Any], shapes: Mapping[str, Any]) -> dict[str, Any]:
+    """The dynamic axes without those that an input does not have: users name the axis of particles for flat inputs too.
+
+    dynamic: {name: {axis: its name}} or {name: [axis]}. shapes: (-1, variables, length or None) of each input group. The exporter to ONNX
+    refuses an axis that is too large, and crashes at a negative one.
+    """
+
+    def existing(name: str, axes: Any) -> Any:
+        if name not in shapes:
+            return axes
+        _, variables, *length = shapes[name]
+        count = 3 if length and length[0] is not None else 2 if variables > 1 else 1
+        counted = {axis + count if axis < 0 else axis: axis for axis in axes}
+        kept = {axis: given for axis, given in counted.items() if 0 <= axis < count}
+        return {axis: axes[given] for axis, given in kept.items()} if isinstance(axes, Mapping) else list(kept)
+
+    return {name: existing(name, axes) for name, axes in dynamic.items()}

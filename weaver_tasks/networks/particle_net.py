@@ -151,6 +151,11 @@ class ParticleNet(nn.Module):
             self.fusion_block = nn.Sequential(nn.Conv1d(width_in, width, kernel_size=1, bias=False), nn.BatchNorm1d(width), nn.ReLU())
         self.fc = fully_connected(width, num_classes, fc_params, per_particle=for_segmentation)
 
+    @property
+    def ignores_padding(self) -> bool:
+        """See `trimming.ignores_padding`. Without counts the mean is over all slots; of a segmentation each slot has an output."""
+        return self.use_counts and not self.for_segmentation
+
     def forward(self, points: Tensor, features: Tensor, mask: Tensor | None = None) -> Tensor:
         """points: (B, D, P) coordinates of the first graph; features: (B, C, P); mask: (B, 1, P), nonzero for real particles.
 

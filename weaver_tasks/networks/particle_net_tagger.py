@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from weaver_tasks.networks.layers.heads import FcParams
-from weaver_tasks.networks.layers.trimming import SequenceTrimmer
+from weaver_tasks.networks.layers.trimming import SequenceTrimmer, ignores_padding
 from weaver_tasks.networks.particle_net import ConvParams, ParticleNet
 
 
@@ -66,6 +66,11 @@ class ParticleNetTagger(nn.Module):
             for_inference=for_inference,
             use_amp=use_amp,
         )
+
+    @property
+    def ignores_padding(self) -> bool:
+        """See `trimming.ignores_padding`."""
+        return ignores_padding(self.pn)
 
     def forward(
         self, pf_points: Tensor, pf_features: Tensor, pf_mask: Tensor, sv_points: Tensor, sv_features: Tensor, sv_mask: Tensor

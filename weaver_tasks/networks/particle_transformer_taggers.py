@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from weaver_tasks.networks.layers.trimming import SequenceTrimmer
+from weaver_tasks.networks.layers.trimming import SequenceTrimmer, ignores_padding
 from weaver_tasks.networks.particle_transformer.layers import Embed
 from weaver_tasks.networks.particle_transformer.model import ParticleTransformer
 from weaver_tasks.networks.particle_transformer.pair_embedding import build_sparse_tensor
@@ -56,6 +56,11 @@ class ParticleTransformerTaggerWithExtraPairFeatures(nn.Module):
     def no_weight_decay(self) -> set[str]:
         return {"part.cls_token"}
 
+    @property
+    def ignores_padding(self) -> bool:
+        """See `trimming.ignores_padding`."""
+        return ignores_padding(self.part)
+
     def forward(
         self,
         pf_x: Tensor,
@@ -84,6 +89,11 @@ class ParticleTransformerTaggerWithExtraPairFeatures(nn.Module):
 
 class ParticleTransformerTagger(ParticleTransformerTaggerWithExtraPairFeatures):
     """Particle Transformer on particles and vertices as one set."""
+
+    @property
+    def ignores_padding(self) -> bool:
+        """See `trimming.ignores_padding`."""
+        return ignores_padding(self.part)
 
     def forward(self, pf_x: Tensor, pf_v: Tensor, pf_mask: Tensor, sv_x: Tensor, sv_v: Tensor, sv_mask: Tensor) -> Any:  # type: ignore[override]
         """x: (B, C, P); v: (B, 4, P) px, py, pz, E in GeV; mask: (B, 1, P), of each collection. Returns (B, num_classes)."""

@@ -24,6 +24,8 @@ class ParticleFlowNetwork(nn.Module):
     for_inference: softmax of the outputs.
     """
 
+    ignores_padding = True
+
     def __init__(
         self,
         input_dims: int,

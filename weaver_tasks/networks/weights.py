@@ -5,17 +5,22 @@ from __future__ import annotations
 import logging
 import pickle
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from weaver_tasks.base.errors import NetworkError, nearest
+from weaver_tasks.base.files import check_regular
+from weaver_tasks.base.unpickling import why_refused
 
 logger = logging.getLogger("weaver_tasks")
 
+# Under which names training frameworks keep the weights in their checkpoints, the likeliest first.
+_STATE_KEYS = ("state_dict", "model_state_dict", "model_state", "model", "network", "net", "module", "weights")
 # What torch.load raises on files of another kind.
 _NOT_BY_TORCH = (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError, IsADirectoryError)
 
@@ -64,26 +69,56 @@ def load_weights(
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
-    """The state_dict in `file.pt` or below a prefix of it (`file.pt:prefix`). Raises NetworkError when there is none."""
+    """The state_dict in `file.pt` or below a prefix of it (`file.pt:prefix`), also where a training framework has put it inside its own
+    checkpoint (`{"state_dict": …}`, as Lightning does). Raises NetworkError when there is none, or it cannot be read without running code.
+    """
     file, prefix = Path(path), ""
     if not file.exists() and ":" in str(path):
         name, _, prefix = str(path).rpartition(":")
         file = Path(name)
+    check_regular(file)
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise NetworkError(f"{file}: no such file. Give the path of a state_dict (.pt) in network.load_weights.") from None
     except _NOT_BY_TORCH as error:
+        if refused := why_refused(error):
+            raise NetworkError(
+                f"{file}: not a state_dict of tensors: {refused}. Save model.state_dict(), or get it from its source."
+            ) from error
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise NetworkError(f"{file}: not a state_dict written by torch.save ({reason}). Give the path of one.") from error
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise NetworkError(f"{file}: holds {type(state).__name__}, not a state_dict of tensors. Save model.state_dict().")
+    state = _nested_state(file, state)
     if prefix:
         known = sorted({name.partition(".")[0] for name in state})
         state = {name.removeprefix(f"{prefix}."): tensor for name, tensor in state.items() if name.startswith(f"{prefix}.")}
         if not state:
             raise NetworkError(f"{file}: no tensor lies below the prefix '{prefix}'.{nearest(prefix, known)} It has {', '.join(known)}.")
     return state
+
+
+def _nested_state(file: Path, content: Any) -> dict[str, Tensor]:
+    """The state_dict that a file holds, as it is or as one entry among others of a checkpoint."""
+    if _is_state(content):
+        return content
+    nested = [key for key, value in content.items() if _is_state(value) and value] if isinstance(content, dict) else []
+    chosen = next((key for key in _STATE_KEYS if key in nested), None)
+    if chosen is None:
+        holds = f"the entries {', '.join(map(str, content))}" if isinstance(content, dict) else type(content).__name__
+        raise NetworkError(f"{file}: holds {holds}, not a state_dict of tensors. Save model.state_dict().")
+    logger.info("%s: the weights are its '%s', %s and so on", file, chosen, next(iter(content[chosen])))
+    return content[chosen]
+
+
+def _is_state(content: Any) -> bool:
+    return isinstance(content, Mapping) and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items())
+
+
+def _fitting_prefix(model: nn.Module, state: Mapping[str, Tensor]) -> str | None:
+    """Below which prefix the names are the model's: the one that fits most of them."""
+    names = model.state_dict().keys()
+    prefixes = {name[: -len(own) - 1] for name in state for own in names if name.endswith(f".{own}")}
+    return max(sorted(prefixes), key=lambda prefix: sum(f"{prefix}.{name}" in state for name in names), default=None)
 
 
 def _load(model: nn.Module, state: dict[str, Tensor], source: str) -> tuple[Sequence[str], Sequence[str]]:
@@ -96,9 +131,10 @@ def _load(model: nn.Module, state: dict[str, Tensor], source: str) -> tuple[Sequ
         raise NetworkError(f"{source}: {misfit} Change the network's options, or exclude it (network.exclude_weights).") from error
     if len(missing) == len(model.state_dict()):
         example, theirs = next(iter(model.state_dict())), next(iter(state), "none")
+        prefix = _fitting_prefix(model, state)
         raise NetworkError(
             f"{source}: none of its tensors fits the model (the model has '{example}', the file '{theirs}'). "
-            f"Give the prefix as file.pt:prefix."
+            + (f"Its weights have the prefix '{prefix}': write {source}:{prefix}." if prefix else "Give the prefix as file.pt:prefix.")
         )
     return missing, unexpected
 

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from weaver_tasks.base.digests import file_checksum
 from weaver_tasks.base.errors import CheckpointError
-from weaver_tasks.base.files import atomic_path
+from weaver_tasks.base.files import atomic_path, check_regular
+from weaver_tasks.base.unpickling import why_refused
 from weaver_tasks.training.journal import refuse_removed
 
 _DAMAGED = (OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile, pickle.UnpicklingError)
@@ -65,11 +66,16 @@ def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
 def load_tensors(path: Path) -> dict[str, Any]:
     """A file of torch.save, on the CPU. Raises CheckpointError when it is missing, damaged, or was removed to save disk."""
     refuse_removed(path)
+    check_regular(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint. Run the rule that makes it, or correct the path.") from None
     except _DAMAGED as error:
+        if refused := why_refused(error):
+            raise CheckpointError(
+                f"{path}: not a checkpoint of tensors: {refused}. Save model.state_dict(), or get it from its source."
+            ) from error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path}: damaged checkpoint ({reason}). Delete it and run again.") from error
     if not isinstance(content, dict):
@@ -77,12 +83,17 @@ def load_tensors(path: Path) -> dict[str, Any]:
     return content
 
 
+def is_companion(content: Mapping[str, Any]) -> bool:
+    """Whether tensors that were loaded are what `save_companion` wrote, rather than weaver's state of an optimizer."""
+    return "state_checksum" in content and "optimizer" in content
+
+
 def load_companion(path: Path, *, state: Path, expected_digest: str | None = None) -> dict[str, Any]:
     """What `save_companion` wrote. Raises CheckpointError when it is damaged, not that of `state`, or of another training."""
     content = load_tensors(path)
     if not state.exists():
         raise CheckpointError(f"{state}: no such checkpoint. Run the rule that makes it.")
-    if "state_checksum" not in content or "optimizer" not in content:
+    if not is_companion(content):
         raise CheckpointError(f"{path}: not written by this project's training. Start from {state.name} with network.load_weights instead.")
     if content["state_checksum"] != file_checksum(state):
         raise CheckpointError(f"{state}: damaged, or not the weights that {path.name} belongs to. Delete both and run again.")

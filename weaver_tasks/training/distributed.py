@@ -49,6 +49,23 @@ def joined_ranks(device: torch.device) -> Iterator[None]:
             time.sleep(_WAIT_TO_BE_ENDED)
         raise
     # Only after success: a group that is torn down while another rank waits in a collective would hide that rank's error.
+    if dist.is_initialized():
+        _part()
+
+
+def leave_to_first_rank() -> bool:
+    """Dissolve the process group, for work that is not made to be shared: the first rank does it alone, as if there were no other.
+
+    Returns whether this is the first rank, or was alone already; the others have nothing left to do.
+    """
+    if world_size() == 1:
+        return True
+    is_first = rank() == 0
+    _part()
+    return is_first
+
+
+def _part() -> None:
     dist.barrier()
     dist.destroy_process_group()
 

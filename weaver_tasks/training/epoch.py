@@ -20,7 +20,7 @@ from weaver_tasks.training.journal import Journal
 from weaver_tasks.training.metric_sums import Tally, figures
 from weaver_tasks.training.schedules import Rates
 from weaver_tasks.training.step import Engine, Watch, train
-from weaver_tasks.training.tensorboard import TensorBoard
+from weaver_tasks.training.tensorboard import TensorBoard, wanted_board
 
 logger = logging.getLogger("weaver_tasks")
 
@@ -44,7 +44,7 @@ class Trainer:
     open_batches: (epoch, stream position or None) -> an iterable of batches with `steps` and `samples`.
     describe: says which files and entries a batch holds. board_folder: where scalars of each step go for TensorBoard.
     custom: trains an epoch instead of the loop here (a network's own loop):
-        (batches, epoch) -> sums, stream position.
+        (batches, epoch, TensorBoard or None) -> sums, stream position.
     """
 
     engine: Engine
@@ -53,7 +53,7 @@ class Trainer:
     open_batches: Callable[[int, Any], Any]
     describe: Callable[[Any], str]
     board_folder: Path | None = None
-    custom: Callable[[Any, EpochTask], tuple[dict[str, Any], Any]] | None = None
+    custom: Callable[[Any, EpochTask, TensorBoard | None], tuple[dict[str, Any], Any]] | None = None
     _after: str | None = None
     _position: Any = None
     _global_step: int = 0
@@ -106,10 +106,7 @@ class Trainer:
             logger.info("epoch %d: goes on from its snapshot after step %d", task.epoch, snapshot["step"])
             first, position, sums = snapshot["step"], snapshot["position"][rank()], snapshot["sums"][rank()]
         batches = self.open_batches(task.epoch, position)
-        if self.custom is not None:
-            sums, self._position = self.custom(batches, task)
-            return sums
-        board = self._board(self._global_step + first)
+        board = wanted_board(self.engine.settings, self.board_folder, first_step=self._global_step + first)
         watch = Watch(
             description=f"epoch {task.epoch}",
             samples=batches.samples,
@@ -120,13 +117,10 @@ class Trainer:
             on_step=self._after_step(task, batches.steps),
         )
         with contextlib.closing(board) if board else contextlib.nullcontext():
+            if self.custom is not None:
+                sums, self._position = self.custom(batches, task, board)
+                return sums
             return train(self.engine, batches, rates=task.rates, steps=batches.steps, watch=watch, first_step=first, sums=sums)
-
-    def _board(self, first_step: int) -> TensorBoard | None:
-        wanted = self.engine.settings.tensorboard
-        if not wanted or self.board_folder is None or rank() > 0:
-            return None
-        return TensorBoard(self.board_folder, first_step=first_step, custom=Path(wanted) if isinstance(wanted, str) else None)
 
     def _after_step(self, task: EpochTask, steps: int) -> Callable[[int, Any, Tally], None]:
         minutes = self.engine.settings.snapshot_minutes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,6 +14,9 @@ from weaver_tasks.base.errors import TrainingError
 from weaver_tasks.training.distributed import sum_over_ranks
 from weaver_tasks.training.losses import Outcome
 
+logger = logging.getLogger("weaver_tasks")
+
+_MOST_SKIPPED = 50  # in a row; the scale of the gradients is halved each time
 _NAMES = {"classification": ("correct",), "regression": ("absolute_error", "squared_error", "values")}
 
 
@@ -20,21 +24,37 @@ class Tally:
     """Sums of one rank. On a GPU the figures of some steps are fetched together, since each fetch waits for the device.
 
     describe: says which files and entries a batch holds, for the error.
+    on_step: called for each step as its figures come: (step, its sums, labels that count, what `add` was given besides).
+    skips: the gradient scaler passes over a step whose loss is not finite, which then counts for nothing; too many in a row still stop.
     """
 
-    def __init__(self, task: str, device: torch.device, *, where: str, describe: Callable[[Any], str]) -> None:
+    def __init__(
+        self,
+        task: str,
+        device: torch.device,
+        *,
+        where: str,
+        describe: Callable[[Any], str],
+        on_step: Callable[[int, Mapping[str, float], int, Mapping[str, float]], None] | None = None,
+        skips: bool = False,
+    ) -> None:
         self._names = ("loss", *_NAMES[task])
+        self._on_step = on_step
+        self._skips, self._skipped = skips, 0
         self._every = 1 if device.type == "cpu" else 32
         self._where, self._describe = where, describe
-        self._pending: list[tuple[int, Any, int, list[Tensor]]] = []
+        self._pending: list[tuple[int, Any, int, dict[str, Any], list[Tensor]]] = []
         self.sums = dict.fromkeys(("events", "labels", *self._names), 0.0)
         self.last_loss = math.nan
 
-    def add(self, step: int, batch: Any, events: int, outcome: Outcome) -> bool:
-        """Count a batch; returns whether the sums now include it. Raises TrainingError when a loss was not finite."""
+    def add(self, step: int, batch: Any, events: int, outcome: Outcome, **besides: Any) -> bool:
+        """Count a batch; returns whether the sums now include it. Raises TrainingError when a loss was not finite.
+
+        besides: further numbers of the step, tensors or not, for `on_step`.
+        """
         figures = [outcome.loss.detach(), *(outcome.sums[name] for name in self._names[1:])]
         self.sums["events"] += events
-        self._pending.append((step, batch, outcome.count, figures))
+        self._pending.append((step, batch, outcome.count, besides, figures))
         if len(self._pending) < self._every:
             return False
         self.flush()
@@ -44,12 +64,19 @@ class Tally:
         if not self._pending:
             return
         rows = torch.stack([torch.stack([figure.double().to(figures[0].device) for figure in figures]) for *_, figures in self._pending])
-        for (step, batch, count, _), row in zip(self._pending, rows.tolist(), strict=True):
+        for (step, batch, count, besides, _), row in zip(self._pending, rows.tolist(), strict=True):
+            if self._on_step is not None:
+                self._on_step(step, dict(zip(self._names, row, strict=True)), count, {key: float(value) for key, value in besides.items()})
             if not math.isfinite(row[0]) and count:
+                if self._skips and self._skipped < _MOST_SKIPPED:
+                    self._skipped += 1
+                    logger.warning("%s, step %d: the loss is %s; fp16 passes over the step and lowers its scale", self._where, step, row[0])
+                    continue
                 raise TrainingError(
                     f"{self._where}, step {step}: the loss is {row[0]}. The batch holds {self._describe(batch)}. "
                     "Look at these entries, or lower training.lr or set training.optimizer.options.clip_grad_norm."
                 )
+            self._skipped = 0
             if count:
                 self.sums["labels"] += count
                 self.sums["loss"] += row[0] * count

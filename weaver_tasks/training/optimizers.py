@@ -15,6 +15,7 @@ from weaver_tasks.training.ranger import Ranger
 from weaver_tasks.training.schedules import StepRates
 
 _NEVER_DECAYED = {"pos_embed", "cls_token", "mask_token", "register_token"}
+_COUNTERS = ("lookahead_step",)  # what groups hold of an optimizer's state
 _NEEDS_MORE = {"LBFGS": "it needs a closure", "SparseAdam": "it needs sparse gradients", "Optimizer": "it is the base class"}
 
 
@@ -71,6 +72,29 @@ def apply_rates(optimizer: torch.optim.Optimizer, rates: StepRates, *, lr: float
                 group["betas"] = (rates.momentum, *group["betas"][1:])
             elif "momentum" in group:
                 group["momentum"] = rates.momentum
+
+
+def take_over_state(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> bool:
+    """Load what an optimizer of the same class remembers of the same groups of weights; rates and options stay those of `optimizer`.
+
+    saved: its state_dict. Returns False, and changes nothing, where the class or the groups are others.
+    """
+    own, groups = optimizer.state_dict()["param_groups"], saved["param_groups"]
+    if [_kind(group) for group in own] != [_kind(group) for group in groups]:
+        return False
+    weights = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for index, state in saved["state"].items():
+        shapes = [value.shape for value in state.values() if isinstance(value, Tensor) and value.ndim > 0]
+        if any(shape != weights[index].shape for shape in shapes):
+            return False
+    counted = [{**group, **{key: theirs[key] for key in _COUNTERS if key in theirs}} for group, theirs in zip(own, groups, strict=True)]
+    optimizer.load_state_dict({"state": saved["state"], "param_groups": counted})
+    return True
+
+
+def _kind(group: Mapping[str, Any]) -> tuple[int, frozenset[str], Any]:
+    """What tells the groups of one class of optimizer from those of another, and how many weights there are."""
+    return len(group["params"]), frozenset(group.keys() - {"lr_mult"}), group.get("decoupled_weight_decay")
 
 
 def _without_compiler(optimizer_class: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:

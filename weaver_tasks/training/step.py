@@ -23,7 +23,7 @@ from weaver_tasks.base.user_code import users_code
 from weaver_tasks.training.device import compiled, enough_memory, gradient_scaler, mixed_precision
 from weaver_tasks.training.distributed import rank, synchronize_batch_norm, world_size
 from weaver_tasks.training.losses import LossFunction, Outcome, default_loss, outcome
-from weaver_tasks.training.metric_sums import Tally
+from weaver_tasks.training.metric_sums import Tally, figures
 from weaver_tasks.training.optimizers import apply_rates
 from weaver_tasks.training.padding import on_device
 from weaver_tasks.training.schedules import Rates, step_rates
@@ -118,7 +118,7 @@ class Engine:
             self.runner = DistributedDataParallel(self._compiled, device_ids=on)
 
     def step(self, batch: Any) -> tuple[Outcome, Tensor]:
-        """Forward, backward, clip, update. Returns the outcome and the norm of the gradients (nan unless clipped).
+        """Forward, backward, clip, update. Returns the outcome and the norm of the gradients (nan unless clipped, or for TensorBoard).
 
         Raises NetworkError when the network's own code fails, and TrainingError when the GPU's memory does not suffice.
         """
@@ -136,6 +136,11 @@ class Engine:
             if scaler is not None:
                 scaler.unscale_(self.optimizer)
             norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_grad_norm).detach()
+        elif self.settings.tensorboard:
+            # Only looked at: watching shall change no bit of the gradients.
+            if scaler is not None:
+                scaler.unscale_(self.optimizer)
+            norm = nn.utils.get_total_norm([parameter.grad for parameter in self.model.parameters() if parameter.grad is not None])
         if scaler is None:
             self._optimizer_step()
         else:
@@ -191,10 +196,25 @@ def train(
     """
     engine.model.train()
     engine.runner.train()
-    tally = Tally(engine.settings.task, engine.device, where=watch.description, describe=watch.describe)
+    board = watch.board
+
+    def on_board(step: int, step_sums: Mapping[str, float], labels: int, besides: Mapping[str, float]) -> None:
+        """A step's own loss, figures, rate and gradients, as they come: some steps at a time from a GPU."""
+        if board is not None:
+            means = figures({**step_sums, "labels": labels, "loss": step_sums["loss"] * labels})
+            board.step(watch.steps_before + step + 1, {**means, **besides})
+
+    tally = Tally(
+        engine.settings.task,
+        engine.device,
+        where=watch.description,
+        describe=watch.describe,
+        on_step=None if board is None else on_board,
+        skips=engine.scaler is not None,
+    )
     if sums:
         tally.restore(sums)
-    done = first_step
+    done, result = first_step, None
     with Progress(watch.description, total=watch.samples, quiet=rank() > 0) as bar:
         if sums:
             bar.advance(int(sums["events"]) * world_size())
@@ -203,13 +223,11 @@ def train(
                 apply_rates(engine.optimizer, step_rates(rates, done, steps), lr=engine.settings.lr)
             result, norm = engine.step(batch)
             events = len(batch.entry)
-            fetched = tally.add(done, batch, events, result)
+            fetched = tally.add(done, batch, events, result, **({} if board is None else {"lr": _lr(engine), "gradient_norm": norm}))
             done += 1
             bar.advance(events * world_size(), **(_shown(tally, engine) if fetched else {}))
-            if watch.board is not None and fetched:
-                figures = {"loss": tally.last_loss, "lr": _lr(engine), "gradient_norm": float(norm)}
-                watch.board.step(watch.steps_before + done, figures)
-                watch.board.output(result.output, engine.model, epoch=watch.epoch, batch=done)
+            if board is not None:
+                board.output(result.output, engine.model, epoch=watch.epoch, batch=done)
             if engine.scheduler is not None and engine.schedules_steps:
                 engine.scheduler.step()
             if watch.on_step is not None:
@@ -217,7 +235,12 @@ def train(
     lr = _lr(engine)
     if engine.scheduler is not None and not engine.schedules_steps:
         engine.scheduler.step()
-    return {**tally.over_ranks(), "lr": lr, "steps": done}
+    whole = tally.over_ranks()
+    if board is not None:
+        board.epoch(watch.epoch, figures(whole))
+        if result is not None:
+            board.output(result.output, engine.model, epoch=watch.epoch, batch=-1)
+    return {**whole, "lr": lr, "steps": done}
 
 
 def _lr(engine: Engine) -> float:

@@ -1,4 +1,8 @@
-"""Scalars of each step for TensorBoard, and weaver's custom function, when `training.tensorboard` asks for them."""
+"""Scalars of each step and epoch for TensorBoard, and weaver's custom function, when `training.tensorboard` asks for them.
+
+Tags and calls are weaver's: Loss, Acc (or MSE, MAE) and GradNorm of each step of the training, Loss and Acc (or MSE, MAE) of each epoch
+in training and validation; the function is called with each batch, counted from 1, and with the last one again at the end, as batch -1.
+"""
 
 from __future__ import annotations
 
@@ -11,24 +15,29 @@ from typing import Any
 import torch
 
 from weaver_tasks.base.errors import ConfigError
+from weaver_tasks.training.distributed import rank
+from weaver_tasks.training.settings import TrainingSettings
 
-_NAMES = {"loss": "Loss/train", "lr": "LearningRate/train", "gradient_norm": "GradNorm/train", "accuracy": "Acc/train"}
+_NAMES = {"loss": "Loss", "accuracy": "Acc", "mse": "MSE", "mae": "MAE", "lr": "LearningRate", "gradient_norm": "GradNorm"}
+_OF_EPOCHS = ("loss", "accuracy", "mse", "mae")
 
 
 class TensorBoard:
     """Writes below `folder`, from step `first_step` of the training on (what a killed job wrote beyond it is superseded).
 
+    mode: train, or eval for a validation, which counts no steps: its folder is its own, since it runs beside the next epoch's training.
     custom: a Python file that defines weaver's `get_tensorboard_custom_fn(tb_writer, model_output, model, epoch, i_batch, mode)`.
     The attributes are those that weaver's loops use of their `tb_helper`.
     Raises ConfigError when the package tensorboard or the function is missing.
     """
 
-    def __init__(self, folder: Path, *, first_step: int = 0, custom: Path | None = None) -> None:
+    def __init__(self, folder: Path, *, mode: str = "train", first_step: int = 0, custom: Path | None = None) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise ConfigError(f"training.tensorboard: {error}. Run `pip install tensorboard`, or set it to false.") from error
-        self.writer = SummaryWriter(log_dir=str(folder), purge_step=first_step + 1)
+        self.writer = SummaryWriter(log_dir=str(folder), purge_step=first_step + 1 if mode == "train" else None)
+        self.mode = mode
         self.global_step = first_step
         self.batch_train_count = 0
         self.custom_fn: Callable[..., None] | None = None
@@ -39,18 +48,33 @@ class TensorBoard:
         for name, value, step in scalars:
             self.writer.add_scalar(name, value, step)
 
-    def step(self, step: int, figures: Mapping[str, float]) -> None:
-        """The figures of one step, under weaver's names."""
-        self.write_scalars((_NAMES.get(name, name), value, step) for name, value in figures.items() if value == value)
+    def step(self, step: int, figures: Mapping[str, float | None]) -> None:
+        """The figures of one step, counted from 1 over all epochs, under weaver's names."""
+        known = {name: value for name, value in figures.items() if value is not None and value == value}
+        self.write_scalars((f"{_NAMES[name]}/{self.mode}", value, step) for name, value in known.items())
+
+    def epoch(self, epoch: int, figures: Mapping[str, Any]) -> None:
+        """The figures of a whole epoch."""
+        known = {name: figures[name] for name in _OF_EPOCHS if figures.get(name) is not None}
+        self.write_scalars((f"{_NAMES[name]}/{self.mode} (epoch)", value, epoch) for name, value in known.items())
 
     def output(self, output: Any, model: torch.nn.Module, *, epoch: int, batch: int) -> None:
         """Hand a model's output to the custom function, if there is one."""
         if self.custom_fn is not None:
             with torch.no_grad():
-                self.custom_fn(model_output=output, model=model, epoch=epoch, i_batch=batch, mode="train")
+                self.custom_fn(model_output=output, model=model, epoch=epoch, i_batch=batch, mode=self.mode)
 
     def close(self) -> None:
         self.writer.close()
+
+
+def wanted_board(settings: TrainingSettings, folder: Path | None, *, mode: str = "train", first_step: int = 0) -> TensorBoard | None:
+    """The TensorBoard that `training.tensorboard` asks for, of the first rank."""
+    wanted = settings.tensorboard
+    if not wanted or folder is None or rank() > 0:
+        return None
+    custom = Path(wanted) if isinstance(wanted, str) else None
+    return TensorBoard(folder if mode == "train" else folder / "validation", mode=mode, first_step=first_step, custom=custom)
 
 
 def _custom_function(path: Path) -> Callable[..., None]:

@@ -19,14 +19,26 @@ from weaver_tasks.training.device import enough_memory
 from weaver_tasks.training.distributed import from_all_ranks, rank, world_size
 from weaver_tasks.training.metric_sums import Tally, figures
 from weaver_tasks.training.step import Task
+from weaver_tasks.training.tensorboard import TensorBoard
 
 
 def validate(
-    task: Task, model: nn.Module, batches: Iterable[Any], *, description: str, samples: int | None, describe: Callable[[Any], str] = str
+    task: Task,
+    model: nn.Module,
+    batches: Iterable[Any],
+    *,
+    description: str,
+    samples: int | None,
+    area_under_curve: Callable[[np.ndarray, np.ndarray], float],
+    describe: Callable[[Any], str] = str,
+    board: TensorBoard | None = None,
+    epoch: int = 0,
 ) -> dict[str, Any]:
     """Metrics of `model` over all ranks' batches: loss, accuracy and auc, or loss, mae and mse; samples, seconds, samples_per_second.
 
-    batches: those of this rank, in order. auc is None where it is not defined (a class without events) and on all ranks but the first.
+    batches: those of this rank, in order. area_under_curve: of scores (N, C) and class numbers (N,). auc is None where it is not
+    defined (a class without events) and on all ranks but the first.
+    board: of the first rank, for the batches that are its own and for the figures of this epoch.
     Raises TrainingError when the loss of a batch is not finite.
     """
     kind = task.settings.task
@@ -34,6 +46,7 @@ def validate(
     rows: list[dict[str, float]] = []
     scores: list[np.ndarray] = []
     truth: list[np.ndarray] = []
+    shown = 0
     model.eval()
     with torch.inference_mode(), Progress(description, total=samples, quiet=rank() > 0) as bar:
         for number, batch in enumerate(batches):
@@ -42,16 +55,28 @@ def validate(
             tally = Tally(kind, torch.device("cpu"), where=description, describe=describe)
             tally.add(number * world_size() + rank(), batch, len(batch.entry), result)
             rows.append(tally.sums)
+            if board is not None:
+                board.output(result.output, model, epoch=epoch, batch=number + 1)
             if kind == "classification":
                 scores.append(_probabilities(result.predictions))
                 truth.append(result.truth.cpu().numpy())
-            bar.advance(len(batch.entry) * world_size(), loss=f"{tally.last_loss:.4f}")
+            # Of this round's batches, the other ranks' may be smaller, or missing.
+            counted = len(batch.entry) * world_size()
+            counted = counted if samples is None else min(counted, samples - shown)
+            shown += counted
+            bar.advance(counted, loss=f"{tally.last_loss:.4f}")
     sums = _in_order(from_all_ranks(rows))
     seconds = max(time.perf_counter() - start, 1e-9)
     metrics: dict[str, Any] = dict(figures(sums))
     if kind == "classification":
         gathered = _interleaved(scores, truth)
-        metrics["auc"] = area_under_curve(*gathered) if gathered is not None else None
+        metrics["auc"] = None
+        if gathered is not None and len(np.unique(gathered[1])) == gathered[0].shape[1]:
+            metrics["auc"] = area_under_curve(*gathered)
+    if board is not None:
+        board.epoch(epoch, metrics)
+        if rows:
+            board.output(result.output, model, epoch=epoch, batch=-1)
     events = int(sums.get("events", 0))
     return {**metrics, "samples": events, "seconds": seconds, "samples_per_second": events / seconds}
 
@@ -90,24 +115,6 @@ def _interleaved(scores: list[np.ndarray], truth: list[np.ndarray]) -> tuple[np.
     if not ordered[0]:
         return None
     return np.concatenate(ordered[0]), np.concatenate(ordered[1])
-
-
-def area_under_curve(scores: np.ndarray, truth: np.ndarray) -> float | None:
-    """Mean over pairs of classes of the area under the ROC curve (one against one, Hand and Till 2001); None without all classes.
-
-    scores: (N, C) probabilities; truth: (N,) class numbers.
-    """
-    # Not at the top: it takes a second to import, and training does not need it.
-    from sklearn.metrics import roc_auc_score
-
-    classes = scores.shape[1]
-    if len(np.unique(truth)) < classes:
-        return None
-    if classes == 2:
-        return float(roc_auc_score(truth, scores[:, 1]))
-    normalized = scores.astype(np.float64)
-    normalized /= normalized.sum(axis=1, keepdims=True)
-    return float(roc_auc_score(truth, normalized, multi_class="ovo", labels=range(classes)))
 
 
 def described(metrics: Mapping[str, Any]) -> str:

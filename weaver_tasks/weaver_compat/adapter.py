@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from weaver_tasks.training.distributed import from_all_ranks, world_size
+from weaver_tasks.training.distributed import world_size
 from weaver_tasks.training.epoch import EpochTask
 from weaver_tasks.training.optimizers import apply_rates
 from weaver_tasks.training.schedules import Rates, constant_in_epoch, step_rates
 from weaver_tasks.training.settings import TrainingSettings
 from weaver_tasks.training.step import Engine, Task
+from weaver_tasks.weaver_compat.loops import set_tensorboard_helper
 
 
 class WeaverLoader:
@@ -98,11 +99,12 @@ def optimizer_of_network(network: Any, settings: TrainingSettings, *, steps: int
     return optimizer, float(getattr(optimizer, "_clip_grad_norm", math.inf)), scheduler
 
 
-def custom_epoch(network: Any, engine: Engine, configuration: Any) -> Callable[[Any, EpochTask], tuple[dict[str, Any], Any]]:
-    """An epoch by the network's own train_fn: (batches, epoch) -> sums, stream position. It tells no loss."""
+def custom_epoch(network: Any, engine: Engine, configuration: Any) -> Callable[[Any, EpochTask, Any], tuple[dict[str, Any], Any]]:
+    """An epoch by the network's own train_fn: (batches, epoch, TensorBoard or None) -> sums, stream position. It tells no loss."""
     settings = engine.settings
 
-    def train_one(batches: Any, task: EpochTask) -> tuple[dict[str, Any], Any]:
+    def train_one(batches: Any, task: EpochTask, board: Any) -> tuple[dict[str, Any], Any]:
+        set_tensorboard_helper(board)
         scheduler = engine.scheduler or EpochScheduler(engine.optimizer, task.rates, lr=settings.lr, steps=batches.steps)
         engine.optimizer._clip_grad_norm = engine.clip_grad_norm  # type: ignore[attr-defined]
         loader = WeaverLoader(batches, configuration, steps=batches.steps)
@@ -116,7 +118,7 @@ def custom_epoch(network: Any, engine: Engine, configuration: Any) -> Callable[[
             task.epoch,
             steps_per_epoch=batches.steps if settings.steps_per_epoch or settings.samples_per_epoch else None,
             grad_scaler=engine.scaler,
-            tb_helper=None,
+            tb_helper=board,
             extra_args={"args": weaver_arguments(settings, network.options, steps=batches.steps)},
         )
         lr = float(engine.optimizer.param_groups[0]["lr"])
@@ -126,8 +128,14 @@ def custom_epoch(network: Any, engine: Engine, configuration: Any) -> Callable[[
     return train_one
 
 
-def evaluate_by_network(network: Any, task: Task, model: Any, batches: Any, configuration: Any, *, epoch: int) -> dict[str, Any]:
-    """Validation metrics by the network's own evaluate_fn, which returns one number: accuracy, or the loss of a regression."""
+def evaluate_by_network(
+    network: Any, task: Task, model: Any, batches: Any, configuration: Any, *, epoch: int, board: Any = None
+) -> dict[str, Any]:
+    """Validation metrics by the network's own evaluate_fn, which returns one number: accuracy, or the loss of a regression.
+
+    It is not made for uneven shares: one rank evaluates, on its own. The number is None where it is not finite.
+    """
+    set_tensorboard_helper(board)
     loader = WeaverLoader(batches, configuration, steps=batches.steps)
     start = time.perf_counter()
     value = network.evaluate_fn(
@@ -138,10 +146,11 @@ def evaluate_by_network(network: Any, task: Task, model: Any, batches: Any, conf
         for_training=True,
         loss_func=task.loss_function,
         steps_per_epoch=None,
-        tb_helper=None,
+        tb_helper=board,
         extra_args={"args": weaver_arguments(task.settings, network.options, steps=batches.steps)},
     )
     seconds = max(time.perf_counter() - start, 1e-9)
-    events = int(sum(from_all_ranks(loader.events)))
+    events = loader.events
     name = "accuracy" if task.settings.task == "classification" else "loss"
-    return {name: float(value), "samples": events, "seconds": seconds, "samples_per_second": events / seconds}
+    known = float(value) if math.isfinite(value) else None
+    return {name: known, "samples": events, "seconds": seconds, "samples_per_second": events / seconds}

@@ -78,7 +78,14 @@ rule gather_inputs:
         common=COMMON,
         # Not every record by its name: thousands would make the command too long.
         splits=READ_SPLITS,
-        settings=lambda w: as_file("gather_inputs", {"staging": PLAN.config["staging"]}),
+        # What weighs the test events must be finite.
+        settings=lambda w: as_file(
+            "gather_inputs",
+            {
+                "staging": PLAN.config["staging"],
+                "evaluation": {"weight": PLAN.config["evaluation"]["weight"]},
+            },
+        ),
     shell:
         "{params.common.python} -m weaver_tasks.stage_inputs"
         " --gather-run {params.common.run}"
@@ -101,6 +108,7 @@ use rule gather_inputs as gather_fitting_inputs with:
         f"{RUN}/logs/stage_inputs/gather-fitting.log",
     params:
         splits=["train", "val"],
+        settings=lambda w: as_file("gather_inputs", {"staging": PLAN.config["staging"]}),
 
 
 use rule gather_inputs as gather_test_inputs with:

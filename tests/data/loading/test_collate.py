@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from weaver_tasks.data.configuration import DataConfiguration, dump_auto, load_d
 from weaver_tasks.data.events.block import Block, Packed, StagingOptions
 from weaver_tasks.data.events.transform import plan_transformation
 from weaver_tasks.data.loading.buffers import BufferPool
-from weaver_tasks.data.loading.collate import InputAssembler, PackedPieces, Piece
+from weaver_tasks.data.loading.collate import InputAssembler, PackedPieces
 from weaver_tasks.data.staging.sources import join, transformed_blocks
 from weaver_tasks.data.statistics.standardization import describe_variables, next_pass
 
@@ -86,7 +84,7 @@ def assembled(
     configuration: DataConfiguration, blocks: list[Block], pieces: np.ndarray, rows: np.ndarray, **options: Any
 ) -> dict[str, np.ndarray]:
     assembler = InputAssembler(configuration, batch_size=len(rows), **options)
-    columns = {name: PackedPieces([Piece(block) for block in blocks], name) for name in assembler.columns}
+    columns = {name: PackedPieces(blocks, name) for name in assembler.columns}
     half = len(rows) // 2
     return assembler.assemble([(columns, pieces[:half], rows[:half]), (columns, pieces[half:], rows[half:])])
 
@@ -283,9 +281,3 @@ def test_every_number_of_particles_and_variables(tmp_path: Path, length: int, wi
                 padding = 0 if mode == "wrap" or not parameters else parameters[3]
                 filled = np.resize(x, length) if mode == "wrap" and len(x) else np.append(x, np.full(length, padding))[:length]
                 np.testing.assert_array_equal(line, np.where(np.isnan(filled), 0, filled), err_msg=f"{name} {variable} {event}")
-
-
-def test_loading_the_inner_loops_imports_no_package_that_extends_numba() -> None:
-    """They cost half a second, before each first batch."""
-    program = "import sys; from weaver_tasks.data.loading.kernels import *; load(assemble_jagged); sys.exit('vector' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -25,6 +25,7 @@ from weaver_tasks.data.configuration import load_data_configuration
 from weaver_tasks.data.readers import open_reader, read_arrays
 from weaver_tasks.data.readers.chunks import Steps
 from weaver_tasks.data.readers.remote import open_stream
+from weaver_tasks.data.staging.source_checksums import source_checksum, source_status
 from weaver_tasks.data.staging.sources import open_source
 from weaver_tasks.data.staging.stage import Staging, stage_file
 
@@ -423,3 +424,138 @@ def test_files_over_xrootd(xrootd, jet_file, expected, repository, tmp_path_fact
     assert_stages_as(f"{address}/jets.root", jet_file, tmp_path_factory.mktemp("staged"), repository)
     with pytest.raises(InputFileError, match=r"none\.root"):
         read(f"{address}/none.root")
+
+
+# HDF5 whose bytes lie in other files
+
+
+def write_parts(folder, *, entries=6):
+    """Two files of values, a file of datasets that lie in them, and the values."""
+    (folder / "parts").mkdir()
+    values = np.arange(2.0 * entries)
+    for part in range(2):
+        with h5py.File(folder / "parts" / f"p{part}.h5", "w") as file:
+            file["x"] = values[entries * part : entries * (part + 1)]
+    path = folder / "all.h5"
+    with h5py.File(path, "w") as file:
+        layout = h5py.VirtualLayout((2 * entries,), dtype="f8")
+        for part in range(2):
+            layout[entries * part : entries * (part + 1)] = h5py.VirtualSource(f"parts/p{part}.h5", "x", shape=(entries,))
+        file.create_virtual_dataset("virtual", layout)
+        file["linked"] = h5py.ExternalLink("parts/p1.h5", "/x")
+        file["own"] = values
+    return path, values
+
+
+def test_values_in_other_files_are_read(tmp_path):
+    path, values = write_parts(tmp_path)
+    assert_array_equal(ak.to_numpy(read(path, ("virtual", "own"))["virtual"]), values)
+    with open_reader(path, branches=("linked",)) as reader:
+        assert reader.entries == 6
+        assert_array_equal(ak.to_numpy(reader.read(("linked",), 2, 5)["linked"]), values[8:11])
+
+
+@pytest.mark.parametrize(
+    ("name", "harm", "message"),
+    [
+        ("virtual", lambda folder: (folder / "parts/p0.h5").rename(folder / "gone.h5"), "takes its values from 'parts/p0.h5', which"),
+        ("linked", lambda folder: (folder / "parts/p1.h5").rename(folder / "gone.h5"), "is a link to 'parts/p1.h5', which does not exist"),
+        ("virtual", lambda folder: (folder / "parts/p1.h5").write_bytes(b"text"), "which cannot be read as HDF5"),
+        ("linked", lambda folder: h5py.File(folder / "parts/p1.h5", "w").close(), "which holds no '/x'"),
+        ("virtual", lambda folder: h5py.File(folder / "parts/p1.h5", "w").close(), "which holds no 'x'"),
+    ],
+)  # fmt: skip
+def test_a_source_that_is_missing_is_named(tmp_path, name, harm, message):
+    path, values = write_parts(tmp_path)
+    harm(tmp_path)
+    assert_array_equal(ak.to_numpy(read(path, ("own",))["own"]), values)
+    with pytest.raises(InputFileError) as error, open_reader(path, branches=(name,)):
+        pass
+    assert str(error.value).startswith(f"{path}: '{name}' {message}") or message in str(error.value)
+
+
+def test_values_that_lie_nowhere_or_outside_are_refused(tmp_path):
+    (tmp_path / "inside").mkdir()
+    path, outside = tmp_path / "inside" / "a.h5", tmp_path / "outside.h5"
+    np.arange(4.0).tofile(tmp_path / "inside" / "raw.bin")
+    with h5py.File(outside, "w") as file:
+        file["x"] = np.arange(4.0)
+    with h5py.File(path, "w") as file:
+        file["short"] = np.arange(3.0)
+        file["linked"] = h5py.ExternalLink("../outside.h5", "/x")
+        file.create_dataset("raw", (4,), dtype="f8", external=[(str(tmp_path / "inside" / "raw.bin"), 0, 32)])
+        holes = h5py.VirtualLayout((4,), dtype="f8")
+        holes[:2] = h5py.VirtualSource(".", "short", shape=(3,))[:2]
+        file.create_virtual_dataset("holes", holes)
+        larger = h5py.VirtualLayout((4,), dtype="f8")
+        larger[:] = h5py.VirtualSource(".", "short", shape=(4,))
+        file.create_virtual_dataset("larger", larger)
+    for name, message in {
+        "linked": "which lies outside the folder of the file",
+        "raw": "keeps its values in",
+        "holes": "has no source of 2 of its 4 values",
+        "larger": "is smaller than it says",
+    }.items():
+        with pytest.raises(InputFileError, match=message), open_reader(path, branches=(name,)):
+            pass
+
+
+def test_other_files_are_part_of_checksum_and_size(tmp_path):
+    path, _ = write_parts(tmp_path)
+    before = source_checksum(str(path)), source_status(str(path))
+    assert before[1][0] == sum(each.stat().st_size for each in (path, *(tmp_path / "parts").iterdir()))
+    with h5py.File(tmp_path / "parts" / "p0.h5", "r+") as file:
+        file["x"][0] = 5
+    assert source_checksum(str(path)) != before[0]
+    assert source_checksum(str(tmp_path / "parts" / "p1.h5")) == file_checksum(tmp_path / "parts" / "p1.h5")
+
+
+def test_datasets_beside_the_used_ones_may_have_any_length(tmp_path):
+    """Counters of a selection, several of one length, beside the jets and their tracks."""
+    path = tmp_path / "a.h5"
+    jets = np.zeros(5, dtype=[("pt", "f4"), ("flavor", "i4"), *((f"other{i}", "f8") for i in range(50))])
+    jets["pt"], jets["flavor"] = np.arange(5), [0, 4, 5, 0, 5]
+    tracks = np.zeros((5, 3), dtype=[("d0", "f2"), ("valid", "?")])
+    tracks["d0"] = np.arange(15).reshape(5, 3)
+    with h5py.File(path, "w") as file:
+        file["jets"], file["tracks"] = jets, tracks
+        for name in ("cutflow", "cutflow_weighted", "cutflow_weighted2"):
+            file[name] = np.arange(7.0)
+    with open_reader(path, branches=("jets", "tracks"), fields={"jets": ("pt",)}) as reader:
+        assert reader.entries == 5
+        read_ = read_arrays(reader, str(path), ("jets", "tracks"), 1, 4, **NO_MAGIC)
+    assert read_["jets"].fields == ["pt"]
+    assert read_["jets"].pt.to_list() == [1, 2, 3]
+    assert str(read_["tracks"].d0.type) == "3 * var * float32"
+    assert read_["tracks"].d0.to_list() == [[3, 4, 5], [6, 7, 8], [9, 10, 11]]
+
+
+@pytest.mark.parametrize("values", [np.zeros(3, dtype="c8"), np.array([1, 2, 3], dtype="M8[ns]").astype("i8").view("V8")])
+def test_other_types_of_hdf5_are_refused_by_name(tmp_path, values):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["odd"] = values
+    with pytest.raises(InputFileError, match=r"a\.h5: 'odd' holds .*, which is not read"):
+        read(path, ("odd",))
+
+
+def test_references_of_hdf5_are_refused_by_name(tmp_path):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["x"] = np.zeros(3)
+        file.create_dataset("odd", data=[file["x"].ref] * 3, dtype=h5py.ref_dtype)
+    with pytest.raises(InputFileError, match=r"a\.h5: 'odd' holds object, which is not read"):
+        read(path, ("odd",))
+
+
+def test_text_of_hdf5(tmp_path):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["variable"] = np.array(["ä", "", "bcd"], dtype=h5py.string_dtype())
+        file["fixed"] = np.array([b"x", b"yz", b""])
+        file["lists"] = np.array([[b"x", b"yz"], [b"", b"a"], [b"c", b"d"]])
+    arrays = read(path, ("variable", "fixed", "lists"))
+    assert arrays["variable"].to_list() == ["ä", "", "bcd"]
+    assert arrays["fixed"].to_list() == ["x", "yz", ""]
+    assert arrays["lists"].to_list() == [["x", "yz"], ["", "a"], ["c", "d"]]
+    assert str(read(path, ("variable",), 0, 0)["variable"].type) == "0 * string"

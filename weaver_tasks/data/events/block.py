@@ -58,12 +58,13 @@ class Block:
     """N events. entries: (N,) int64, increasing: the number of each in its source file, before any selection.
 
     packed: by the name of the packed column. plain: arrays of length N: numpy arrays of one or more dimensions, or
-    awkward arrays (jagged, text).
+    awkward arrays (jagged, text). several: how many of them, in a test, have the flags of several classes.
     """
 
     entries: np.ndarray
     packed: dict[str, Packed] = field(default_factory=dict)
     plain: dict[str, np.ndarray | ak.Array] = field(default_factory=dict)
+    several: int = 0
 
     def __len__(self) -> int:
         return len(self.entries)

@@ -12,6 +12,7 @@ import numpy as np
 
 from weaver_tasks.base.errors import DataConfigError
 from weaver_tasks.data.events.block import ABSENT, Packed, PackedColumn
+from weaver_tasks.data.events.ordinary import MissingValuesError, widened, without_missing
 from weaver_tasks.data.expressions.elementwise import simple_list
 
 logger = logging.getLogger(__name__)
@@ -21,7 +22,8 @@ def pack(column: PackedColumn, table: Mapping[str, Any], events: int, *, where: 
     """The variables of a packed column side by side, as float32.
 
     In a jagged column, flat variables count as lists of one, regular ones as lists of their length, as in weaver. An event has as many
-    rows as its longest list; the shorter ones are filled up with ABSENT, and padded each by itself when a batch is made.
+    rows as its longest list; the shorter ones are filled up with ABSENT, and padded each by itself when a batch is made. A missing value
+    is NaN in a flat column and ABSENT in a jagged one, as in weaver: padded where it ends a list.
     where: what messages call the configuration and the file. Raises DataConfigError when a variable's shape does not fit.
     """
     if not column.jagged:
@@ -33,7 +35,7 @@ def pack(column: PackedColumn, table: Mapping[str, Any], events: int, *, where: 
                     f"{where}: inputs.{column.name}: variable '{name}' is of type {array.type.content}, but the group has no length, "
                     "so it must be one number per event. Give the group a length, or reduce the variable."
                 )
-            values[:, place] = _as_float32(ak.to_numpy(array))
+            values[:, place] = _flat(name, array, f"{where}: inputs.{column.name}")
         return Packed(values, None)
     lists = [_lists(name, table[name], f"{where}: inputs.{column.name}") for name in column.variables]
     offsets = lists[0][0]
@@ -53,18 +55,49 @@ def pack(column: PackedColumn, table: Mapping[str, Any], events: int, *, where: 
 
 
 def plain_array(name: str, array: Any, *, where: str) -> np.ndarray | ak.Array:
-    """A numpy array where the values are regular, an awkward one otherwise. Raises DataConfigError for records."""
+    """A numpy array where the values are regular, an awkward one of lists (int64 offsets) and text otherwise.
+
+    Missing numbers become NaN and missing lists empty, as `without_missing` tells. Raises DataConfigError for what no file of
+    predictions can hold: records, values of several types, missing text.
+    """
     if array.fields:
         raise DataConfigError(
             f"{where}: variable '{name}' is a record of {', '.join(array.fields)}, which cannot be kept. "
             f"Name one field: {name}.{array.fields[0]}."
         )
-    layout = ak.to_packed(array).layout
-    while isinstance(layout, ak.contents.RegularArray) and layout.parameter("__array__") is None:
-        layout = layout.content
+    try:
+        layout = ak.to_packed(widened(without_missing(array))).layout
+    except MissingValuesError as error:
+        raise DataConfigError(f"{where}: variable '{name}': {error}. Fill them in new_variables with ak.fill_none.") from None
+    regular = layout
+    while isinstance(regular, ak.contents.RegularArray) and regular.parameter("__array__") is None:
+        regular = regular.content
+    if isinstance(regular, ak.contents.NumpyArray) and np.asarray(regular.data).dtype.kind in "biuf":
+        return np.ascontiguousarray(ak.to_numpy(ak.Array(layout)))
+    listed = _as_offsets(layout)
+    if listed is None:
+        raise DataConfigError(
+            f"{where}: variable '{name}' is of type {array.type.content}: only numbers, text and lists of them can be kept. "
+            "Reduce it to one of them in new_variables."
+        )
+    return ak.Array(listed)
+
+
+def _as_offsets(layout: Any) -> Any:
+    """Lists with offsets on every level, down to numbers or text; None where there is something else."""
+    if isinstance(layout, ak.contents.EmptyArray):
+        return layout.to_NumpyArray(np.dtype(np.float64))
     if isinstance(layout, ak.contents.NumpyArray):
-        return np.ascontiguousarray(ak.to_numpy(array))
-    return array
+        return layout if np.asarray(layout.data).dtype.kind in "biuf" else None
+    kind = layout.parameter("__array__") if layout.is_list else "none"
+    if kind not in (None, "string", "bytestring"):
+        return None
+    layout = layout.to_ListOffsetArray64(True)
+    if kind is not None:
+        characters = ak.contents.NumpyArray(np.asarray(layout.content.data, dtype=np.uint8), parameters={"__array__": "char"})
+        return ak.contents.ListOffsetArray(layout.offsets, characters, parameters={"__array__": "string"})
+    content = _as_offsets(layout.content)
+    return content if content is None else ak.contents.ListOffsetArray(layout.offsets, content)
 
 
 @functools.cache
@@ -79,12 +112,20 @@ def _as_float32(values: np.ndarray) -> np.ndarray:
         return values.astype(np.float32, copy=False)
 
 
+def _flat(name: str, array: Any, where: str) -> np.ndarray:
+    """(N,) float32: one number per event."""
+    layout = ak.to_packed(without_missing(_numbers(name, array, where))).layout
+    if not isinstance(layout, ak.contents.NumpyArray):
+        raise _not_a_number(name, array, where)
+    return _as_float32(np.asarray(layout.data))
+
+
 def _lists(name: str, array: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
     """Offsets (N + 1,) from 0, and values (P,), of a variable."""
     simple = simple_list(array.layout)
     if simple is not None:
         return simple
-    layout = ak.to_packed(array).layout
+    layout = ak.to_packed(without_missing(_numbers(name, array, where), absent=True)).layout
     if isinstance(layout, ak.contents.NumpyArray):
         data = np.asarray(layout.data)
         if data.ndim <= 2:
@@ -96,6 +137,24 @@ def _lists(name: str, array: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
         content = np.asarray(layout.content.data)
         if content.ndim == 1 and layout.parameter("__array__") is None:
             return np.asarray(layout.offsets.data, dtype=np.int64), content
-    raise DataConfigError(
+    if isinstance(layout, ak.contents.ListOffsetArray) and isinstance(layout.content, ak.contents.EmptyArray):
+        return np.asarray(layout.offsets.data, dtype=np.int64), np.zeros(0, dtype=np.float32)
+    raise _not_a_number(name, array, where)
+
+
+def _numbers(name: str, array: Any, where: str) -> Any:
+    """The array. Raises DataConfigError where it holds text, records or the like."""
+    layout = array.layout
+    while layout.is_list or layout.is_option or layout.is_indexed:
+        if layout.parameter("__array__") in ("string", "bytestring"):
+            break
+        layout = layout.content
+    if layout.is_unknown or (layout.is_numpy and np.asarray(layout.data).dtype.kind in "biuf"):
+        return array
+    raise _not_a_number(name, array, where)
+
+
+def _not_a_number(name: str, array: Any, where: str) -> DataConfigError:
+    return DataConfigError(
         f"{where}: variable '{name}' is of type {array.type.content}, but must be one number per particle. Reduce it in new_variables."
     )

@@ -5,8 +5,9 @@ The same transformation serves staging and reading on the fly, so `staging.mode`
 
 from __future__ import annotations
 
+import ast
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from weaver_tasks.data.events.block import (
     plain_columns,
     weight_columns,
 )
+from weaver_tasks.data.events.ordinary import missing_rows, without_missing
 from weaver_tasks.data.events.packing import pack, plain_array
 from weaver_tasks.data.expressions.evaluation import evaluate
 from weaver_tasks.data.expressions.functions import Functions, expression_functions
@@ -45,10 +47,13 @@ class Transformation:
     and after the selection, in the order in which they are computed. random: those that draw random numbers.
     flags: of simple labels, the variable of each class. required: the selections of which an event must pass one for
     its label to matter; none: it always does. fold_variable: that of cross-validation, which must be whole numbers.
+    strict: plain columns of which no value may be missing: labels, and what weights are made of.
+    fields: branch -> the fields that are asked of it, where nothing but fields is.
     """
 
     configuration: DataConfiguration
     split: str
+    options: StagingOptions
     packed: tuple[PackedColumn, ...]
     plain: tuple[str, ...]
     branches: tuple[str, ...]
@@ -58,6 +63,8 @@ class Transformation:
     flags: dict[str, str]
     required: tuple[str, ...]
     fold_variable: str | None
+    strict: frozenset[str]
+    fields: dict[str, tuple[str, ...]]
     functions: Functions
     custom_functions: Path | None
 
@@ -72,26 +79,53 @@ class Transformation:
         table[ON_THE_FLY_VARIABLE] = ak.Array(np.full(len(entries), training))
         self._define(table, self.selecting, len(entries), source, seed)
         if _SELECTION in table:
-            passed = _flags(table.pop(_SELECTION), f"{self.configuration.path}: selection", source)
+            passed = _flags(table.pop(_SELECTION), f"{self.configuration.path}: selection", source, entries)
             if not passed.all():
                 entries = entries[passed]
                 table = {name: array[passed] for name, array in table.items()}
         self._define(table, self.defining, len(entries), source, seed)
         where = f"{self.configuration.path} (read from {source})"
+        for name in self.strict & set(self.plain):
+            self._check_present(missing_rows(table[name]), self._role(name), entries, source)
         plain = {name: plain_array(name, table[name], where=where) for name in self.plain if name != LABEL}
         for name in plain.keys() & set(weight_columns(self.configuration)):
             _check_single(table[name], _place(name, "weights"), where)
         for name in plain.keys() & {f"_extra_selection_{split}_" for split in ("train", "val")}:
-            plain[name] = _flags(table[name], "data.extra_selection", source)
+            plain[name] = _flags(table[name], "data.extra_selection", source, entries)
         if self.fold_variable in plain:
             _check_whole_numbers(plain[self.fold_variable], self.fold_variable, source)
+        several = 0
         if LABEL in self.plain:
-            plain[LABEL] = self._class_index(table, entries, source)
+            plain[LABEL], several = self._class_index(table, entries, source)
         return Block(
             entries=entries,
             packed={column.name: pack(column, table, len(entries), where=where) for column in self.packed},
             plain={name: plain[name] for name in self.plain},
+            several=several,
         )
+
+    def _check_present(self, missing: np.ndarray, what: str, entries: np.ndarray, source: str) -> None:
+        """missing: (N,) bool. Raises DataConfigError with the first of them."""
+        found = np.flatnonzero(missing)
+        if len(found):
+            raise DataConfigError(
+                f"{source}: entry {entries[found[0]]} has no value of {what}, nor have {len(found) - 1} more of "
+                f"{len(entries)} selected entries. Give one with ak.fill_none in new_variables, or leave them out by the selection "
+                f"in {self.configuration.path}."
+            )
+
+    def _role(self, name: str) -> str:
+        """The key that a plain column has, and its name where the key does not say it."""
+        labels, weights = self.configuration.labels, self.configuration.weights
+        if labels is not None and name in labels.names:
+            return f"labels.value.{name}"
+        if weights is not None and (name in weights.variables or name in weights.classes):
+            return f"'{name}' of weights.{'reweight_vars' if name in weights.variables else 'reweight_classes'}"
+        if name == self.fold_variable:
+            return f"cross_validation.variable '{name}'"
+        if self.configuration.bucketing is not None and name == self.configuration.bucketing.variable:
+            return f"'{name}' of bucketing.var"
+        return _place(name)
 
     def _define(self, table: dict[str, Any], definitions: Mapping[str, str], events: int, source: str, seed: Sequence[int]) -> None:
         for name, text in definitions.items():
@@ -104,15 +138,22 @@ class Transformation:
         state = np.random.RandomState(np.random.MT19937(np.random.SeedSequence((*seed, zlib.crc32(name.encode())))))
         return expression_functions(self.custom_functions, random=state)
 
-    def _class_index(self, table: Mapping[str, Any], entries: np.ndarray, source: str) -> np.ndarray:
+    def _class_index(self, table: Mapping[str, Any], entries: np.ndarray, source: str) -> tuple[np.ndarray, int]:
+        """The class of each event, (N,) int64, -1 for none; and how many test events have the flags of several."""
+        where = f"{self.configuration.path} (read from {source})"
+        matters = np.ones(len(entries), dtype=bool)
+        if self.required:
+            matters = np.logical_or.reduce([_flags(table[name], name, source, entries) for name in self.required])
+        columns = []
         for label, name in self.flags.items():
-            _check_single(table[name], f"labels.value: {label}", f"{self.configuration.path} (read from {source})")
-        flags = np.stack([np.asarray(ak.to_numpy(table[name])) != 0 for name in self.flags.values()], axis=1)  # (N, classes)
+            _check_single(table[name], f"labels.value: {label}", where)
+            columns.append(self._flag(label, table[name], matters, entries, source))
+        flags = np.stack(columns, axis=1)  # (N, classes)
+        # Of several, in a test, the largest, as in weaver.
         index = np.where(flags.any(axis=1), flags.argmax(axis=1), -1)
+        counts = np.count_nonzero(flags, axis=1)
         if self.split == "test":
-            return index
-        counts = flags.sum(axis=1)
-        matters = np.logical_or.reduce([_flags(table[name], name, source) for name in self.required]) if self.required else True
+            return index, int(np.count_nonzero(counts > 1))
         wrong = np.flatnonzero((counts != 1) & matters)
         if len(wrong):
             first = int(wrong[0])
@@ -122,7 +163,28 @@ class Transformation:
                 f"{source}: entry {entries[first]} belongs {belongs}, and so do {len(wrong) - 1} more of {len(entries)} selected entries: "
                 f"each must belong to exactly one. Correct the labels or the selection in {self.configuration.path}."
             )
-        return index
+        return index, 0
+
+    def _flag(self, label: str, value: Any, matters: np.ndarray, entries: np.ndarray, source: str) -> np.ndarray:
+        """The flag of a class: (N,) whole numbers, 0 or 1 where it matters; in a test perhaps more, such as a number of quarks."""
+        self._check_present(missing_rows(value) & matters, f"the flag '{label}' of labels.value", entries, source)
+        flag = plain_array(label, value, where=f"{self.configuration.path} (read from {source})")
+        if not isinstance(flag, np.ndarray):
+            raise DataConfigError(
+                f"{self.configuration.path} (read from {source}): labels.value: {label}: is {value.type.content}, but a flag is 0 or 1."
+            )
+        if flag.dtype == bool:
+            return flag.astype(np.int64)
+        with np.errstate(invalid="ignore"):
+            good = (flag >= 0) & (flag == np.floor(flag)) & np.isfinite(flag) if self.split == "test" else (flag == 0) | (flag == 1)
+        wrong = np.flatnonzero(~good & matters)
+        if len(wrong):
+            raise DataConfigError(
+                f"{source}: entry {entries[wrong[0]]}: the flag '{label}' of labels.value is {flag[wrong[0]]}, not 0 or 1, "
+                f"and {len(wrong) - 1} more of {len(entries)} selected entries are such. Write {label} == 1, say, or leave these events "
+                f"out by the selection in {self.configuration.path}."
+            )
+        return np.where(good, flag, 0).astype(np.int64)
 
 
 def plan_transformation(
@@ -152,6 +214,7 @@ def plan_transformation(
     return Transformation(
         configuration=configuration,
         split=split,
+        options=options,
         packed=packed,
         plain=plain,
         branches=branches,
@@ -161,9 +224,44 @@ def plan_transformation(
         flags=flags,
         required=required,
         fold_variable=options.fold_variable,
+        strict=strict_columns(configuration, split, options),
+        fields=_fields(branches, names, ordered.values(), known, where),
         functions=expression_functions(custom_functions),
         custom_functions=custom_functions,
     )
+
+
+def _fields(
+    branches: Collection[str], served: Collection[str], texts: Iterable[str], functions: Mapping[str, bool], where: str
+) -> dict[str, tuple[str, ...]]:
+    """branch -> the fields that expressions ask of it. Branches of which the whole is used are left out."""
+    fields: dict[str, set[str]] = {}
+    whole = set(served)
+    for text in texts:
+        parts: set[int] = set()
+        for node in ast.walk(parse_expression(text, functions=functions, where=where).tree):
+            match node:
+                case ast.Attribute(value=ast.Name(id=name), attr=field):
+                    pass
+                case ast.Subscript(value=ast.Name(id=name), slice=ast.Constant(value=str(field))):
+                    pass
+                case ast.Name(id=name) if id(node) not in parts:
+                    whole.add(name)
+                    continue
+                case _:
+                    continue
+            parts.add(id(node.value))
+            fields.setdefault(name, set()).add(field)
+    return {name: tuple(sorted(fields[name])) for name in branches if name in fields and name not in whole}
+
+
+def strict_columns(configuration: DataConfiguration, split: str, options: StagingOptions) -> frozenset[str]:
+    """The plain columns of which no value may be missing."""
+    names = set(configuration.label_names) - {LABEL} | ({options.fold_variable} if options.fold_variable else set())
+    if split != "test":
+        names |= set(weight_columns(configuration))
+        names |= {configuration.bucketing.variable} if configuration.bucketing is not None else set()
+    return frozenset(names)
 
 
 def changes_each_epoch(configuration: DataConfiguration, split: str, options: StagingOptions) -> set[str]:
@@ -238,9 +336,16 @@ def _check_whole_numbers(values: Any, name: str, source: str) -> None:
             raise DataConfigError(f"{what}: {wrong[0]} is not a whole number, nor are {len(wrong) - 1} other values. {remedy}")
 
 
-def _flags(value: Any, what: str, source: str) -> np.ndarray:
+def _flags(value: Any, what: str, source: str, entries: np.ndarray) -> np.ndarray:
+    """A selection as (N,) bool. Raises DataConfigError where it is none, or has no value for an event."""
     if value.ndim != 1 or value.fields:
         raise DataConfigError(
             f"{what} gives {value.type.content} for {source}: a selection must give one truth value per event. Use ak.any, say."
         )
-    return np.asarray(ak.to_numpy(ak.values_astype(value, bool)))
+    missing = np.flatnonzero(missing_rows(value))
+    if len(missing):
+        raise DataConfigError(
+            f"{what} has no value for entry {entries[missing[0]]} of {source}, nor for {len(missing) - 1} more. Say what holds for them: "
+            "ak.fill_none(…, False), or ak.max(…, axis=1, mask_identity=False)."
+        )
+    return np.asarray(ak.to_numpy(ak.values_astype(without_missing(value), bool)))

@@ -9,54 +9,63 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from weaver_tasks.base.errors import DataConfigError
-from weaver_tasks.data.events.block import Block, Packed, packed_columns
+from weaver_tasks.data.events.block import Block, packed_columns
 from weaver_tasks.data.loading.buffers import BufferPool
-from weaver_tasks.data.loading.kernels import assemble_flat, assemble_jagged, corner, event_lengths, gather_jagged, load, touch
+from weaver_tasks.data.loading.kernels import (
+    assemble_flat,
+    assemble_jagged,
+    event_ranges,
+    gather_jagged,
+    list_of_offsets,
+    list_of_values,
+    load,
+    touch,
+)
 
 if TYPE_CHECKING:
     from weaver_tasks.data.configuration import DataConfiguration, InputGroup, Variable
+
+_LINE_FLOATS = 16
 
 Segment = tuple[dict[str, "PackedPieces"], np.ndarray, np.ndarray]
 """Events of a batch that come from one window: its packed columns, and where the events are in them: pieces (n,), rows (n,)."""
 
 
-class Piece:
-    """A block, with the addresses of its packed columns' arrays: (values, offsets or 0). It keeps the arrays alive."""
+class Events(NamedTuple):
+    """Where events are: pieces (n,), rows (n,); and an order (n,) in which those of a piece are together."""
 
-    def __init__(self, block: Block) -> None:
-        self.block = block
-        self.addresses = {name: _addresses(packed) for name, packed in block.packed.items()}
+    pieces: np.ndarray
+    rows: np.ndarray
+    order: np.ndarray
+
+    @classmethod
+    def at(cls, pieces: np.ndarray, rows: np.ndarray) -> Events:
+        return cls(pieces, rows, np.argsort(pieces, kind="stable"))
 
 
 class PackedPieces:
-    """One packed column of several pieces: values, offsets (P,) addresses; width is k."""
+    """One packed column of several pieces, as the compiled loops take it: lists of their arrays. width is k."""
 
-    def __init__(self, pieces: Sequence[Piece], name: str) -> None:
-        self._alive = pieces
-        addresses = np.array([piece.addresses[name] for piece in pieces], dtype=np.int64).reshape(-1, 2)
-        self.values, self.offsets = np.ascontiguousarray(addresses.T)
-        self.width = pieces[0].block.packed[name].values.shape[1] if pieces else 0
+    def __init__(self, pieces: Sequence[Block], name: str) -> None:
+        columns = [piece.packed[name] for piece in pieces]
+        self.values = list_of_values(column.values for column in columns)
+        self.offsets = list_of_offsets(column.offsets for column in columns if column.offsets is not None)
+        self.width = columns[0].values.shape[1] if columns else 0
+
+    def ranges(self, events: Events) -> np.ndarray:
+        """(n, 2): where the particles of these events begin and end in the values of a jagged column."""
+        return event_ranges(self.offsets, *events)
 
     def touch(self, pieces: np.ndarray, rows: np.ndarray) -> None:
         """Bring these events (where they are: (n,), (n,)) into memory, if the column is jagged."""
-        if self.offsets.all():
-            touch(pieces, rows, self.values, self.offsets, self.width)
-
-
-def _addresses(packed: Packed) -> tuple[int, int]:
-    values, offsets = packed.values, packed.offsets
-    assert values.dtype == np.float32
-    assert values.flags.c_contiguous
-    if offsets is None:
-        return values.ctypes.data, 0
-    assert offsets.dtype == np.int64
-    assert offsets.flags.c_contiguous
-    return values.ctypes.data, offsets.ctypes.data
+        if len(self.offsets):
+            events = Events.at(pieces, rows)
+            touch(self.values, events.pieces, self.ranges(events), events.order)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -100,6 +109,9 @@ class Unpadded:
         return self.values.nbytes + self.counts.nbytes
 
 
+_Part = tuple[dict[str, PackedPieces], Events]
+
+
 class InputAssembler:
     """Makes the inputs of batches of at most `batch_size` events.
 
@@ -113,7 +125,7 @@ class InputAssembler:
         self._layouts = [
             _layout(column.name, column.jagged, column.variables, configuration.inputs) for column in packed_columns(configuration)
         ]
-        jagged = (touch, assemble_jagged if pad else gather_jagged, *((event_lengths,) if trim else ()))
+        jagged = (event_ranges, touch, assemble_jagged if pad else gather_jagged)
         for kernel in {kernel for layout in self._layouts for kernel in (jagged if layout.length is not None else (assemble_flat,))}:
             load(kernel)
         self._trim, self._pad = trim, pad
@@ -136,57 +148,81 @@ class InputAssembler:
         Without padding: packed column -> Unpadded, in place of its jagged groups.
         Their memory is used again when nobody holds an array of it any more.
         """
+        parts = [(columns, Events.at(pieces, rows)) for columns, pieces, rows in segments]
         events = sum(len(rows) for _, _, rows in segments)
         inputs: dict[str, Any] = {}
         for layout in self._layouts:
             if layout.length is not None and not self._pad:
-                inputs[layout.name] = self._gathered(layout, layout.length, segments, events)
+                inputs[layout.name] = self._gathered(layout, layout.length, parts, events)
                 continue
-            longest = self._longest(layout, segments)
-            arrays = [self._array(group, events, longest) for group in layout.groups]
-            inputs.update((group.name, array) for group, array in zip(layout.groups, arrays, strict=True))
-            _fill(layout, segments, arrays)
+            inputs |= self._padded(layout, parts, events)
         return inputs
 
-    def _gathered(self, layout: Layout, length: int, segments: Sequence[Segment], events: int) -> Unpadded:
+    def _padded(self, layout: Layout, parts: Sequence[_Part], events: int) -> dict[str, np.ndarray]:
+        """The arrays of a layout's groups. They lie in one buffer, each from where a cache line begins, so that one loop fills them all."""
+        length = 1 if layout.length is None else self._length(layout, layout.length, parts)
+        sizes = [len(group.variables) * length for group in layout.groups]  # of an event
+        ends = np.cumsum([_whole_lines(events * size) for size in sizes])
+        begins = [0, *ends[:-1].tolist()]
+        most = [self._batch_size * len(group.variables) * (layout.length or 1) for group in layout.groups]
+        target = self._buffers.array(sum(map(_whole_lines, most)), (int(ends[-1]),))
+        starts = np.array(begins, dtype=np.int64)[layout.group] + layout.slot * length
+        strides = np.array(sizes, dtype=np.int64)[layout.group]
+        for columns, own in parts:
+            packed = columns[layout.name]
+            assert packed.width == len(layout.how)
+            places = (layout.column, target, starts, strides)
+            if layout.length is None:
+                assemble_flat(packed.values, *own, layout.how, *places)
+            else:
+                shape = (layout.how, layout.wrap, length)
+                assemble_jagged(packed.values, own.pieces, packed.ranges(own), own.order, *shape, *places)
+            starts = starts + strides * len(own.rows)
+        arrays = {}
+        for group, begin, size in zip(layout.groups, begins, sizes, strict=True):
+            flat = (events, len(group.variables)) if len(group.variables) > 1 else (events,)
+            shape = flat if layout.length is None else (events, len(group.variables), length)
+            arrays[group.name] = target[begin : begin + events * size].reshape(shape)
+        return arrays
+
+    def _gathered(self, layout: Layout, length: int, parts: Sequence[_Part], events: int) -> Unpadded:
         width = len(layout.how)
         room = self._batch_size * width * length
         values = self._buffers.array(room, (room // width, width))
         counts = self._buffers.array(self._batch_size * width, (events, width)).view(np.int32)
         event, particles = 0, 0
-        for columns, pieces, rows in segments:
-            packed, own = columns[layout.name], counts[event : event + len(rows)]
+        for columns, own in parts:
+            packed, target = columns[layout.name], counts[event : event + len(own.rows)]
             assert packed.width == width
-            target = values.ctypes.data + particles * values.strides[0]
-            particles += gather_jagged(pieces, rows, packed.values, packed.offsets, width, length, target, own)
-            event += len(rows)
+            particles += gather_jagged(packed.values, own.pieces, packed.ranges(own), own.order, length, values[particles:], target)
+            event += len(own.rows)
         longest = max(1, int(counts.max())) if self._trim else length
         return Unpadded(layout=layout, values=values[:particles], counts=counts, length=longest)
 
     def sizes(self, segment: Segment) -> np.ndarray:
         """How much each event fills of what it may: its values in all jagged inputs. (n,); 0 where all inputs are flat. Needs `trim`."""
-        sizes = np.zeros(len(segment[2]), dtype=np.int64)
+        columns, pieces, rows = segment
+        events, sizes = Events.at(pieces, rows), np.zeros(len(rows), dtype=np.int64)
         for layout in self._layouts:
             if layout.length is not None:
-                sizes += np.minimum(_lengths(layout, segment), layout.length) * len(layout.slot)
+                sizes += np.minimum(_lengths(columns[layout.name], events), layout.length) * len(layout.slot)
         return sizes
 
-    def _longest(self, layout: Layout, segments: Sequence[Segment]) -> int | None:
-        if not self._trim or layout.length is None:
-            return None
-        return max(1, *(_lengths(layout, segment).max(initial=0) for segment in segments))
-
-    def _array(self, group: InputGroup, events: int, longest: int | None) -> np.ndarray:
-        places = len(group.variables)
-        if group.length is None:
-            return self._buffers.array(self._batch_size * places, (events, places) if places > 1 else (events,))
-        length = group.length if longest is None else min(group.length, longest)
-        return self._buffers.array(self._batch_size * places * group.length, (events, places, length))
+    def _length(self, layout: Layout, most: int, parts: Sequence[_Part]) -> int:
+        """The length of a batch's jagged arrays."""
+        if not self._trim:
+            return most
+        return min(most, max(1, *(int(_lengths(columns[layout.name], events).max(initial=0)) for columns, events in parts)))
 
 
-def _lengths(layout: Layout, segment: Segment) -> np.ndarray:
-    columns, pieces, rows = segment
-    return event_lengths(pieces, rows, columns[layout.name].offsets)
+def _lengths(packed: PackedPieces, events: Events) -> np.ndarray:
+    ranges = packed.ranges(events)
+    return ranges[:, 1] - ranges[:, 0]
+
+
+def _whole_lines(floats: int) -> int:
+    """So many float32 or some more, as many as whole cache lines hold."""
+    return -(-floats // _LINE_FLOATS) * _LINE_FLOATS
 
 
 def _layout(name: str, jagged: bool, variables: Sequence[str], groups: Sequence[InputGroup]) -> Layout:
@@ -220,20 +256,3 @@ def _how(variable: Variable, *, wrap: bool) -> tuple[float, ...]:
     if variable.center is None:
         return 0.0, 1.0, -np.inf, np.inf, padding
     return variable.center, variable.scale, variable.low, variable.high, padding
-
-
-def _fill(layout: Layout, segments: Sequence[Segment], arrays: Sequence[np.ndarray]) -> None:
-    """Write the events of the segments, in turn, to the arrays of the groups."""
-    strides = np.array([array.strides[0] for array in arrays], dtype=np.int64)[layout.group]
-    starts = np.array([array.ctypes.data for array in arrays], dtype=np.int64)[layout.group]
-    length = arrays[0].shape[2] if layout.length is not None else 1
-    targets = starts + 4 * layout.slot * length
-    for columns, pieces, rows in segments:
-        packed = columns[layout.name]
-        assert packed.width == len(layout.how)
-        if layout.length is None:
-            assemble_flat(pieces, rows, packed.values, layout.how, layout.column, targets, strides)
-        else:
-            shape = (layout.how, layout.wrap, length, corner(len(layout.how), length))
-            assemble_jagged(pieces, rows, packed.values, packed.offsets, *shape, layout.column, targets, strides)
-        targets = targets + strides * len(rows)

@@ -1,264 +1,245 @@
-"""The inner loops of the loader, compiled once and kept on disk. They run without the interpreter's lock.
+"""The inner loops that make batches, compiled by numba when they are first used and kept on disk.
 
-The events of a batch come from many files at once. So the loops take the addresses of the files' arrays, and read
-in the memory map itself: nothing is copied before the batch is made. The caller keeps those arrays alive.
+The events of a batch come from many files at once, so a loop takes lists of the files' arrays. It reads them in place (they may be
+maps of files), without the interpreter's lock. Whatever offsets say, nothing outside of the arrays is read.
+
+Shape legend: B events of a batch, P pieces (files, or blocks read from them), k variables of a packed column, S places of variables
+in the input groups that it fills.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from typing import Any
 
 import numba
 import numpy as np
 from numba import types
-from numba.core import entrypoints
+from numba.typed import List
 
 from weaver_tasks.data.events.block import ABSENT
-from weaver_tasks.data.loading.vectors import LANES, copy, fill, finish_streams, pointer_to, prefetch, standardized_columns, stream
 
-_ANY_LENGTH = (1 << 40,)
+_ABSENT = np.uint32(ABSENT)
 _LARGEST = np.finfo(np.float32).max
 _PAGE_FLOATS = 1024
-_CACHE_LINE = 64
-_EVENTS_AHEAD = 4
 
-_floats_at = pointer_to(types.float32)
-_bits_at = pointer_to(types.uint32)
-_integers_at = pointer_to(types.int64)
-_four, _one = standardized_columns(4), standardized_columns(1)
+_VALUES = types.Array(types.float32, 2, "C", readonly=True)
+_OFFSETS = types.Array(types.int64, 1, "C", readonly=True)
 
 
-def corner(width: int, length: int) -> np.ndarray:
-    """Room for an event while it is made: lines that may be overrun, and do not begin at the same place of a cache."""
-    return np.empty((width, length + 2 * LANES), dtype=np.float32)
+@numba.njit(cache=True)
+def _no_values():
+    return List.empty_list(_VALUES)
+
+
+@numba.njit(cache=True)
+def _no_offsets():
+    return List.empty_list(_OFFSETS)
+
+
+@numba.njit(cache=True)
+def _append(arrays, array):
+    arrays.append(array)
+
+
+def list_of_values(arrays: Iterable[np.ndarray]) -> Any:
+    """Arrays (particles or events, k) float32, as the loops take them."""
+    return _filled(_no_values(), arrays)
+
+
+def list_of_offsets(arrays: Iterable[np.ndarray]) -> Any:
+    """Arrays (events + 1,) int64, as the loops take them."""
+    return _filled(_no_offsets(), arrays)
+
+
+def _filled(made: Any, arrays: Iterable[np.ndarray]) -> Any:
+    for array in arrays:
+        view = array.view()
+        view.flags.writeable = False  # one type for all
+        _append(made, view)
+    return made
 
 
 @numba.njit(nogil=True, cache=True)
-def assemble_jagged(pieces, rows, values, offsets, how, wrap, length, corner, column, targets, strides):
+def _end_of_piece(pieces, order, begin):
+    """Where the events after `begin` of an order by piece are no longer of the same piece."""
+    end = begin
+    while end < len(order) and pieces[order[end]] == pieces[order[begin]]:
+        end += 1
+    return end
+
+
+@numba.njit(nogil=True, cache=True)
+def event_ranges(offsets, pieces, rows, order):
+    """(B, 2): where the particles of events begin and end in the values of their pieces, never outside of what the offsets span.
+
+    pieces, rows: (B,) where each event is. order: (B,) the events, those of a piece together.
+    """
+    ranges = np.empty((len(rows), 2), dtype=np.int64)
+    begin = 0
+    while begin < len(order):
+        end = _end_of_piece(pieces, order, begin)
+        _ranges_in_piece(offsets[pieces[order[begin]]], order[begin:end], rows, ranges)
+        begin = end
+    return ranges
+
+
+@numba.njit(nogil=True, cache=True, boundscheck=True)
+def _ranges_in_piece(offsets, events, rows, ranges):
+    for event in events:
+        ranges[event, 0] = offsets[rows[event]]
+        ranges[event, 1] = offsets[rows[event] + 1]
+
+
+@numba.njit(nogil=True, cache=True)
+def assemble_jagged(values, pieces, ranges, order, how, wrap, length, column, target, starts, strides):
     """Gather, standardize, clip, pad or wrap, NaN to 0, for the variables of one packed column.
 
-    pieces, rows: (B,) where each event is. values, offsets: (P,) addresses of each piece's values (particles x k float32) and
-    offsets (int64). how: (k, 5) center, scale, low, high, padding. length: of the outputs. corner: what `corner(k, length)` gives.
-    column, targets, strides: (S,) of each place in the outputs, which of the k variables it holds, its address in the first event's,
-    and bytes from there to the next's.
+    values: of each piece, (particles, k). pieces, order: as of `event_ranges`, which gives the ranges.
+    how: (k, 5) center, scale, low, high, padding. length: of the groups. target: all places of all groups in one array.
+    column, starts, strides: (S,) of each place, which of the k variables it holds, where the first event's line begins in `target`,
+    and how far it is from there to the next event's.
     """
-    width = len(how)
-    # An event is made in a corner of the nearest cache, and copied to the batch line after line, as memory likes it. The corner is the
-    # caller's: one made here would be freed as soon as only its address is used.
-    lines, step = corner.ctypes.data, 4 * corner.shape[1]
-    for event in range(len(rows)):
-        _prefetch_next(event, pieces, rows, values, offsets, width)
-        ends = numba.carray(_integers_at(offsets[pieces[event]]), _ANY_LENGTH)
-        first = ends[np.uint64(rows[event])]
-        particles = ends[np.uint64(rows[event]) + np.uint64(1)] - first
-        source = values[pieces[event]] + 4 * first * width
-        if particles < LANES or _some_absent(source + 4 * width * (particles - 1), width):
-            _one_by_one(lines, step, source, how, particles, wrap, length)
-        else:
-            filled = min(length, particles)
-            _many_particles(lines, step, source, how, filled)
-            if wrap:
-                _repeat(lines, step, width, filled, length)
-            else:
-                _pad(lines, step, how, filled, length)
-        for place in range(len(column)):
-            _copy_line(targets[place] + event * strides[place], lines + step * column[place], length)
-    finish_streams()
-
-
-@numba.njit(nogil=True, cache=True)
-def _prefetch_next(event, pieces, rows, values, offsets, width):
-    """Begin to fetch the next event, and where a later one is: they are anywhere in memory, hundreds of cycles away."""
-    later = event + _EVENTS_AHEAD
-    if later < len(rows):
-        prefetch(offsets[pieces[later]] + 8 * rows[later])
-    following = event + 1
-    if following < len(rows):
-        ends = numba.carray(_integers_at(offsets[pieces[following]]), _ANY_LENGTH)
-        begin, end = ends[np.uint64(rows[following])], ends[np.uint64(rows[following]) + np.uint64(1)]
-        address = values[pieces[following]]
-        for place in range(address + 4 * width * begin, address + 4 * width * end, _CACHE_LINE):
-            prefetch(place)
-
-
-@numba.njit(nogil=True, cache=True)
-def _many_particles(lines, step, source, how, particles):
-    """The first particles of an event that has at least LANES, in vectors. The last overlaps the one before: none reads beyond."""
-    width = len(how)
+    # An array is taken from the list once for its events: threads that count the users of one array wait for each other.
     begin = 0
-    while begin < particles:
-        begin = max(0, min(begin, particles - LANES))
-        variable = 0
-        while variable < width:
-            here, parameters = source + 4 * (begin * width + variable), how.ctypes.data + 20 * variable
-            target = lines + step * variable + 4 * begin
-            if width - variable >= 4:
-                _four(target, step, here, 4 * width, parameters)
-                variable += 4
+    while begin < len(order):
+        end = _end_of_piece(pieces, order, begin)
+        _assemble_piece(values[pieces[order[begin]]], order[begin:end], ranges, how, wrap, length, column, target, starts, strides)
+        begin = end
+
+
+@numba.njit(nogil=True, cache=True)
+def _assemble_piece(values, events, ranges, how, wrap, length, column, target, starts, strides):
+    bits = values.view(np.uint32)
+    for event in events:
+        # Slices: they end where the array ends, and indices from 0 on let the compiler make vector instructions.
+        particles = values[ranges[event, 0] : ranges[event, 1]]
+        particle_bits = bits[ranges[event, 0] : ranges[event, 1]]
+        for place in range(len(column)):
+            variable, start = column[place], starts[place] + event * strides[place]
+            center, scale, low, high, padding = how[variable, 0], how[variable, 1], how[variable, 2], how[variable, 3], how[variable, 4]
+            line = target[start : start + length]
+            filled = min(_own_length(particle_bits, variable), len(line))
+            for particle in range(filled):
+                x = (particles[particle, variable] - center) * scale
+                x = low if x < low else x
+                x = high if x > high else x
+                line[particle] = np.float32(0) if x != x else x
+            if wrap and filled > 0:
+                while filled < len(line):  # twice as many at each step
+                    more = min(filled, len(line) - filled)
+                    for particle in range(more):
+                        line[filled + particle] = line[particle]
+                    filled += more
             else:
-                _one(target, step, here, 4 * width, parameters)
-                variable += 1
-        begin += LANES
+                for particle in range(filled, len(line)):
+                    line[particle] = padding
 
 
 @numba.njit(nogil=True, cache=True)
-def _some_absent(last, width):
-    """Whether the last particle lacks a variable, whose list is then shorter than another's of the column."""
-    bits = numba.carray(_bits_at(last), _ANY_LENGTH)
-    absent = False
-    for variable in range(width):
-        absent |= bits[variable] == np.uint32(ABSENT)
-    return absent
+def _own_length(bits, variable):
+    """How many particles of an event (their bits: (n, k)) have this variable: its list may be shorter than another's of the column."""
+    own = len(bits)
+    while own > 0 and bits[own - 1, variable] == _ABSENT:
+        own -= 1
+    return own
 
 
 @numba.njit(nogil=True, cache=True)
-def _one_by_one(lines, step, source, how, particles, wrap, length):
-    """The lines of an event that has fewer particles than a vector, or not the same number for each variable."""
-    zero, width = np.float32(0), len(how)
-    values, bits = numba.carray(_floats_at(source), _ANY_LENGTH), numba.carray(_bits_at(source), _ANY_LENGTH)
-    for variable in range(width):
-        line = numba.carray(_floats_at(lines + step * variable), _ANY_LENGTH)
-        center, scale, low, high, padding = how[variable, 0], how[variable, 1], how[variable, 2], how[variable, 3], how[variable, 4]
-        own = particles
-        while own > 0 and bits[(own - 1) * width + variable] == np.uint32(ABSENT):
-            own -= 1
-        for place in range(min(own, length)):
-            x = (values[place * width + variable] - center) * scale
-            x = low if x < low else x
-            x = high if x > high else x
-            line[place] = zero if x != x else x
-        for place in range(min(own, length), length):
-            line[place] = line[place - own] if wrap and own > 0 else padding
+def assemble_flat(values, pieces, rows, order, how, column, target, starts, strides):
+    """The same for variables with one value an event: values of each piece are (events, k). Infinities become the largest float."""
+    begin = 0
+    while begin < len(order):
+        end = _end_of_piece(pieces, order, begin)
+        _assemble_flat_piece(values[pieces[order[begin]]], order[begin:end], rows, how, column, target, starts, strides)
+        begin = end
 
 
-@numba.njit(nogil=True, cache=True)
-def _repeat(lines, step, width, filled, length):
-    """The places from `filled` on, and perhaps some beyond `length`, get what is `filled` places before."""
-    begin = filled
-    while begin < length:
-        for variable in range(width):
-            line = lines + step * variable
-            copy(line + 4 * begin, line + 4 * (begin - filled))
-        begin += LANES
-
-
-@numba.njit(nogil=True, cache=True)
-def _pad(lines, step, how, filled, length):
-    """The places from `filled` on, and perhaps some beyond `length`, get the padding."""
-    begin = filled
-    while begin < length:
-        for variable in range(len(how)):
-            fill(lines + step * variable + 4 * begin, how[variable, 4])
-        begin += LANES
-
-
-@numba.njit(nogil=True, cache=True)
-def _copy_line(target, source, length):
-    if length % LANES == 0 and target % (4 * LANES) == 0:
-        for begin in range(0, length, LANES):
-            stream(target + 4 * begin, source + 4 * begin)
-        return
-    if length >= LANES:
-        begin = 0
-        while begin < length:
-            begin = min(begin, length - LANES)
-            copy(target + 4 * begin, source + 4 * begin)
-            begin += LANES
-        return
-    here, there = numba.carray(_floats_at(source), _ANY_LENGTH), numba.carray(_floats_at(target), _ANY_LENGTH)
-    for place in range(length):
-        there[place] = here[place]
-
-
-@numba.njit(nogil=True, cache=True)
-def assemble_flat(pieces, rows, values, how, column, targets, strides):
-    """The same for variables with one value an event: values are (events x k) float32. Infinities become the largest float.
-
-    column, targets, strides: (S,) of each place in the outputs, which variable it holds and where it is.
-    """
-    zero, largest, width = np.float32(0), np.float32(_LARGEST), len(how)
-    for event in range(len(rows)):
-        source = numba.carray(_floats_at(values[pieces[event]] + 4 * rows[event] * width), _ANY_LENGTH)
+@numba.njit(nogil=True, cache=True, boundscheck=True)
+def _assemble_flat_piece(values, events, rows, how, column, target, starts, strides):
+    largest = np.float32(_LARGEST)
+    for event in events:
         for place in range(len(column)):
             center, scale, low, high, _ = how[column[place]]
-            x = (source[column[place]] - center) * scale
+            x = (values[rows[event], column[place]] - center) * scale
             x = low if x < low else x
             x = high if x > high else x
             x = largest if x > largest else x
             x = -largest if x < -largest else x
-            numba.carray(_floats_at(targets[place] + event * strides[place]), _ANY_LENGTH)[0] = zero if x != x else x
+            target[starts[place] + event * strides[place]] = np.float32(0) if x != x else x
 
 
 @numba.njit(nogil=True, cache=True)
-def gather_jagged(pieces, rows, values, offsets, width, length, target, counts):
+def gather_jagged(values, pieces, ranges, order, length, target, counts):
     """Copy the particles of events as they are, at most the first `length` of each, one event after another.
 
-    target: address of the first. counts: (B, k) is filled with how many of an event's particles have each of the k variables: fewer
-    than another where its list is shorter. Returns how many particles were copied.
+    target: (room, k), with room for all. counts: (B, k) is filled with how many of an event's particles have each of the k variables:
+    fewer than another where its list is shorter. Returns how many particles were copied.
     """
-    place = target
-    for event in range(len(rows)):
-        _prefetch_next(event, pieces, rows, values, offsets, width)
-        ends = numba.carray(_integers_at(offsets[pieces[event]]), _ANY_LENGTH)
-        first = ends[np.uint64(rows[event])]
-        particles = min(length, ends[np.uint64(rows[event]) + np.uint64(1)] - first)
-        source = values[pieces[event]] + 4 * first * width
-        _copy_line(place, source, particles * width)
-        bits = numba.carray(_bits_at(source), _ANY_LENGTH)
-        for variable in range(width):
-            own = particles
-            while own > 0 and bits[(own - 1) * width + variable] == np.uint32(ABSENT):
-                own -= 1
-            counts[event, variable] = own
-        place += 4 * particles * width
-    finish_streams()
-    return (place - target) // (4 * width)
+    starts = np.empty(len(pieces) + 1, dtype=np.int64)
+    starts[0] = 0
+    for event in range(len(pieces)):
+        starts[event + 1] = starts[event] + min(length, max(0, ranges[event, 1] - ranges[event, 0]))
+    begin = 0
+    while begin < len(order):
+        end = _end_of_piece(pieces, order, begin)
+        _gather_piece(values[pieces[order[begin]]], order[begin:end], ranges, length, target, counts, starts)
+        begin = end
+    return starts[-1]
 
 
 @numba.njit(nogil=True, cache=True)
-def event_lengths(pieces, rows, offsets):
-    """The number of particles of each of these events. (B,)."""
-    lengths = np.empty(len(rows), dtype=np.int64)
-    for event in range(len(rows)):
-        ends = numba.carray(_integers_at(offsets[pieces[event]]), _ANY_LENGTH)
-        lengths[event] = ends[rows[event] + 1] - ends[rows[event]]
-    return lengths
+def _gather_piece(values, events, ranges, length, target, counts, starts):
+    bits = values.view(np.uint32)
+    for event in events:
+        particles = values[ranges[event, 0] : ranges[event, 1]][:length]
+        particle_bits = bits[ranges[event, 0] : ranges[event, 1]][:length]
+        room = target[starts[event] : starts[event] + len(particles)]
+        for particle in range(len(room)):
+            for variable in range(room.shape[1]):
+                room[particle, variable] = particles[particle, variable]
+        for variable in range(counts.shape[1]):
+            counts[event, variable] = _own_length(particle_bits, variable)
 
 
 @numba.njit(nogil=True, cache=True)
-def touch(pieces, rows, values, offsets, width):
+def touch(values, pieces, ranges, order):
     """Read a value of every memory page that holds these events, so that they are in memory when they are wanted."""
-    total = np.float32(0)
-    for event in range(len(rows)):
-        ends = numba.carray(_integers_at(offsets[pieces[event]]), _ANY_LENGTH)
-        source = numba.carray(_floats_at(values[pieces[event]]), _ANY_LENGTH)
-        for place in range(ends[rows[event]] * width, ends[rows[event] + 1] * width, _PAGE_FLOATS):
-            total += source[place]
+    total, begin = np.float32(0), 0
+    while begin < len(order):
+        end = _end_of_piece(pieces, order, begin)
+        total += _touch_piece(values[pieces[order[begin]]], order[begin:end], ranges)
+        begin = end
     return total
 
 
-_INTEGERS, _PARAMETERS = types.int64[::1], types.float32[:, ::1]
-_EVENTS = (_INTEGERS, _INTEGERS)
+@numba.njit(nogil=True, cache=True)
+def _touch_piece(values, events, ranges):
+    total, step = np.float32(0), max(1, _PAGE_FLOATS // values.shape[1])
+    for event in events:
+        particles = values[ranges[event, 0] : ranges[event, 1]]
+        for particle in range(0, len(particles), step):
+            total += particles[particle, 0]
+    return total
+
+
+_VALUE_LIST, _OFFSET_LIST = types.ListType(_VALUES), types.ListType(_OFFSETS)
+_INTEGERS, _RANGES, _FLOATS, _PARAMETERS = types.int64[::1], types.int64[:, ::1], types.float32[::1], types.float32[:, ::1]
+_EVENTS = (_INTEGERS, _INTEGERS, _INTEGERS)
+_PLACES = (_INTEGERS, _FLOATS, _INTEGERS, _INTEGERS)
 _SIGNATURES = {
-    assemble_jagged: (*_EVENTS, _INTEGERS, _INTEGERS, _PARAMETERS, types.boolean, types.int64, _PARAMETERS, *3 * (_INTEGERS,)),
-    assemble_flat: (*_EVENTS, _INTEGERS, _PARAMETERS, _INTEGERS, _INTEGERS, _INTEGERS),
-    gather_jagged: (*_EVENTS, _INTEGERS, _INTEGERS, types.int64, types.int64, types.int64, types.int32[:, ::1]),
-    event_lengths: (*_EVENTS, _INTEGERS),
-    touch: (*_EVENTS, _INTEGERS, _INTEGERS, types.int64),
+    _no_values: (),
+    _no_offsets: (),
+    event_ranges: (_OFFSET_LIST, *_EVENTS),
+    assemble_jagged: (_VALUE_LIST, _INTEGERS, _RANGES, _INTEGERS, _PARAMETERS, types.boolean, types.int64, *_PLACES),
+    assemble_flat: (_VALUE_LIST, *_EVENTS, _PARAMETERS, *_PLACES),
+    gather_jagged: (_VALUE_LIST, _INTEGERS, _RANGES, _INTEGERS, types.int64, _PARAMETERS, types.int32[:, ::1]),
+    touch: (_VALUE_LIST, _INTEGERS, _RANGES, _INTEGERS),
 }
 
 
 @functools.cache
 def load(kernel: Any) -> None:
-    """Have a kernel ready: compiled, or from disk.
-
-    Before numba compiles anything it imports whatever is installed that extends it: vector with sympy, half a second. These
-    loops need none of it, so it waits for a function that may.
-    """
-    waiting = entrypoints._already_initialized
-    entrypoints._already_initialized = True
-    try:
-        kernel.compile(_SIGNATURES[kernel])
-    finally:
-        entrypoints._already_initialized = waiting
+    """Have a kernel ready: compiled, or from disk."""
+    kernel.compile(_SIGNATURES[kernel])

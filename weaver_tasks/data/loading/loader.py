@@ -208,9 +208,9 @@ class EpochLoader:
 
 
 def planned_files(records: Sequence[Mapping[str, Any]], split: str) -> list[PlannedFile]:
-    """The readable files of a split, by their place in the manifest."""
+    """The readable files of a split that have entries, by their place in the manifest."""
     return [
         PlannedFile(index=index, group=record["group"], entries=record["entries"])
         for index, record in enumerate(records)
-        if record["split"] == split and not record.get("bad")
+        if record["split"] == split and not record.get("bad") and record["entries"]
     ]

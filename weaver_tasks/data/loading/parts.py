@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import awkward as ak
 import numpy as np
 
-from weaver_tasks.data.events.block import StagingOptions
-from weaver_tasks.data.loading.collate import Piece
+from weaver_tasks.data.events.block import Block, StagingOptions
 from weaver_tasks.data.staging.sources import OriginalSource, Source, StagedSource, open_source
 
 if TYPE_CHECKING:
@@ -21,9 +20,9 @@ _MOST_ORIGINALS = 20
 
 
 class Part(NamedTuple):
-    """Rows first to last of a piece."""
+    """Rows first to last of a block."""
 
-    piece: Piece
+    block: Block
     first: int
     last: int
 
@@ -43,7 +42,7 @@ class OpenFiles:
         self._options = StagingOptions.from_manifest(manifest)
         self._custom_functions = custom_functions
         self._sources: dict[int, Source] = {}
-        self._staged: dict[int, Piece] = {}
+        self._staged: dict[int, Block] = {}
 
     def are_staged(self, files: Sequence[int]) -> bool:
         """Whether all of these files (by their index) are staged as columns."""
@@ -58,12 +57,12 @@ class OpenFiles:
         """
         source = self._source(file)
         if not isinstance(source, StagedSource):
-            piece = Piece(source.read(first, last, columns, training=training, seed=seed))
+            block = source.read(first, last, columns, training=training, seed=seed)
             if file not in self._sources and isinstance(source, OriginalSource):
                 source.close()
-            return Part(piece, 0, len(piece.block))
+            return Part(block, 0, len(block))
         if file not in self._staged:
-            self._staged[file] = Piece(source.read(0, source.entries))
+            self._staged[file] = source.read(0, source.entries)
         return Part(self._staged[file], *source.rows(first, last))
 
     def close(self) -> None:
@@ -94,11 +93,11 @@ class Table:
         self.events = sum(part.last - part.first for part in parts)
 
     def __contains__(self, name: object) -> bool:
-        return bool(self._parts) and name in self._parts[0].piece.block.plain
+        return bool(self._parts) and name in self._parts[0].block.plain
 
     def __getitem__(self, name: str) -> Any:
         if name not in self._joined:
-            arrays = [part.of(part.piece.block.plain[name]) for part in self._parts]
+            arrays = [part.of(part.block.plain[name]) for part in self._parts]
             jagged = any(isinstance(array, ak.Array) for array in arrays)
             self._joined[name] = ak.concatenate(arrays) if jagged else np.concatenate(arrays)
         return self._joined[name]

@@ -92,9 +92,9 @@ def prediction_values(
     for window in planned_windows(manifest, split_options(settings, "test"), group=group, rank=0, world_size=1):
         for file, first, last in zip(window.files.tolist(), window.first.tolist(), window.last.tolist(), strict=True):
             part = files.read(file, first, last, (variable,))
-            if variable not in part.piece.block.plain:
+            if variable not in part.block.plain:
                 raise DataConfigError(f"{files.records[file]['source']}: was staged without '{variable}'. Delete its record and run again.")
-            yield np.asarray(part.of(part.piece.block.plain[variable]))
+            yield np.asarray(part.of(part.block.plain[variable]))
 
 
 def prediction_entries(manifest: Mapping[str, Any], settings: Mapping[str, Any], *, group: str, rank: int = 0, world_size: int = 1) -> int:

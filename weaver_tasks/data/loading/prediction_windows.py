@@ -28,10 +28,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ServedWindow:
-    """What is written of N events as it is in their files, in their order. labels, observers: as of `Batch`, (N, …) each."""
+    """What is written of N events as it is in their files, in their order. labels, observers: as of `Batch`, (N, …) each.
+
+    file: (N,) index into the manifest's files; entry: (N,) the entry in that file.
+    """
 
     labels: dict[str, np.ndarray]
     observers: dict[str, Any]
+    file: np.ndarray
+    entry: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -128,4 +133,5 @@ def _make(window: LoadedWindow, places: np.ndarray, last: bool, assembler: Input
 def _served(window: LoadedWindow, configuration: DataConfiguration) -> ServedWindow:
     plain = {name: values[window.accepted] for name, values in window.plain.items()}
     labels = {name: plain.pop(name) for name in configuration.label_names if name in plain}
-    return ServedWindow(labels=labels, observers=plain)
+    file, entry = window.files[window.accepted], window.entries[window.accepted]
+    return ServedWindow(labels=labels, observers=plain, file=file, entry=entry)

@@ -106,11 +106,11 @@ class WindowReader:
         """Read a window of a pass, draw the events that are accepted, and, of all windows but the first, bring their values into memory."""
         pass_number, window = planned
         parts = self._parts(pass_number, window, self._columns)
-        pieces = [part.piece for part in parts]
+        pieces = [part.block for part in parts]
         counts = [part.last - part.first for part in parts]
         table = Table(parts)
         kept = self._kept(table)
-        files, entries = np.repeat(window.files, counts), np.concatenate([part.of(part.piece.block.entries) for part in parts])
+        files, entries = np.repeat(window.files, counts), np.concatenate([part.of(part.block.entries) for part in parts])
         self._check_labels(table, kept, files, entries)
         weights, accepted = self._draw(table, kept, pass_number, window)
         loaded = LoadedWindow(

@@ -17,6 +17,7 @@ import awkward as ak
 import numpy as np
 
 from weaver_tasks.base.errors import InputFileError, nearest
+from weaver_tasks.data.events.ordinary import ordinary
 from weaver_tasks.data.readers.remote import is_remote
 
 STEP_BYTES = 1 << 24
@@ -45,9 +46,17 @@ class Reader(Protocol):
 
 
 @contextlib.contextmanager
-def open_reader(source: str | os.PathLike[str], *, tree: str | None = None) -> Iterator[Reader]:
+def open_reader(
+    source: str | os.PathLike[str],
+    *,
+    tree: str | None = None,
+    branches: Sequence[str] = (),
+    fields: Mapping[str, Sequence[str]] | None = None,
+) -> Iterator[Reader]:
     """Open an input file. tree: for ROOT files; by default the only one.
 
+    branches: those that will be read: in files without trees they tell how many entries there are. fields: of branches of records, the
+    fields that are wanted of them; all, where a branch is not named.
     Raises InputFileError when the file is missing, damaged or of another kind, here or while it is read.
     """
     source = os.fspath(source)
@@ -58,7 +67,7 @@ def open_reader(source: str | os.PathLike[str], *, tree: str | None = None) -> I
         )
     if not is_remote(source) and not os.path.exists(source):
         raise InputFileError(f"{source}: no such file. Correct the path.")
-    reader = _FORMATS[suffix](source, tree)
+    reader = _FORMATS[suffix](source, tree, branches, fields)
     try:
         yield reader
     finally:
@@ -84,6 +93,7 @@ def read_arrays(
     read = reader.read(list(dict.fromkeys(names.values())), first, last) if names else {}
     for branch, array in read.items():
         _check_lists(array.layout, f"{source}: branch '{branch}'")
+        read[branch] = ordinary(array)
     arrays = {name: read[branch] for name, branch in names.items()}
     for name in file_magic:
         if name in branches:
@@ -133,28 +143,31 @@ def _magic(name: str, branch_magic: Mapping[str, str]) -> str:
     return name
 
 
-def _open_root(source: str, tree: str | None) -> Reader:
+Fields = Mapping[str, Sequence[str]] | None
+
+
+def _open_root(source: str, tree: str | None, _branches: Sequence[str], _fields: Fields) -> Reader:
     from weaver_tasks.data.readers.root import open_root
 
     return open_root(source, tree)
 
 
-def _open_parquet(source: str, _tree: str | None) -> Reader:
+def _open_parquet(source: str, _tree: str | None, _branches: Sequence[str], _fields: Fields) -> Reader:
     from weaver_tasks.data.readers.parquet import ParquetReader
 
     return ParquetReader(source)
 
 
-def _open_hdf5(source: str, _tree: str | None) -> Reader:
+def _open_hdf5(source: str, _tree: str | None, branches: Sequence[str], fields: Fields) -> Reader:
     from weaver_tasks.data.readers.hdf5 import Hdf5Reader
 
-    return Hdf5Reader(source)
+    return Hdf5Reader(source, branches, fields)
 
 
-def _open_awkward0(source: str, _tree: str | None) -> Reader:
+def _open_awkward0(source: str, _tree: str | None, branches: Sequence[str], _fields: Fields) -> Reader:
     from weaver_tasks.data.readers.awkward0 import Awkward0Reader
 
-    return Awkward0Reader(source)
+    return Awkward0Reader(source, branches)
 
 
 # Each format's library is loaded only when such a file is read: two of them are optional.

@@ -26,11 +26,11 @@ _SUFFIX = ".json"
 
 
 class Awkward0Reader:
-    """An archive of arrays, which are the branches."""
+    """An archive of arrays, which are the branches. branches: those that will be read, which tell how many entries there are."""
 
     tree = None
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, branches: Sequence[str] = ()) -> None:
         self._source = source
         self._opened = contextlib.ExitStack()
         stream: IO[bytes] = self._opened.enter_context(open_stream(source))
@@ -38,7 +38,8 @@ class Awkward0Reader:
             self._archive = self._opened.enter_context(zipfile.ZipFile(stream))
         self._names = [name.removesuffix(_SUFFIX) for name in self._archive.namelist() if name.endswith(_SUFFIX)]
         self._arrays: dict[str, ak.Array] = {}
-        self.entries = len(self._array(self._names[0])) if self._names else 0
+        self._first = next((name for name in (*branches, *self._names) if name in self._names), None)
+        self.entries = len(self._array(self._first)) if self._first else 0
 
     def known(self) -> set[str]:
         return set(self._names)
@@ -48,7 +49,7 @@ class Awkward0Reader:
         for name, array in arrays.items():
             if len(array) != self.entries:
                 raise InputFileError(
-                    f"{self._source}: '{name}' has {len(array)} entries, but '{self._names[0]}' has {self.entries}. Make the file again."
+                    f"{self._source}: '{name}' has {len(array)} entries, but '{self._first}' has {self.entries}. Make the file again."
                 )
         return {name: array[first:last] for name, array in arrays.items()}
 

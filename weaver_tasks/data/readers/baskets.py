@@ -139,7 +139,9 @@ def baskets_of(branch: uproot.TBranch) -> Baskets | None:
     entries = list(map(int, branch.entry_offsets))
     if min(places, default=0) < 0 or min(sizes, default=0) < 0 or entries != sorted(entries):
         return None
-    lengths = baskets_of(branch.count_branch) if header == 0 and branch.count_branch is not None else None
+    # Of split collections uproot gives their first member as the branch that counts, which holds values, not lengths.
+    counts = branch.count_branch if header == 0 else None
+    lengths = baskets_of(counts) if counts is not None and type(counts.interpretation) is uproot.AsDtype else None
     return Baskets(places=places, sizes=sizes, entries=entries, dtype=dtype, header=header, lengths=lengths)
 
 

@@ -18,6 +18,7 @@ import uproot
 from weaver_tasks.base.errors import InputFileError, nearest
 from weaver_tasks.data.readers.baskets import Baskets, baskets_of
 from weaver_tasks.data.readers.chunks import Steps
+from weaver_tasks.data.readers.truncated_numbers import array_of_truncated
 
 # What uproot was seen to raise on damaged files: it follows pointers and sizes wherever they lead.
 _DAMAGE = (
@@ -38,6 +39,13 @@ _DAMAGE = (
     cramjam.DecompressionError,
     uproot.deserialization.DeserializationError,
 )
+# What it raises on branches of types that it does not read.
+_OF_TYPE = (
+    NameError,
+    NotImplementedError,
+    uproot.interpretation.identify.UnknownInterpretation,
+    uproot.interpretation.objects.CannotBeAwkward,
+)
 _TREES = ("TTree", "TNtuple", "TNtupleD", "TChain")
 _TUPLES = ("ROOT::RNTuple", "ROOT::Experimental::RNTuple")
 
@@ -51,6 +59,23 @@ def refusing_damage(source: str, doing: str) -> Iterator[None]:
         reason = " ".join(str(error).split())[:200]
         raise InputFileError(
             f"{source}: {doing} failed ({type(error).__name__}: {reason}). The file is damaged, incomplete or out of reach: fetch it again."
+        ) from error
+
+
+@contextlib.contextmanager
+def _refusing_type(source: str, name: str, branch: Any) -> Iterator[None]:
+    """Turn what uproot raises on a type that it does not know, or that is no array, into an InputFileError naming the branch."""
+    try:
+        yield
+    except _OF_TYPE as error:
+        try:
+            typename = f"of type {branch.typename}"
+        except Exception:  # the type may be what uproot fails at
+            typename = "of a type that uproot does not know"
+        reason = " ".join(str(error).split())[:100]
+        raise InputFileError(
+            f"{source}: branch '{name}' is {typename}, which cannot be read as an array ({type(error).__name__}: {reason}). Leave it "
+            "out, or write its values as numbers or vectors of numbers."
         ) from error
 
 
@@ -96,11 +121,15 @@ class TreeReader:
         # Also for those that stay open until nobody has them any more.
         self._close = weakref.finalize(self, os.close, self._descriptor) if self._descriptor is not None else None
         self._baskets: dict[str, Baskets | None] = {}
+        self._truncated: dict[str, Any] = {}
         self._steps: dict[tuple[str, ...], Steps] = {}
         self._branches: dict[str, Any] = {}
         for path, branch in self._tree.iteritems(recursive=True):
             self._branches.setdefault(path, branch)
             self._branches.setdefault(branch.name, branch)
+        for name, branch in list(self._branches.items()):
+            # ROOT puts the fixed size of a member into its branch's name: Particle.fMother[2].
+            self._branches.setdefault(name.partition("[")[0], branch)
 
     def known(self) -> set[str]:
         return set(self._branches)
@@ -118,18 +147,34 @@ class TreeReader:
     def read(self, branches: Sequence[str], first: int, last: int) -> dict[str, ak.Array]:
         chosen = dict(zip(branches, self._chosen(branches), strict=True))
         with refusing_damage(self._source, f"reading entries {first} to {last} of tree '{self.tree}'"):
-            arrays = {name: self._simple(name, branch, first, last) for name, branch in chosen.items()}
+            arrays = {}
+            for name, branch in chosen.items():
+                with _refusing_type(self._source, name, branch):
+                    arrays[name] = self._simple(name, branch, first, last)
             left = {name: chosen[name] for name, array in arrays.items() if array is None}
-            if left:
-                wanted = {id(branch) for branch in left.values()}
-                found = self._tree.arrays(
-                    filter_branch=lambda branch: id(branch) in wanted, entry_start=first, entry_stop=last, library="ak", array_cache=None
-                )
-                arrays |= {name: found[branch.name] for name, branch in left.items()}
+            return arrays | self._by_uproot(left, first, last)
+
+    def _by_uproot(self, branches: dict[str, Any], first: int, last: int) -> dict[str, ak.Array]:
+        options: dict[str, Any] = {"entry_start": first, "entry_stop": last, "library": "ak", "array_cache": None}
+        if not branches:
+            return {}
+        if self._descriptor is not None or len({branch.name for branch in branches.values()}) < len(branches):
+            arrays = {}
+            for name, branch in branches.items():
+                with _refusing_type(self._source, name, branch):
+                    arrays[name] = branch.array(**options)
             return arrays
+        # All at once, since every request to a server takes its time.
+        wanted = {id(branch) for branch in branches.values()}
+        found = self._tree.arrays(filter_branch=lambda branch: id(branch) in wanted, **options)
+        return {name: found[branch.name] if branch.name in found.fields else branch.array(**options) for name, branch in branches.items()}
 
     def _simple(self, name: str, branch: Any, first: int, last: int) -> ak.Array | None:
-        """The entries of a branch; None where uproot must read them."""
+        """The entries of a branch; None where uproot must read them as it does."""
+        if name not in self._truncated:
+            self._truncated[name] = array_of_truncated(branch)
+        if (interpretation := self._truncated[name]) is not None:
+            return branch.array(interpretation, entry_start=first, entry_stop=last, library="ak", array_cache=None)
         if self._descriptor is None:
             return None
         if name not in self._baskets:

@@ -31,6 +31,7 @@ from weaver_tasks.data.events.nested import Nested, from_packed, from_plain, to_
 FORMAT = 1
 ENTRY = "_entry_"
 _METADATA = b"weaver_tasks"
+_VALUES_AT_A_TIME = 1 << 20
 
 
 class StagedWriter:
@@ -90,6 +91,7 @@ class _GrowingColumn:
 
     def __init__(self, name: str, first: Nested, folder: Path) -> None:
         self._name = name
+        self._folder = folder
         self._dtype = first.values.dtype.newbyteorder("=")
         self._inner = first.values.shape[1:]
         self._text = first.text
@@ -102,6 +104,7 @@ class _GrowingColumn:
     def append(self, part: Nested) -> None:
         if len(part.offsets) != len(self._offsets) or part.values.shape[1:] != self._inner:
             raise InputFileError(f"variable '{self._name}' changes its dimensions within the file. Check its definition.")
+        self._widen(part.values.dtype.newbyteorder("="))
         first, last = 0, len(part)
         for level, offsets in enumerate(part.offsets):
             own = offsets[first : last + 1]
@@ -109,6 +112,19 @@ class _GrowingColumn:
             self._offsets[level].write(_bytes(own[1:] - own[0] + self._ends[level], np.dtype(np.int64)))
             self._ends[level] += last - first
         self._values.write(_bytes(part.values[first:last], self._dtype))
+
+    def _widen(self, dtype: np.dtype) -> None:
+        """Bring what is written to a type that holds the values to come as well: NaN may stand among whole numbers."""
+        wider = np.promote_types(self._dtype, dtype)
+        if wider == self._dtype:
+            return
+        written, self._dtype, previous = self._values, wider, self._dtype
+        self._values = _temporary(self._folder)
+        values = _mapped(written, previous)
+        for first in range(0, len(values), _VALUES_AT_A_TIME):
+            self._values.write(_bytes(values[first : first + _VALUES_AT_A_TIME], wider))
+        del values
+        written.close()
 
     def finish(self) -> Nested:
         offsets = tuple(_mapped(file, np.dtype(np.int64)) for file in self._offsets)

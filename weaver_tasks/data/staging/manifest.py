@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from weaver_tasks.base.digests import digest
 from weaver_tasks.base.errors import DataConfigError, InputFileError
+from weaver_tasks.data.events.block import BASE_WEIGHT, WEIGHT
+from weaver_tasks.data.events.column_types import ColumnType, common_type
+from weaver_tasks.data.staging.unlabeled import check_groups
 
 logger = logging.getLogger("weaver_tasks")
 
+_WEIGHT_KEYS = {WEIGHT: "the product of weights.weight_branches", BASE_WEIGHT: "weights.reweight_basewgt"}
+_GATHERED = ("types", "several", "irregular")
 _SPLITS = ("train", "val", "test")
-_IDENTITY = ("split", "group", "checksum", "bytes", "tree", "entries", "kept", "staging_digest", "bad")
+_IDENTITY = ("split", "group", "checksum", "bytes", "tree", "entries", "kept", "events_digest", "bad")
 
 
-def make_manifest(records: Sequence[dict[str, Any]], *, on_bad_file: str, max_bad_fraction: float) -> dict[str, Any]:
+def make_manifest(
+    records: Sequence[dict[str, Any]], *, on_bad_file: str, max_bad_fraction: float, evaluation_weight: str | None = None
+) -> dict[str, Any]:
     """Gather the records of files into the content of inputs.json; its order is that of splits, then of `records`.
 
-    on_bad_file: "fail" or "skip"; skipped files stay in the list, with their reasons. Raises InputFileError naming the bad
-    files, and DataConfigError when no training event is left, or none of some class.
+    on_bad_file: "fail" or "skip"; skipped files stay in the list, with their reasons. evaluation_weight: the observer that weighs test
+    events. In "types" of each file stand the columns that its split has in another type; in "warnings" what the user should know.
+    Raises InputFileError naming the bad files, and DataConfigError when no training event is left, a column has not one type, or a weight
+    that is needed is not finite.
     """
     records = sorted(records, key=lambda record: _SPLITS.index(record["split"]))
     bad = [record for record in records if record["bad"]]
@@ -28,13 +37,50 @@ def make_manifest(records: Sequence[dict[str, Any]], *, on_bad_file: str, max_ba
     for record in bad:
         logger.warning("skipped: %s", record["bad"])
     good = [record for record in records if not record["bad"]]
-    _check_events(good)
+    warnings = [*_check_events(good), *_check_weights(good, evaluation_weight), *_several_classes(good)]
+    for warning in warnings:
+        logger.warning("%s", warning)
+    _warn_of_values(good)
     _warn_of_copies(good)
+    check_groups(good)
     shared = {key: good[0][key] for key in ("mode", "options")} if good else {}
-    files = [{key: value for key, value in record.items() if key not in shared} for record in records]
+    types = {split: _agreed_types([record for record in good if record["split"] == split]) for split in _SPLITS}
+    files = [
+        {key: value for key, value in record.items() if key not in (*shared, *_GATHERED)}
+        | {"types": _other_types(record, types[record["split"]])}
+        for record in records
+    ]
     # What the data are, wherever the files lie; a remote file has no checksum, so its address stands for it.
     identity = [[*(record[key] for key in _IDENTITY), record["checksum"] or record["source"]] for record in records]
-    return {**shared, "files": files, "digest": digest(identity)}
+    return {**shared, "files": files, "warnings": warnings, "digest": digest(identity)}
+
+
+def _other_types(record: dict[str, Any], agreed: dict[str, ColumnType]) -> dict[str, ColumnType]:
+    """The columns of a file that all files of its split agree on in another type than its own."""
+
+    def plain(kind: ColumnType) -> ColumnType:
+        return {key: value for key, value in kind.items() if key != "largest"}
+
+    return {name: plain(agreed[name]) for name, own in record.get("types", {}).items() if plain(own) != plain(agreed.get(name, own))}
+
+
+def _agreed_types(records: Sequence[dict[str, Any]]) -> dict[str, ColumnType]:
+    """The type of each plain column that holds the values of all files exactly. Files without events have no say."""
+    agreed: dict[str, ColumnType] = {}
+    first: dict[str, str] = {}
+    for record in [record for record in records if record["kept"]] or records[:1]:
+        for name, kind in record.get("types", {}).items():
+            if name not in agreed:
+                agreed[name], first[name] = kind, record["source"]
+                continue
+            try:
+                agreed[name] = common_type(agreed[name], kind)
+            except ValueError as error:
+                raise DataConfigError(
+                    f"{record['data_config']}: '{name}' is {error}: the first in {first[name]}, the second in {record['source']}. "
+                    f"All {record['split']} files need one type. Give it in new_variables, or leave one of the files out."
+                ) from None
+    return agreed
 
 
 def _bad_files(bad: Sequence[dict[str, Any]], total: int, on_bad_file: str, max_bad_fraction: float) -> str:
@@ -47,13 +93,16 @@ def _bad_files(bad: Sequence[dict[str, Any]], total: int, on_bad_file: str, max_
     )
 
 
-def _check_events(good: Sequence[dict[str, Any]]) -> None:
+def _check_events(good: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """What to tell of the training events. Raises DataConfigError when there is none."""
     training = [record for record in good if record["split"] == "train"]
     if not training:
         return
     where = training[0]["data_config"]
+    entries = sum(record["entries"] for record in training)
     if not any(record["kept"] for record in training):
-        entries = sum(record["entries"] for record in training)
+        if not entries:
+            raise DataConfigError(f"{training[0]['source']}: has no entries, nor has any other training file. Give files with events.")
         raise DataConfigError(
             f"{where}: selection: none of the {entries} entries of {len(training)} training files passes. Correct the selection."
         )
@@ -63,13 +112,56 @@ def _check_events(good: Sequence[dict[str, Any]]) -> None:
             counts[name] = counts.get(name, 0) + count
     absent = [name for name, count in counts.items() if count == 0]
     if absent:
-        raise DataConfigError(
-            f"{where}: labels.value: no training event matches the class {', '.join(absent)}. "
-            "Add files of it to data.train, or take it out of labels.value; if it should be there, check its flag and the selection."
+        yield (
+            f"{where}: labels.value: NO TRAINING EVENT of class {', '.join(absent)}: the network cannot learn it. If there should be some, "
+            "check its flag and the selection, or add files to data.train; otherwise take it out of labels.value."
         )
-    for record in training:
-        for name, count in record["not_finite"].items():
+
+
+def _warn_of_values(good: Sequence[dict[str, Any]]) -> None:
+    for record in good:
+        if not record["entries"]:
+            logger.warning("%s (%s, %s) has no entries", record["source"], record["split"], record["group"])
+        for name, count in record["not_finite"].items() if record["split"] == "train" else ():
             logger.warning("%s: %d values of '%s' are not finite; NaN will become 0", record["source"], count, name)
+
+
+def _several_classes(good: Sequence[dict[str, Any]]) -> Iterator[str]:
+    several: dict[str, int] = {}
+    for record in good:
+        if record.get("several"):
+            several[record["group"]] = several.get(record["group"], 0) + record["several"]
+    for group, count in several.items():
+        yield (
+            f"{count} test events of group '{group}' have the flags of several classes of labels.value; "
+            "each counts as the class of its largest flag, the first of equal ones."
+        )
+
+
+def _check_weights(good: Sequence[dict[str, Any]], evaluation_weight: str | None) -> Iterator[str]:
+    """What to tell of weights that are negative or not finite. Raises DataConfigError where they would spoil a result."""
+    told: dict[tuple[str, str, str], list[int]] = {}
+    for record in good:
+        test = record["split"] == "test"
+        for name in [evaluation_weight or ""] if test else [WEIGHT, BASE_WEIGHT]:
+            found = record.get("irregular", {}).get(name)
+            if not found:
+                continue
+            key = _WEIGHT_KEYS.get(name, f"evaluation.weight '{name}'")
+            if found["not_finite"] and name != WEIGHT:
+                raise DataConfigError(
+                    f"{record['source']} (group '{record['group']}'): entry {found['first']}: {key} is not finite, and so it is in "
+                    f"{found['not_finite'] - 1} more of {record['kept']} events. Correct it in the file, or define it with np.nan_to_num."
+                )
+            counts = told.setdefault((record["split"], record["group"], key), [0, 0])
+            counts[0] += found["not_finite"]
+            counts[1] += found["negative"]
+    for (split, group, key), (not_finite, negative) in told.items():
+        where = f"{split} group '{group}': {key}"
+        if not_finite:
+            yield f"{where} is not finite in {not_finite} events, which are never drawn."
+        if negative:
+            yield f"{where} is negative in {negative} events" + (" of the test." if split == "test" else ", which are never drawn.")
 
 
 def _warn_of_copies(good: Sequence[dict[str, Any]]) -> None:

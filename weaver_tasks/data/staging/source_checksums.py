@@ -7,13 +7,15 @@ runs the job again, leaves it: a source that was changed or damaged since is tol
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from weaver_tasks.base.digests import file_checksum
+from weaver_tasks.base.digests import digest, file_checksum, telling_parts
 from weaver_tasks.base.errors import InputFileError
 from weaver_tasks.base.files import atomic_path
+from weaver_tasks.data.readers.hdf5_links import companions
 
 
 class Recorded(NamedTuple):
@@ -25,8 +27,9 @@ class Recorded(NamedTuple):
     def compare(self, source: str, checksum: str) -> None:
         """Raise InputFileError when the file has another checksum."""
         if checksum != self.checksum:
+            now, then = telling_parts(checksum, self.checksum)
             raise InputFileError(
-                f"{source}: its SHA-256 is {checksum[:16]}…, but {self.checksum[:16]}… was recorded: the file has changed or is "
+                f"{source}: its SHA-256 is {now}, but {then} was recorded: the file has changed or is "
                 f"damaged. Fetch the recorded one again; or, if the new one is right, {self.accept}."
             )
 
@@ -60,12 +63,27 @@ def check_unchanged(record: Mapping[str, Any]) -> None:
     path = Path(record["source"])
     if record["checksum"] is None or not path.exists():
         return
-    now = path.stat()
-    if (now.st_size, now.st_mtime_ns) != (record["bytes"], record.get("modified_ns")):
+    now = source_status(record["source"])
+    if now != (record["bytes"], record.get("modified_ns")):
         accept = "run the workflow again; it says what to do"
-        Recorded(record["checksum"], accept).compare(record["source"], _checksum(path, now.st_size, now.st_mtime_ns))
+        Recorded(record["checksum"], accept).compare(record["source"], _checksum(record["source"], now))
 
 
 @functools.cache
-def _checksum(path: Path, _bytes: int, _modified_ns: int) -> str:
-    return file_checksum(path)
+def _checksum(source: str, _status: tuple[int, int]) -> str:
+    return source_checksum(source)
+
+
+def source_checksum(source: str) -> str:
+    """The SHA-256 of a local file; of one that takes values from others, a digest of all of theirs."""
+    others = companions(source)
+    if not others:
+        return file_checksum(source)
+    folder = Path(source).parent
+    return digest([file_checksum(source), *([os.path.relpath(path, folder), file_checksum(path)] for path in others)])
+
+
+def source_status(source: str) -> tuple[int, int]:
+    """The size of a local file in bytes, and its time of modification in nanoseconds: sums, where it takes values from other files."""
+    found = [path.stat() for path in (Path(source), *companions(source))]
+    return sum(each.st_size for each in found), sum(each.st_mtime_ns for each in found)

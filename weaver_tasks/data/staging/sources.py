@@ -6,6 +6,7 @@ Statistics, loading and prediction see only sources, so `staging.mode` changes n
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ import numpy as np
 
 from weaver_tasks.base.errors import InputFileError
 from weaver_tasks.data.events.block import Block, Packed, StagingOptions
+from weaver_tasks.data.events.column_types import ColumnType, as_type
 from weaver_tasks.data.events.transform import Transformation, plan_transformation
 from weaver_tasks.data.readers import STEP_BYTES, Reader, branch_names, open_reader, read_arrays
 from weaver_tasks.data.staging.arrow_file import StagedFile
@@ -65,6 +67,8 @@ def open_source(
     """
     if record["bad"]:
         raise InputFileError(f"{record['source']}: is a bad file ({record['bad']}). Leave it out.")
+    if not record.get("labeled", True):
+        configuration = dataclasses.replace(configuration, labels=None)
     if record["staged"] and record["staged"].endswith(".arrow"):
         return StagedSource(record, options or StagingOptions())
     return OriginalSource(record, configuration, options or StagingOptions(), custom_functions)
@@ -81,6 +85,7 @@ class StagedSource:
                 "Delete it and run again."
             )
         self.entries: int = record["entries"]
+        self._types: Mapping[str, ColumnType] = record.get("types") or {}
 
     def rows(self, first_entry: int, last_entry: int) -> tuple[int, int]:
         """The rows of the file that hold these entries, as a range."""
@@ -89,14 +94,14 @@ class StagedSource:
     def read(
         self, first_entry: int, last_entry: int, columns: Collection[str] | None = None, *, training: bool = False, seed: Sequence[int] = ()
     ) -> Block:
-        return self.file.block(*self.file.rows(first_entry, last_entry), columns)
+        return typed(self.file.block(*self.file.rows(first_entry, last_entry), columns), self._types)
 
     def blocks(
         self, first_entry: int, last_entry: int, columns: Collection[str] | None = None, *, training: bool = False, seed: Sequence[int] = ()
     ) -> Iterator[Block]:
         first_row, last_row = self.file.rows(first_entry, last_entry)
         for first in range(first_row, last_row, _ROWS_PER_BLOCK):
-            yield self.file.block(first, min(first + _ROWS_PER_BLOCK, last_row), columns)
+            yield typed(self.file.block(first, min(first + _ROWS_PER_BLOCK, last_row), columns), self._types)
 
 
 class OriginalSource:
@@ -117,6 +122,7 @@ class OriginalSource:
         self._reading = threading.Lock()
         self._open = contextlib.ExitStack()
         self._reader: Reader | None = None
+        self._types: Mapping[str, ColumnType] = record.get("types") or {}
         self.entries: int = record["entries"]
 
     def read(
@@ -124,10 +130,11 @@ class OriginalSource:
     ) -> Block:
         with self._reading:
             if self._reader is None:
-                self._reader = self._open.enter_context(open_reader(self._path, tree=self._configuration.treename))
+                self._reader = self._open.enter_context(opened(self._path, self._transformation(None)))
             transformation = self._transformation(columns)
             options: dict[str, Any] = {"training": training, "seed": (*seed, first_entry)}
-            return join(list(blocks_of(self._reader, transformation, first_entry, last_entry, name=self._source, **options)))
+            blocks = blocks_of(self._reader, transformation, first_entry, last_entry, name=self._source, **options)
+            return join([typed(block, self._types) for block in blocks])
 
     def close(self) -> None:
         """Close the file until it is read again."""
@@ -143,7 +150,8 @@ class OriginalSource:
         if first_entry < last_entry:
             transformation = self._transformation(columns)
             options: dict[str, Any] = {"training": training, "seed": (*seed, first_entry)}
-            yield from transformed_blocks(self._path, transformation, first_entry, last_entry, name=self._source, **options)
+            blocks = transformed_blocks(self._path, transformation, first_entry, last_entry, name=self._source, **options)
+            yield from (typed(block, self._types) for block in blocks)
 
     def _transformation(self, columns: Collection[str] | None) -> Transformation:
         key = None if columns is None else frozenset(columns)
@@ -152,6 +160,12 @@ class OriginalSource:
                 self._configuration, self._split, self._options, columns=key, custom_functions=self._custom_functions
             )
         return self._transformations[key]
+
+
+def opened(path: str, transformation: Transformation) -> contextlib.AbstractContextManager[Reader]:
+    """A file opened to be transformed."""
+    configuration = transformation.configuration
+    return open_reader(path, tree=configuration.treename, branches=transformation.branches, fields=transformation.fields)
 
 
 def transformed_blocks(
@@ -169,7 +183,7 @@ def transformed_blocks(
     last_entry: None for all. name: what the file is called where its path matters (file_magic) and in messages.
     Raises InputFileError or DataConfigError.
     """
-    with open_reader(path, tree=transformation.configuration.treename) as reader:
+    with opened(path, transformation) as reader:
         last_entry = reader.entries if last_entry is None else last_entry
         yield from blocks_of(reader, transformation, first_entry, last_entry, name=name or path, training=training, seed=seed)
 
@@ -196,6 +210,14 @@ def blocks_of(
         first = stop
         if first >= last:
             return
+
+
+def typed(block: Block, types: Mapping[str, ColumnType]) -> Block:
+    """The block with its plain columns in the types that the files of a split agree on."""
+    if not any(name in types for name in block.plain):
+        return block
+    plain = {name: as_type(array, types[name]) if name in types else array for name, array in block.plain.items()}
+    return dataclasses.replace(block, plain=plain)
 
 
 def join(blocks: Sequence[Block]) -> Block:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import functools
 import hashlib
 import shutil
@@ -12,19 +14,28 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from weaver_tasks.base.digests import digest, file_checksum
-from weaver_tasks.base.errors import InputFileError
+from weaver_tasks.base.digests import digest
+from weaver_tasks.base.errors import DataConfigError, InputFileError
 from weaver_tasks.base.files import atomic_path, read_json
 from weaver_tasks.base.source_digest import source_digest
 from weaver_tasks.data.configuration.uses import describe_use
 from weaver_tasks.data.events.block import LABEL, Block, StagingOptions
+from weaver_tasks.data.events.column_types import ColumnType, common_type, type_of
 from weaver_tasks.data.events.transform import Transformation, changes_each_epoch, plan_transformation
-from weaver_tasks.data.readers import Reader, branch_names, open_reader
+from weaver_tasks.data.readers import Reader, branch_names
+from weaver_tasks.data.readers.hdf5_links import companions
 from weaver_tasks.data.readers.remote import is_remote, open_stream
 from weaver_tasks.data.staging.arrow_file import FORMAT, StagedWriter
 from weaver_tasks.data.staging.ensure import located
-from weaver_tasks.data.staging.source_checksums import Recorded, check_unchanged
-from weaver_tasks.data.staging.sources import blocks_of
+from weaver_tasks.data.staging.source_checksums import Recorded, check_unchanged, source_checksum, source_status
+from weaver_tasks.data.staging.sources import blocks_of, opened
+from weaver_tasks.data.staging.unlabeled import lacks_labels, without_labels
+
+_FIRST_FORMAT = 1  # of staged files; it stays in the digest of the events, so that another format trains nothing again
+_RULES = 2
+"""Changes with what the same configuration makes of the same bytes, so that what was staged by earlier rules is staged again."""
+_LOOKED_AT = 1_000
+"""Entries whose inputs are made to see whether they fit, where they are read each epoch."""
 
 if TYPE_CHECKING:
     from weaver_tasks.data.configuration.model import DataConfiguration
@@ -42,21 +53,35 @@ class Staging:
     recorded: Mapping[str, Recorded] = field(default_factory=dict)
 
     def digest(self) -> str:
-        """What staged columns depend on besides the source's bytes."""
+        """What staged columns depend on besides the source's bytes: a file with another digest is staged again."""
+        return digest(FORMAT, _RULES, self.events_digest())
+
+    def events_digest(self) -> str:
+        """What the events depend on besides the source's bytes, in whatever form they are staged: part of the digests of epochs."""
         functions = source_digest(self.custom_functions) if self.custom_functions else None
-        return digest(FORMAT, self.configuration.staging_slice(self.split, self.options.expressions()), self.options.as_dict(), functions)
+        meaning = self.configuration.staging_slice(self.split, self.options.expressions())
+        return digest(_FIRST_FORMAT, meaning, self.options.as_dict(), functions)
 
 
 @dataclass(kw_only=True)
 class _Facts:
-    """What is found out about a file while it is read."""
+    """What is found out about a file while it is read.
+
+    types: of the plain columns. several: test events with the flags of several classes. irregular: of what events may be weighted by,
+    {column: {"not_finite": values, "first": the entry of the first one, "negative": values}} where there are such values.
+    """
 
     kept: int = 0
     classes: np.ndarray | None = None
     not_finite: dict[str, int] = field(default_factory=dict)
+    types: dict[str, ColumnType] = field(default_factory=dict)
+    several: int = 0
+    irregular: dict[str, dict[str, int | None]] = field(default_factory=dict)
 
-    def count(self, block: Block, transformation: Transformation) -> None:
+    def count(self, block: Block, transformation: Transformation, source: str) -> None:
+        """Raises DataConfigError where a column has not the same type as before."""
         self.kept += len(block)
+        self.several += block.several
         if transformation.flags and LABEL in block.plain:
             found = np.bincount(block.plain[LABEL] + 1, minlength=len(transformation.flags) + 1)[1:]
             self.classes = found if self.classes is None else self.classes + found
@@ -65,6 +90,38 @@ class _Facts:
             for name, count in zip(column.variables, bad, strict=True):
                 if count:
                     self.not_finite[name] = self.not_finite.get(name, 0) + int(count)
+        for name, array in block.plain.items():
+            self._type(name, array, source, transformation)
+            if name not in (LABEL, transformation.fold_variable) and isinstance(array, np.ndarray) and array.ndim == 1:
+                self._irregular(name, array, block.entries)
+
+    def _type(self, name: str, array: Any, source: str, transformation: Transformation) -> None:
+        found = type_of(array)
+        if not len(array) and name in self.types:
+            return
+        if self.kept == len(array) or name not in self.types:
+            # Without events so far, whatever it was.
+            self.types[name] = found
+            return
+        try:
+            self.types[name] = common_type(self.types[name], found)
+        except ValueError as error:
+            raise DataConfigError(
+                f"{transformation.configuration.path} (read from {source}): variable '{name}' is {error} in different events of the file. "
+                "Give it one type in new_variables."
+            ) from None
+
+    def _irregular(self, name: str, values: np.ndarray, entries: np.ndarray) -> None:
+        if values.dtype.kind not in "if":
+            return
+        bad = np.flatnonzero(~np.isfinite(values)) if values.dtype.kind == "f" else np.zeros(0, dtype=np.int64)
+        negative = int(np.count_nonzero(values < 0))
+        if len(bad) or negative:
+            known = self.irregular.setdefault(name, {"not_finite": 0, "first": None, "negative": 0})
+            if len(bad) and known["first"] is None:
+                known["first"] = int(entries[bad[0]])
+            known["not_finite"] = (known["not_finite"] or 0) + len(bad)
+            known["negative"] = (known["negative"] or 0) + negative
 
 
 def stage_file(source: str, target: Path | None, staging: Staging, *, group: str) -> dict[str, Any]:
@@ -78,9 +135,17 @@ def stage_file(source: str, target: Path | None, staging: Staging, *, group: str
     if target is not None:
         target = located(target)
     try:
-        _stage(record, target, staging)
+        try:
+            _stage(record, target, staging)
+        except InputFileError:
+            asked = (staging.configuration, staging.split, staging.options)
+            if not lacks_labels(record["staged"] or source, source, *asked, custom_functions=staging.custom_functions):
+                raise
+            record |= {"labeled": False, "staged": None}
+            _stage(record, target, dataclasses.replace(staging, configuration=without_labels(staging.configuration)))
     except InputFileError as error:
-        record |= {"staged": None, "bad": " ".join(str(error).split()), "kept": 0, "classes": None, "not_finite": {}}
+        nothing = {key: copy.copy(value) for key, value in _NOTHING.items()}
+        record |= {"staged": None, "bad": " ".join(str(error).split()), **nothing}
     if target is not None and record["staged"] is None:
         # The workflow expects the file that it declared; nothing reads it.
         with atomic_path(target):
@@ -106,14 +171,16 @@ def staged_before(path: Path, source: str, target: Path | None, staging: Staging
     if not is_remote(source):
         try:
             check_unchanged(record)
-            status = Path(source).stat()
+            modified = source_status(source)[1]
         except (InputFileError, FileNotFoundError):
             return None
         if record["modified_ns"] is not None:
-            record["modified_ns"] = status.st_mtime_ns
+            record["modified_ns"] = modified
     return record
 
 
+# What is not found in a file that was not read.
+_NOTHING: dict[str, Any] = {"kept": 0, "classes": None, "not_finite": {}, "types": {}, "several": 0, "irregular": {}}
 # What a record says before its source is read.
 _ASKED = ("split", "group", "source", "staging_digest", "on_the_fly", "mode", "options", "data_config", "custom_functions")
 
@@ -128,12 +195,12 @@ def _not_read_yet(source: str, staging: Staging, group: str) -> dict[str, Any]:
         "modified_ns": None,
         "tree": None,
         "entries": 0,
-        "kept": 0,
         "staged": None,
         "staging_digest": staging.digest(),
+        "events_digest": staging.events_digest(),
         "bad": None,
-        "classes": None,
-        "not_finite": {},
+        "labeled": True,
+        **{key: copy.copy(value) for key, value in _NOTHING.items()},
         "on_the_fly": sorted(changes_each_epoch(staging.configuration, staging.split, staging.options)),
         "mode": staging.mode,
         "options": staging.options.as_dict(),
@@ -146,6 +213,10 @@ def _stage(record: dict[str, Any], target: Path | None, staging: Staging) -> Non
     source = record["source"]
     if staging.mode == "copy":
         assert target is not None
+        if others := companions(source):
+            raise InputFileError(
+                f"{source}: takes values from {others[0]}, which staging.mode: copy leaves behind. Set staging.mode to columnar or none."
+            )
         record["checksum"] = _copy(source, target)
         record["staged"] = str(target)
         record["bytes"] = target.stat().st_size
@@ -153,41 +224,60 @@ def _stage(record: dict[str, Any], target: Path | None, staging: Staging) -> Non
         if not Path(source).is_file():
             raise InputFileError(f"{source}: no such file. Correct the path.")
         # First, so that a change while the file is read is seen later.
-        status = Path(source).stat()
-        record["checksum"] = file_checksum(source)
-        record["bytes"], record["modified_ns"] = status.st_size, status.st_mtime_ns
+        record["bytes"], record["modified_ns"] = source_status(source)
+        record["checksum"] = source_checksum(source)
     if source in staging.recorded and record["checksum"]:
         staging.recorded[source].compare(source, record["checksum"])
     transformation = plan_transformation(
         staging.configuration, staging.split, staging.options, custom_functions=staging.custom_functions
     )  # fmt: skip
     facts = _Facts()
-    with open_reader(record["staged"] or source, tree=staging.configuration.treename) as reader:
-        _look_inside(record, reader, transformation, staging.options)
-        if staging.mode == "columnar" and not record["on_the_fly"]:
+    with opened(record["staged"] or source, transformation) as reader:
+        fits = _look_inside(record, reader, transformation, staging.options)
+        if not fits:
+            facts.classes = np.zeros(len(transformation.flags), dtype=np.int64)
+        elif staging.mode == "columnar" and not record["on_the_fly"]:
             assert target is not None
             _write_columns(record, reader, transformation, target, facts)
         else:
-            # Only what tells the events kept and their classes: the rest is read each epoch.
-            labels = plan_transformation(
-                staging.configuration, staging.split, staging.options, columns=[LABEL], custom_functions=staging.custom_functions
-            )  # fmt: skip
-            for block in blocks_of(reader, labels, 0, record["entries"], name=source):
-                facts.count(block, labels)
-    record["kept"] = facts.kept
-    record["not_finite"] = facts.not_finite
+            _look_through(reader, transformation, record["entries"], source, facts)
+    record |= {key: getattr(facts, key) for key in ("kept", "not_finite", "types", "several", "irregular")}
     if transformation.flags and facts.classes is not None:
         record["classes"] = {name: int(count) for name, count in zip(transformation.flags, facts.classes, strict=True)}
 
 
-def _look_inside(record: dict[str, Any], reader: Reader, transformation: Transformation, options: StagingOptions) -> None:
+def _look_inside(record: dict[str, Any], reader: Reader, transformation: Transformation, options: StagingOptions) -> bool:
+    """Note tree and entries. Returns False for a file without entries that lacks branches: there is nothing to read of it.
+
+    Raises InputFileError when another file lacks branches.
+    """
     configuration = transformation.configuration
     record["tree"], record["entries"] = reader.tree, min(reader.entries, options.max_entries or reader.entries)
-    if reader.entries == 0:
-        raise InputFileError(f"{record['source']}: has no entries. Leave it out.")
     magic: dict[str, Any] = {"branch_magic": configuration.branch_magic, "file_magic": configuration.file_magic}
     describe = functools.partial(describe_use, configuration, options=options)
-    branch_names(reader, record["source"], transformation.branches, **magic, describe_use=describe)
+    try:
+        branch_names(reader, record["source"], transformation.branches, **magic, describe_use=describe)
+    except InputFileError:
+        # A skim that nothing passed may not even have branches.
+        if record["entries"]:
+            raise
+        return False
+    return True
+
+
+def _look_through(reader: Reader, transformation: Transformation, entries: int, source: str, facts: _Facts) -> None:
+    """Find out what `_write_columns` does and refuse the same, though the events are read each epoch.
+
+    The inputs of a few events tell whether they fit; what is beside them is looked at in all.
+    """
+    for _ in blocks_of(reader, transformation, 0, min(entries, _LOOKED_AT), name=source):
+        pass
+    beside = plan_transformation(
+        transformation.configuration, transformation.split, transformation.options,
+        columns=transformation.plain, custom_functions=transformation.custom_functions,
+    )  # fmt: skip
+    for block in blocks_of(reader, beside, 0, entries, name=source):
+        facts.count(block, beside, source)
 
 
 def _write_columns(record: dict[str, Any], reader: Reader, transformation: Transformation, target: Path, facts: _Facts) -> None:
@@ -195,7 +285,7 @@ def _write_columns(record: dict[str, Any], reader: Reader, transformation: Trans
     metadata = {key: record[key] for key in ("source", "checksum", "entries", "staging_digest")}
     with StagedWriter(target, variables=variables, metadata=metadata) as writer:
         for block in blocks_of(reader, transformation, 0, record["entries"], name=record["source"]):
-            facts.count(block, transformation)
+            facts.count(block, transformation, record["source"])
             writer.append(block)
             # Let it go before the next one is made.
             del block

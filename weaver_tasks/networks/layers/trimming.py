@@ -10,6 +10,15 @@ from torch import Tensor, nn
 from weaver_tasks.networks.layers.masking import exporting
 
 
+def ignores_padding(model: nn.Module) -> bool:
+    """Whether a network declares that slots which its mask (zero there) calls padding change none of its outputs.
+
+    The class itself says so, by an attribute or property `ignores_padding`. What a subclass inherits does not count: it may pool over
+    all slots.
+    """
+    return "ignores_padding" in vars(type(model)) and bool(model.ignores_padding)
+
+
 class SequenceTrimmer(nn.Module):
     """Shorten padded batches: to their longest event in evaluation, to a random quantile of their lengths in training.
 

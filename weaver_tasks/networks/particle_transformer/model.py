@@ -123,6 +123,11 @@ class ParticleTransformer(nn.Module):
     def no_weight_decay(self) -> set[str]:
         return {"cls_token"}
 
+    @property
+    def ignores_padding(self) -> bool:
+        """See `trimming.ignores_padding`. Of a segmentation each slot has an output, and without output layer there may be no pooling."""
+        return not self.for_segmentation and self.fc is not None
+
     def forward(
         self, x: Tensor, v: Tensor | None = None, mask: Tensor | None = None, uu: Tensor | None = None, uu_idx: Tensor | None = None
     ) -> Any:
@@ -157,9 +162,7 @@ class ParticleTransformer(nn.Module):
         layout = Layout.of(~padding_mask, dense=exporting() or torch.compiler.is_compiling())
         return self.norm(self._aggregate(layout.whole.pack(x), layout))
 
-    def _encoded(
-        self, x: Tensor, v: Tensor | None, mask: Tensor | None, uu: Tensor | None, uu_idx: Tensor | None
-    ) -> tuple[Tensor, Layout]:
+    def _encoded(self, x: Tensor, v: Tensor | None, mask: Tensor | None, uu: Tensor | None, uu_idx: Tensor | None) -> tuple[Tensor, Layout]:
         """Trim, and send the particles through all blocks, see `_encode`."""
         if uu is not None and uu_idx is not None:
             uu = build_sparse_tensor(uu, uu_idx, x.shape[-1])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import logging
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +13,8 @@ import numpy as np
 from weaver_tasks.base.errors import ConfigError, ResultError, nearest
 
 Array = np.ndarray
+
+logger = logging.getLogger("weaver_tasks")
 
 # Their second argument is a probability, though some releases name it y_pred.
 _OF_PROBABILITIES = ("log_loss", "brier_score_loss", "d2_log_loss_score", "d2_brier_score")
@@ -70,9 +74,13 @@ def _apply(name: str, truth: Array, given: Array, weights: Array | None, options
     if weights is not None and "sample_weight" in _parameters(function):
         options["sample_weight"] = weights
     try:
-        value = function(truth, given, **options)
-    except (ValueError, TypeError) as error:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            value = function(truth, given, **options)
+    except (ValueError, TypeError, ArithmeticError, IndexError) as error:
         raise ResultError(f"evaluation.metrics: '{name}' cannot be computed here ({error}). Remove it from the list.") from error
+    for text in dict.fromkeys(str(warning.message) for warning in caught):
+        logger.warning("evaluation.metrics: %s: %s", name, " ".join(text.split()))
     return plain(value)
 
 

@@ -1,7 +1,8 @@
 """Figures of merit of a classifier, from scores and true classes; weighted where weights are given.
 
 Shapes: scores (N, C), one column per class; labels (N,) class indices; weights (N,) or None.
-Every figure equals scikit-learn's where it has the same one (and does not refuse weights).
+Every figure equals scikit-learn's where it has the same one (and does not refuse weights). Weights may be negative, as those of events
+simulated beyond leading order: what they do not allow is nan.
 """
 
 from __future__ import annotations
@@ -9,24 +10,31 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.special import betaincinv
 
 from weaver_tasks.results.metrics.roc import area, pair_ratio, roc_curve
 
 Array = np.ndarray
 
+_ROUNDING = 1e-12  # of a fraction of summed weights
+
 
 def accuracy(scores: Array, labels: Array, weights: Array | None = None) -> tuple[float, float]:
-    """The fraction of events whose highest score is that of the true class, and its binomial error.
+    """The fraction of events whose highest score is that of the true class, and its statistical error.
 
-    With weights the error uses the effective number of events, sum(w)^2 / sum(w^2). (nan, nan) without events.
+    The error is binomial; with weights, sqrt(sum(w^2 (right - fraction)^2)) / sum(w), which is the same for equal ones and holds for
+    negative ones. (nan, nan) without events, or where their weights do not add up to more than zero.
     """
-    if not len(labels):
+    return weighted_mean(scores.argmax(axis=1) == labels if len(labels) else np.empty(0), weights)
+
+
+def weighted_mean(values: Array, weights: Array | None = None) -> tuple[float, float]:
+    """The mean of (N,) values and its statistical error. (nan, nan) as of `accuracy`."""
+    weights = np.ones(len(values)) if weights is None else weights.astype(np.float64)
+    total = float(weights.sum())
+    if not total > 0:
         return math.nan, math.nan
-    right = scores.argmax(axis=1) == labels
-    value = float(np.average(right, weights=weights))
-    effective = len(labels) if weights is None else effective_entries(weights)
-    return value, math.sqrt(max(value * (1 - value), 0.0) / effective)
+    mean = float((weights * values).sum()) / total
+    return mean, math.sqrt(float(np.square(weights * (values - mean)).sum())) / total
 
 
 def effective_entries(weights: Array) -> float:
@@ -43,9 +51,9 @@ def confusion_counts(scores: Array, labels: Array, weights: Array | None = None)
 
 
 def confusion_matrix(counts: Array) -> Array:
-    """(C, C): each row of `confusion_counts` divided by its sum; nan in the row of a class without events."""
+    """(C, C): each row of `confusion_counts` divided by its sum; nan in the row of a class without events, or of no positive weight."""
     totals = counts.sum(axis=1, keepdims=True).astype(np.float64)
-    return np.divide(counts, totals, out=np.full(counts.shape, np.nan), where=totals != 0)
+    return np.divide(counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0)
 
 
 def auc_matrix(scores: Array, labels: Array, weights: Array | None = None) -> Array:
@@ -76,7 +84,7 @@ def auc(scores: Array, labels: Array, weights: Array | None = None) -> float:
 
     For a pair (i, j) only events of these two classes count, and the score of the class taken as signal is
     used as it is: the measure of Hand and Till (2001), `roc_auc_score(multi_class="ovo")` of scikit-learn.
-    Two classes: the area of the second one's score. Pairs with a class without events are left out; nan if none is left.
+    Two classes: the area of the second one's score. Pairs with a class without events or weight are left out; nan if none is left.
     """
     classes = scores.shape[1]
     members = _members(labels, classes)
@@ -86,9 +94,10 @@ def auc(scores: Array, labels: Array, weights: Array | None = None) -> float:
         area(scores[members[i], i], scores[members[j], i], *_weights_of(weights, members[i], members[j]))
         for i in range(classes)
         for j in range(classes)
-        if i != j and len(members[i]) and len(members[j])
+        if i != j
     ]
-    return float(np.mean(areas)) if areas else math.nan
+    known = [value for value in areas if not math.isnan(value)]
+    return float(np.mean(known)) if known else math.nan
 
 
 def _members(labels: Array, classes: int) -> list[Array]:
@@ -104,12 +113,18 @@ def binomial_interval(fraction: Array, entries: Array) -> tuple[Array, Array]:
     """The central 68.3 % confidence interval of a binomial fraction: (low, high), of the shape of `fraction`.
 
     entries: of how many (effective) entries it is the passing fraction. Clopper and Pearson, Biometrika 26 (1934) 404: it has a
-    width also where none or all of them pass.
+    width also where none or all of them pass. nan where the fraction is none: negative weights may bring it below 0 or above 1.
     """
-    beyond = (1 - math.erf(math.sqrt(0.5))) / 2
-    passed, failed = fraction * entries, (1 - fraction) * entries
-    low = np.where(passed > 0, betaincinv(np.maximum(passed, 1e-9), failed + 1, beyond), 0.0)
-    high = np.where(failed > 0, betaincinv(passed + 1, np.maximum(failed, 1e-9), 1 - beyond), 1.0)
+    # Not at the top: it takes a second to import.
+    from hist.intervals import clopper_pearson_interval
+
+    fraction, entries = np.atleast_1d(np.asarray(fraction, np.float64)), np.atleast_1d(np.asarray(entries, np.float64))
+    for whole in (0.0, 1.0):
+        fraction = np.where(np.abs(fraction - whole) < _ROUNDING, whole, fraction)
+    low, high = np.full(fraction.shape, np.nan), np.full(fraction.shape, np.nan)
+    defined = (fraction >= 0) & (fraction <= 1) & (entries > 0)
+    passed = np.where(fraction == 1, entries, fraction * entries)[defined]
+    low[defined], high[defined] = clopper_pearson_interval(passed, entries[defined])
     return low, high
 
 
@@ -125,20 +140,27 @@ def rejection(
 
     signal, background: (N,), (M,) the discriminant of the events of either class; JetClass's conventions
     (arXiv:2202.03772, section 5) take score_S / (score_S + score_QCD).
-    The error is binomial: the efficiency's sqrt(e (1 - e) / n) carried over to 1 / e, n the (effective) number of background
-    events. Where no background event passes, rejection and error are nan, and `at_least` is the rejection exceeded
-    at 95 % confidence, 1 / (1 - 0.05^(1/n)). All nan when either class has no events.
+    low, high: the rejection's 68.3 % confidence interval, of `binomial_interval` with the (effective) number n of background events.
+    error: the efficiency's sqrt(e (1 - e) / n) carried over to 1 / e, which few passing events make as large as the rejection itself.
+    Where no background event passes, rejection, error and high are nan, and `at_least` is the rejection exceeded at 95 % confidence,
+    1 / (1 - 0.05^(1/n)). All nan when either class has no events, or none by weight, or the background's efficiency is negative.
     """
     figures = {"signal_efficiency": signal_efficiency, "threshold": math.nan, "background_efficiency": math.nan}
-    figures |= {"rejection": math.nan, "error": math.nan, "at_least": math.nan}
-    if not len(signal) or not len(background):
-        return figures
+    figures |= dict.fromkeys(("rejection", "error", "low", "high", "at_least"), math.nan)
     curve = roc_curve(signal, background, signal_weights, background_weights)
+    if curve is None:
+        return figures
     point = curve.reaching(signal_efficiency)
     passing = float(curve.background_efficiency[point])
-    entries = len(background) if background_weights is None else effective_entries(background_weights)
+    if background_weights is not None and abs(passing) < _ROUNDING:
+        passing = 0.0  # positive and negative weights that cancel
     figures |= {"threshold": float(curve.threshold[point]), "background_efficiency": passing}
+    entries = float(len(background)) if background_weights is None else effective_entries(background_weights)
+    if passing < 0:
+        return figures
+    (low,), (high,) = binomial_interval(np.array([passing]), np.array([entries]))
     if passing > 0:
-        error = math.sqrt(max(1 - passing, 0.0) / (entries * passing)) / passing
-        return figures | {"rejection": 1 / passing, "error": error}
-    return figures | {"at_least": 1 / (1 - 0.05 ** (1 / entries))}
+        # With negative weights it may be above 1, which has neither error nor interval.
+        error = math.sqrt((1 - passing) / (entries * passing)) / passing if passing <= 1 else math.nan
+        return figures | {"rejection": 1 / passing, "error": error, "low": 1 / high, "high": 1 / low if low > 0 else math.nan}
+    return figures | {"low": 1 / high, "at_least": 1 / (1 - 0.05 ** (1 / entries))}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from weaver_tasks.base.errors import ConfigError, nearest
-from weaver_tasks.results.metrics.by_name import classification_metric, plain, regression_metric
+from weaver_tasks.base.errors import ConfigError, ResultError, nearest
+from weaver_tasks.results.metrics.by_name import classification_metric, named_metric, plain, regression_metric
 from weaver_tasks.results.metrics.classification import accuracy, auc, auc_matrix, confusion_counts, confusion_matrix, rejection
 from weaver_tasks.results.metrics.regression import regression_by_bins, regression_summary
 from weaver_tasks.results.metrics.roc import pair_ratio
@@ -19,27 +21,102 @@ Array = np.ndarray
 _EFFICIENCY = 0.5  # where `evaluation.signal_efficiencies` says nothing of a class
 
 
+def labeled_events(predictions: Predictions) -> Predictions:
+    """The predictions without the groups that have no labels; as they are where none has."""
+    kept = {group: events for group, events in predictions.groups.items() if group not in predictions.unlabeled}
+    if not predictions.unlabeled:
+        return predictions
+
+    def of(values: Array) -> Array:
+        return np.concatenate([values[events] for events in kept.values()])
+
+    ends = np.cumsum([events.stop - events.start for events in kept.values()]).tolist()
+    starts = [0, *ends[:-1]]
+    return dataclasses.replace(
+        predictions,
+        scores=of(predictions.scores),
+        labels=None if predictions.labels is None else of(predictions.labels),
+        targets={name: of(values) for name, values in predictions.targets.items()},
+        groups={group: slice(start, end) for group, start, end in zip(kept, starts, ends, strict=True)},
+        observers={name: of(values) for name, values in predictions.observers.items()},
+        weights=None if predictions.weights is None else of(predictions.weights),
+        not_finite={group: count for group, count in predictions.not_finite.items() if group in kept},
+        unlabeled=(),
+    )
+
+
 def evaluate_classification(predictions: Predictions, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The figures of a classifier, over all test groups and for each.
+    """The figures of a classifier, over all test groups that have labels and for each group.
 
     settings: the `evaluation` section: signal_efficiencies, background, metrics.
-    Figures that the events do not allow (an AUC in a group of one class) are nan, null in JSON.
-    Raises ConfigError for unknown classes or metrics, ResultError for metrics that cannot be computed.
+    Figures that the events do not allow (an AUC in a group of one class, or of a class whose weights add up to nothing) are nan, null in
+    JSON; "warnings" says which events and weights are to blame. Raises ConfigError for unknown classes or metrics, ResultError for
+    metrics that scikit-learn cannot compute of such predictions.
     """
     check_classes(predictions.classes, settings)
-    weights = predictions.weights
-    everything = _classification(predictions.scores, predictions.labels, weights, predictions.classes, settings)
-    groups = {
-        group: _classification(
-            predictions.scores[events],
-            None if predictions.labels is None else predictions.labels[events],
-            None if weights is None else weights[events],
-            predictions.classes,
-            {**settings, "metrics": []},
-        )
-        for group, events in predictions.groups.items()
+    whole = labeled_events(predictions)
+    warnings = [*_told_events(predictions), *_told_weights(whole)]
+    everything = _classification(whole, slice(None), settings, warnings)
+    groups = {}
+    for group, events in predictions.groups.items():
+        if group in predictions.unlabeled:
+            groups[group] = _unlabeled(predictions, group)
+            continue
+        found = _classification(predictions, events, {**settings, "metrics": []}, warnings)
+        groups[group] = {"labeled": predictions.labels is not None, "entries_not_finite": predictions.not_finite.get(group, 0), **found}
+    return {
+        "task": "classification",
+        "classes": list(predictions.classes),
+        "background": predictions.classes[background_class(predictions.classes, settings)] if predictions.classes else None,
+        "background_chosen": settings.get("background") is not None,
+        "entries_not_finite": sum(whole.not_finite.values()),
+        "groups_without_labels": list(predictions.unlabeled),
+        **everything,
+        "groups": groups,
+        "warnings": warnings,
     }
-    return {"task": "classification", "classes": list(predictions.classes), **everything, "groups": groups}
+
+
+def _unlabeled(predictions: Predictions, group: str) -> dict[str, Any]:
+    events = predictions.groups[group]
+    entries = events.stop - events.start
+    return {"labeled": False, "entries": entries, "entries_not_finite": predictions.not_finite.get(group, 0)}
+
+
+def _told_events(predictions: Predictions) -> Iterator[str]:
+    """Which events are in no figure, and why."""
+    for group, count in predictions.not_finite.items():
+        if count:
+            events = predictions.groups[group]
+            yield f"group {group}: {count:,} of {events.stop - events.start + count:,} jets have scores that are NaN or infinite: left out"
+    if predictions.unlabeled:
+        yield f"without labels, and so in no figure: {', '.join(predictions.unlabeled)}"
+    labels = predictions.labels
+    for group, events in predictions.groups.items():
+        if labels is None or group in predictions.unlabeled:
+            continue
+        outside = int((labels[events] < 0).sum())
+        if outside:
+            yield f"group {group}: {outside:,} of {events.stop - events.start:,} jets belong to no class: left out of all that needs one"
+
+
+def _told_weights(predictions: Predictions) -> Iterator[str]:
+    """What negative weights, and those that add up to nothing, mean for the figures."""
+    weights, labels = predictions.weights, predictions.labels
+    if weights is None or not len(weights):
+        return
+    if negative := int((weights < 0).sum()):
+        yield f"{negative:,} of {len(weights):,} jets have negative weights"
+    if not weights.sum() > 0:
+        yield "the weights of all jets do not add up to more than zero: figures are null"
+    for group, events in predictions.groups.items():
+        if events.stop > events.start and not weights[events].sum() > 0:
+            yield f"the weights of group {group} do not add up to more than zero: its figures are null"
+    if labels is not None:
+        for index, name in enumerate(predictions.classes):
+            inside = labels == index
+            if inside.any() and not weights[inside].sum() > 0:
+                yield f"the weights of class {name} do not add up to more than zero: figures that need it are null"
 
 
 def check_classes(classes: tuple[str, ...], settings: Mapping[str, Any]) -> None:
@@ -52,11 +129,10 @@ def check_classes(classes: tuple[str, ...], settings: Mapping[str, Any]) -> None
                 raise ConfigError(f"config.yaml: evaluation.{key}: '{name}' is not a class. {known}")
 
 
-def _classification(
-    scores: Array, labels: Array | None, weights: Array | None, classes: tuple[str, ...], settings: Mapping[str, Any]
-) -> dict[str, Any]:
-    if labels is None:
-        labels = np.full(len(scores), -1)
+def _classification(predictions: Predictions, events: slice, settings: Mapping[str, Any], warnings: list[str]) -> dict[str, Any]:
+    scores, classes = predictions.scores[events], predictions.classes
+    labels = np.full(len(scores), -1) if predictions.labels is None else predictions.labels[events]
+    weights = None if predictions.weights is None else predictions.weights[events]
     inside = labels >= 0
     summary: dict[str, Any] = {"entries": len(scores), "entries_without_class": int((~inside).sum())}
     if not inside.all():
@@ -64,6 +140,12 @@ def _classification(
         weights = None if weights is None else weights[inside]
     value, error = accuracy(scores, labels, weights)
     counts = confusion_counts(scores, labels, weights)
+    # Of these scikit-learn may refuse a metric that it computes of others.
+    unusual = len(np.unique(labels)) < len(classes) or (weights is not None and not _usual(weights, labels, len(classes)))
+    metrics = {
+        name: _metric(name, functools.partial(classification_metric, name, scores, labels, weights), warnings, optional=unusual)
+        for name in settings.get("metrics") or []
+    }
     return {
         **summary,
         "entries_per_class": dict(zip(classes, np.bincount(labels, minlength=len(classes)).tolist(), strict=True)),
@@ -74,8 +156,25 @@ def _classification(
         "confusion_matrix": confusion_matrix(counts).tolist(),
         "confusion_counts": counts.tolist(),
         "rejections": rejections(scores, labels, weights, classes, settings),
-        "metrics": {name: classification_metric(name, scores, labels, weights) for name in settings.get("metrics") or []},
+        "metrics": metrics,
     }
+
+
+def _usual(weights: Array, labels: Array, classes: int) -> bool:
+    """Whether no weight is negative, and those of each class add up to something."""
+    return bool((weights >= 0).all()) and all(weights[labels == index].sum() > 0 for index in range(classes))
+
+
+def _metric(name: str, compute: Callable[[], Any], warnings: list[str], *, optional: bool) -> Any:
+    """A metric of scikit-learn; where it may be undefined (optional) and is, None and a warning."""
+    named_metric(name)
+    try:
+        return compute()
+    except ResultError as error:
+        if not optional:
+            raise
+        warnings.append(f"{' '.join(str(error).split())} It is null.")
+        return None
 
 
 def rejections(
@@ -107,18 +206,48 @@ def background_class(classes: tuple[str, ...], settings: Mapping[str, Any]) -> i
 
 
 def evaluate_regression(predictions: Predictions, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Bias and resolution of each target: over all test groups, in bins of the target, per group. Raises as `evaluate_classification`."""
-    weights = predictions.weights
-    targets = {}
-    for index, (name, target) in enumerate(predictions.targets.items()):
-        predicted = predictions.scores[:, index]
-        targets[name] = {
-            **regression_summary(predicted, target, weights),
-            "metrics": {metric: regression_metric(metric, predicted, target, weights) for metric in settings.get("metrics") or []},
-            "bins": regression_by_bins(predicted, target, weights),
-            "groups": {
-                group: regression_summary(predicted[events], target[events], None if weights is None else weights[events])
-                for group, events in predictions.groups.items()
-            },
-        }
-    return {"task": "regression", "entries": len(predictions.scores), "targets": plain(targets)}
+    """Bias and resolution of each target: over all test groups with labels, in bins of the target, per group.
+
+    Events whose target is NaN or infinite are left out of its figures, and counted. Raises as `evaluate_classification`.
+    """
+    whole = labeled_events(predictions)
+    warnings = [*_told_events(predictions), *_told_weights(whole)]
+    targets = {
+        name: _regression(whole, name, predicted, settings, warnings)
+        for name, predicted in zip(whole.targets, whole.scores.T, strict=False)
+    }
+    return {
+        "task": "regression",
+        "entries": len(whole.scores),
+        "entries_not_finite": sum(whole.not_finite.values()),
+        "groups_without_labels": list(predictions.unlabeled),
+        "targets": plain(targets),
+        "warnings": warnings,
+    }
+
+
+def _regression(predictions: Predictions, name: str, predicted: Array, settings: Mapping[str, Any], warnings: list[str]) -> dict[str, Any]:
+    """The figures of one target."""
+    target, weights = predictions.targets[name], predictions.weights
+    finite = np.isfinite(target)
+    if left := int((~finite).sum()):
+        warnings.append(f"{left:,} of {len(target):,} jets have a {name} that is NaN or infinite: left out of its figures")
+
+    def of(events: Array) -> tuple[Array, Array, Array | None]:
+        return predicted[events], target[events], None if weights is None else weights[events]
+
+    whole, weights_of = of(finite), of(finite)[2]
+    bins = regression_by_bins(*whole)
+    if weights is not None and (undefined := sum(np.isnan(row["bias"]) for row in bins)):
+        warnings.append(f"the weights of {undefined} bins of {name} do not add up to more than zero: their figures are null")
+    groups = {}
+    for group, events in predictions.groups.items():
+        inside = np.zeros(len(target), bool)
+        inside[events] = True
+        groups[group] = regression_summary(*of(inside & finite))
+    unusual = not finite.any() or (weights_of is not None and not ((weights_of >= 0).all() and weights_of.sum() > 0))
+    metrics = {
+        metric: _metric(metric, functools.partial(regression_metric, metric, *whole), warnings, optional=unusual)
+        for metric in settings.get("metrics") or []
+    }
+    return {**regression_summary(*whole), "entries_not_finite": left, "metrics": metrics, "bins": bins, "groups": groups}

@@ -7,6 +7,8 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
+from weaver_tasks.results.markdown import table
+
 Figures = Mapping[str, Any]
 
 
@@ -50,11 +52,11 @@ def _finite(value: float | None) -> float | None:
 def members_table(compared: Mapping[str, Mapping[str, Any]]) -> str:
     """The result of `compare_members` as a Markdown table."""
     names = list(next(iter(compared.values()))["members"]) if compared else []
-    lines = ["| figure | mean ± standard deviation | " + " | ".join(names) + " |", "|---|---:|" + "---:|" * len(names)]
+    rows = []
     for figure, row in compared.items():
         mean = "-" if row["mean"] is None else f"{row['mean']:.4g} ± {row['std']:.2g}"
-        lines.append(f"| {figure} | {mean} | " + " | ".join(_shown(row["members"][name]) for name in names) + " |")
-    return "\n".join(lines) + "\n"
+        rows.append([figure, mean, *(_shown(row["members"][name]) for name in names)])
+    return table(["figure", "mean ± standard deviation", *names], rows, numbers=1 + len(names)) + "\n"
 
 
 def _shown(value: float | None) -> str:

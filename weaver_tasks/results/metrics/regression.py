@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from weaver_tasks.results.metrics.classification import weighted_mean
+
 Array = np.ndarray
 
 
@@ -16,21 +18,21 @@ def regression_summary(predicted: Array, target: Array, weights: Array | None = 
 
     bias: the mean difference, with its error; median_bias: the median one; resolution: half the width of the central 68.27 % of
     the differences; rms: their standard deviation. response and relative_resolution say the same of predicted / target, where no
-    target is zero or negative (nan otherwise).
+    target is zero or negative (nan otherwise). Weights may be negative; all is nan where they do not add up to more than zero.
     """
     names = ("bias", "bias_error", "median_bias", "resolution", "rms", "response", "relative_resolution")
-    if not len(target):
-        return {"entries": 0, **dict.fromkeys(names, math.nan)}
     difference = predicted.astype(np.float64) - target
-    bias = float(np.average(difference, weights=weights))
-    rms = math.sqrt(float(np.average((difference - bias) ** 2, weights=weights)))
-    effective = len(target) if weights is None else float(weights.sum()) ** 2 / float((weights**2).sum())
+    bias, bias_error = weighted_mean(difference, weights)
+    if math.isnan(bias):
+        return {"entries": len(target), **dict.fromkeys(names, math.nan)}
+    variance, _ = weighted_mean(np.square(difference - bias), weights)
+    rms = math.sqrt(variance) if variance >= 0 else math.nan
     low, median, high = central_quantiles(difference, weights)
     response = relative = math.nan
     if (target > 0).all():
         low_ratio, response, high_ratio = central_quantiles(predicted / target.astype(np.float64), weights)
         relative = (high_ratio - low_ratio) / 2
-    values = (bias, rms / math.sqrt(effective), median, (high - low) / 2, rms, response, relative)
+    values = (bias, bias_error, median, (high - low) / 2, rms, response, relative)
     return {"entries": len(target), **dict(zip(names, values, strict=True))}
 
 
@@ -38,12 +40,24 @@ _CENTRAL = (0.158655, 0.5, 0.841345)
 
 
 def central_quantiles(values: Array, weights: Array | None = None) -> tuple[float, float, float]:
-    """The 15.87 %, 50 % and 84.13 % quantiles: median and one standard deviation of a Gaussian to either side."""
+    """The 15.87 %, 50 % and 84.13 % quantiles: median and one standard deviation of a Gaussian to either side.
+
+    With weights, the smallest values at which the weights summed so far reach these parts of all weight. Negative weights may let the sum
+    cross a part several times: then the first crossing counts. nan where the weights do not add up to more than zero.
+    """
     if weights is None:
         low, median, high = np.quantile(values, _CENTRAL)
-    else:
-        low, median, high = np.quantile(values, _CENTRAL, weights=weights, method="inverted_cdf")
-    return float(low), float(median), float(high)
+        return float(low), float(median), float(high)
+    order = np.argsort(values, kind="stable")
+    values = values[order]
+    last = np.append(np.flatnonzero(values[1:] != values[:-1]), len(values) - 1)[: len(values)]  # of each distinct value
+    values, summed = values[last], np.cumsum(weights[order], dtype=np.float64)[last]
+    if not len(values) or not summed[-1] > 0:
+        return math.nan, math.nan, math.nan
+    # The largest sum so far, which is the sum itself where no weight is negative: where it first reaches a part, the sum does.
+    reached = np.maximum.accumulate(summed)
+    low, median, high = (float(values[np.searchsorted(reached, part * summed[-1])]) for part in _CENTRAL)
+    return low, median, high
 
 
 def regression_by_bins(

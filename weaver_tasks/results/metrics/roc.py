@@ -1,4 +1,4 @@
-"""ROC curves: exact, one point per distinct value of the discriminant, weighted or not."""
+"""ROC curves: exact, one point per distinct value of the discriminant, weighted or not, by scikit-learn."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Array = np.ndarray
 class RocCurve:
     """Efficiencies of `discriminant >= threshold`, thresholds falling; the first point passes nothing (threshold inf).
 
-    All three have shape (P + 1,), P the number of distinct values.
+    All three have shape (P + 1,), P the number of distinct values. With negative weights efficiencies may fall in places.
     """
 
     threshold: Array
@@ -32,14 +32,10 @@ class RocCurve:
             return self
         grid = np.linspace(0, 1, points)
         with np.errstate(divide="ignore"):
-            logarithm = np.log(np.maximum(self.background_efficiency, 1e-12))
+            logarithm = np.maximum.accumulate(np.log(np.maximum(self.background_efficiency, 1e-12)))
         levels = np.linspace(logarithm[0], logarithm[-1], points)
         chosen = np.concatenate(
-            [
-                [0, count - 1],
-                np.searchsorted(np.maximum.accumulate(self.signal_efficiency), grid),
-                np.searchsorted(np.maximum.accumulate(logarithm), levels),
-            ]
+            [[0, count - 1], np.searchsorted(np.maximum.accumulate(self.signal_efficiency), grid), np.searchsorted(logarithm, levels)]
         )
         chosen = np.unique(np.minimum(chosen, count - 1))
         return RocCurve(
@@ -49,38 +45,36 @@ class RocCurve:
         )
 
 
-def roc_curve(signal: Array, background: Array, signal_weights: Array | None = None, background_weights: Array | None = None) -> RocCurve:
-    """The ROC curve of a discriminant: signal (N,), background (M,) values, and their weights.
+def roc_curve(
+    signal: Array, background: Array, signal_weights: Array | None = None, background_weights: Array | None = None
+) -> RocCurve | None:
+    """The ROC curve of a discriminant: signal (N,), background (M,) values, and their weights, which may be negative.
 
-    Equals `sklearn.metrics.roc_curve(drop_intermediate=False)`. Both classes must have events.
+    None where either class has no events, or none by weight: its weights do not add up to more than zero.
     """
-    values = np.concatenate([signal, background])
-    order = np.argsort(values)[::-1]
-    values = values[order]
-    last_of_value = np.append(np.flatnonzero(values[1:] != values[:-1]), len(values) - 1)
-    is_signal = order < len(signal)
+    # Not at the top: it takes most of a second to import, and validation in training may not need it.
+    from sklearn.metrics import roc_curve as curve_of
 
-    def passing(of_signal: bool, weights: Array | None) -> Array:
-        chosen = is_signal if of_signal else ~is_signal
-        if weights is None:
-            summed = np.cumsum(chosen)[last_of_value]
-        else:
-            offset = 0 if of_signal else len(signal)
-            summed = np.cumsum(np.where(chosen, weights[np.clip(order - offset, 0, len(weights) - 1)], 0), dtype=np.float64)[last_of_value]
-        return np.concatenate([[0.0], summed / summed[-1]])
-
-    return RocCurve(
-        threshold=np.concatenate([[math.inf], values[last_of_value]]),
-        signal_efficiency=passing(True, signal_weights),
-        background_efficiency=passing(False, background_weights),
-    )
+    given = ((signal, signal_weights), (background, background_weights))
+    if any(not (len(values) if weights is None else weights.sum(dtype=np.float64) > 0) for values, weights in given):
+        return None
+    truth = np.repeat([True, False], [len(signal), len(background)])
+    weights = None
+    if signal_weights is not None or background_weights is not None:
+        weights = np.concatenate([np.ones(len(values)) if each is None else each for values, each in given]).astype(np.float64)
+    false, true, threshold = curve_of(truth, np.concatenate([signal, background]), sample_weight=weights, drop_intermediate=False)
+    return RocCurve(threshold=threshold, signal_efficiency=true, background_efficiency=false)
 
 
 def area(signal: Array, background: Array, signal_weights: Array | None = None, background_weights: Array | None = None) -> float:
-    """The area under the ROC curve (ties count half); nan when either class has no events."""
-    if not len(signal) or not len(background):
-        return math.nan
+    """The area under the ROC curve: the chance, by weight, that a signal event has the higher value of the two (ties count half).
+
+    nan where there is no curve.
+    """
     curve = roc_curve(signal, background, signal_weights, background_weights)
+    if curve is None:
+        return math.nan
+    # Not sklearn.metrics.auc, which refuses the steps back that negative weights make.
     return float(np.trapezoid(curve.signal_efficiency, curve.background_efficiency))
 
 

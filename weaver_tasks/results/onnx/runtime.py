@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from onnxruntime import InferenceSession, SessionOptions
 from onnxruntime.capi import onnxruntime_pybind11_state as _errors
 
 from weaver_tasks.base.errors import NetworkError, ResultError
+from weaver_tasks.base.files import check_regular
 from weaver_tasks.results.predictions.scoring import Inputs, gives_probabilities
 
 Array = np.ndarray
+
+logger = logging.getLogger("weaver_tasks")
 
 _CANNOT_LOAD = (
     *(_errors.Fail, _errors.InvalidArgument, _errors.InvalidGraph),
     *(_errors.InvalidProtobuf, _errors.NoSuchFile, _errors.NotImplemented),
 )
+_CANNOT_RUN = (_errors.Fail, _errors.InvalidArgument, _errors.RuntimeException)
+# What hands on the values of a softmax, at most in another shape or type.
+_CHANGE_NO_VALUE = ("Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Flatten", "Dropout")
 
 
 def onnx_session(model: bytes | str | Path, *, threads: int = 1) -> InferenceSession:
@@ -27,6 +37,8 @@ def onnx_session(model: bytes | str | Path, *, threads: int = 1) -> InferenceSes
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors only: it warns of initializers it removes
+    if not isinstance(model, bytes):
+        check_regular(model)
     source = model if isinstance(model, bytes) else str(model)
     try:
         return InferenceSession(source, options, providers=["CPUExecutionProvider"])
@@ -36,34 +48,109 @@ def onnx_session(model: bytes | str | Path, *, threads: int = 1) -> InferenceSes
 
 
 def run_onnx(session: InferenceSession, inputs: Mapping[str, Array]) -> Array:
-    """The first output, for inputs by name. Inputs that the graph does not use (the exporter drops them) are left out."""
+    """The first output, for inputs by name. Inputs that the graph does not use (the exporter drops them) are left out.
+
+    Raises ResultError when the model does not run on them.
+    """
     used = [entry.name for entry in session.get_inputs()]
-    return session.run(None, {name: inputs[name] for name in used})[0]
+    try:
+        return session.run(None, {name: inputs[name] for name in used})[0]
+    except _CANNOT_RUN as error:
+        shapes = ", ".join(f"{name} {inputs[name].shape}" for name in used)
+        raise ResultError(f"ONNX Runtime cannot run the model on {shapes}: {' '.join(str(error).split())[:300]}") from error
 
 
 class OnnxScorer:
-    """What `inference.torch_scorer` makes, of an ONNX model on the CPU. The softmax is applied only where the model does not do it itself.
+    """What `inference.torch_scorer` makes, of an ONNX model on the CPU.
 
-    any_length: whether it takes any number of particles. Raises ResultError when the model cannot be loaded, NetworkError when it
-    takes other inputs.
+    any_length: whether it takes any number of particles. metadata: what the model says of itself: text, or what JSON text holds.
+    ignores_padding: whether it says that padding changes none of its outputs.
+    Raises ResultError when the model cannot be loaded, NetworkError when it takes other inputs.
     """
 
     def __init__(self, path: str | Path, names: Sequence[str], *, task: str, threads: int) -> None:
+        self._path = path
         self._session = onnx_session(path, threads=threads)
         self._task = task
-        if self._session.get_modelmeta().custom_metadata_map.get("inputs_are") == "raw":
+        self._softmax: bool | None = None
+        self.metadata = {key: _parsed(text) for key, text in self._session.get_modelmeta().custom_metadata_map.items()}
+        if self.metadata.get("inputs_are") == "raw":
             raise NetworkError(f"{path}: takes raw variables. Predict with model.onnx, exported beside it.")
-        entries = self._session.get_inputs()
-        for entry in entries:
+        self._entries = self._session.get_inputs()
+        for entry in self._entries:
             if entry.name not in names:
                 known = ", ".join(names)
                 raise NetworkError(f"{path}: takes an input '{entry.name}', but the data configuration's input groups are {known}.")
-        self.any_length = any(len(entry.shape) == 3 and isinstance(entry.shape[2], str) for entry in entries)
+        self.any_length = any(len(entry.shape) == 3 and isinstance(entry.shape[2], str) for entry in self._entries)
+        self.ignores_padding = self.metadata.get("ignores_padding") is True
+        shortest = self.metadata.get("shortest_length")
+        self._shortest = shortest if isinstance(shortest, int) else 1
+
+    def check_shapes(self, shapes: Mapping[str, Sequence[int | None]]) -> None:
+        """Raise NetworkError when the model takes inputs of other shapes. shapes: group -> (variables, length), or (variables,) if flat."""
+        for entry in self._entries:
+            expected = list(shapes[entry.name])
+            found = entry.shape[1:]
+            wrong = any(isinstance(size, int) and size != wanted for size, wanted in zip(found, expected, strict=False))
+            # A flat group of one variable may be (N,).
+            if wrong or (len(found) != len(expected) and not (expected == [1] and not found)):
+                raise NetworkError(
+                    f"{self._path}: takes input '{entry.name}' of shape (N, {', '.join(map(str, found))}), but the data configuration "
+                    f"makes (N, {', '.join(map(str, expected))}). Give the data configuration of its training."
+                )
+
+    def decide(self, examples: Callable[[], Iterable[Inputs]]) -> None:
+        """Decide, once for all events, whether the outputs of a classifier are probabilities or still want a softmax.
+
+        The model says so itself, or its graph ends in a softmax, or else its outputs of `examples`, some first events, tell.
+        """
+        if self._task != "classification":
+            self._softmax = False
+            return
+        said = self.metadata.get("softmax")
+        if said in ("network", "export", "none"):
+            self._softmax = said == "none"
+        elif _ends_in_softmax(self._path):
+            self._softmax = False
+        else:
+            found = [output for inputs in examples() if len(output := run_onnx(self._session, self._long_enough(inputs)))]
+            self._softmax = not (found and all(gives_probabilities(torch.from_numpy(output)) for output in found))
+            what = "logits: the softmax is applied" if self._softmax else "probabilities"
+            logger.info("%s does not say what its outputs are; by those of the first events they are %s", self._path, what)
 
     def __call__(self, inputs: Inputs) -> tuple[Array, Array | None]:
-        output = run_onnx(self._session, inputs)
-        if self._task == "classification" and len(output) and not gives_probabilities(torch.from_numpy(output)):
+        assert self._softmax is not None
+        output = run_onnx(self._session, self._long_enough(inputs))
+        if self._softmax:
             output = torch.softmax(torch.from_numpy(output), dim=1).numpy()
         if self._task == "regression" and output.ndim == 2 and output.shape[1] == 1:
             output = output[:, 0]
         return output, None
+
+    def _long_enough(self, inputs: Inputs) -> Inputs:
+        """Padded to the shortest length that the export was tried with: neighbors of a particle are looked for among so many slots."""
+        padded = {}
+        for name, values in inputs.items():
+            missing = self._shortest - values.shape[2] if values.ndim == 3 and self.ignores_padding else 0
+            padded[name] = np.pad(values, ((0, 0), (0, 0), (0, missing))) if missing > 0 else values
+        return padded
+
+
+def _ends_in_softmax(path: str | Path) -> bool:
+    """Whether the first output of a model is that of a softmax, seen in its graph."""
+    graph = onnx.load(str(path), load_external_data=False).graph
+    makers = {name: node for node in graph.node for name in node.output}
+    name = graph.output[0].name
+    while name in makers and makers[name].op_type in _CHANGE_NO_VALUE:
+        name = makers[name].input[0]
+    if name not in makers or makers[name].op_type != "Softmax":
+        return False
+    axis = next((attribute.i for attribute in makers[name].attribute if attribute.name == "axis"), -1)
+    return axis == 1 or (axis == -1 and len(graph.output[0].type.tensor_type.shape.dim) == 2)
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 
 from weaver_tasks.base.jet_observers import kinematic_observers
+from weaver_tasks.results.markdown import three_digits, with_interval
 from weaver_tasks.results.metrics.classification import binomial_interval
 from weaver_tasks.results.metrics.evaluation import background_class
 from weaver_tasks.results.metrics.roc import pair_ratio, roc_curve
-from weaver_tasks.results.plots.style import class_name, figure, legend_beside, look, save, say_why_empty, with_unit
-from weaver_tasks.results.predictions.columns import Predictions
+from weaver_tasks.results.plots.style import class_name, figure, legend_beside, look, save, say_left_out, say_why_empty, with_unit
+from weaver_tasks.results.predictions.columns import Predictions, left_out
 
 Array = np.ndarray
 
@@ -34,36 +36,50 @@ def plot_roc(predictions: Predictions, figures: Mapping[str, Any], settings: Map
         for signal, name in enumerate(predictions.classes):
             if signal == background:
                 continue
-            discriminants = _discriminants(predictions, signal, background)
-            if not all(map(len, discriminants)):
+            curve = roc_curve(*_discriminants(predictions, signal, background), *_weights(predictions, signal, background))
+            if curve is None:
                 continue
-            curve = roc_curve(*discriminants, *_weights(predictions, signal, background)).thinned()
+            curve = curve.thinned()
             passing = curve.background_efficiency > 0
             rejection = 1 / curve.background_efficiency[passing]
-            highest = max(highest, rejection.max())
+            highest = max(highest, rejection.max(initial=0))
             axes.plot(curve.signal_efficiency[passing], rejection, label=_roc_label(name, points[name]), **look(signal))
-            if np.isfinite(points[name]["rejection"]):
-                x, y, error = (points[name][key] for key in ("signal_efficiency", "rejection", "error"))
-                axes.errorbar(x, y, yerr=min(error, y * 0.9), marker="o", markersize=6, color=look(signal)["color"], capsize=3)
+            highest = max(highest, _working_point(axes, points[name], color=look(signal)["color"]))
         if not axes.lines:
             say_why_empty(axes, "no jets of the background and of another class")
         axes.set(xlim=(0, 1), ylim=(1, highest * 2), yscale="log", xlabel="Signal efficiency")
         axes.set_ylabel(f"Background rejection, 1 / efficiency of {class_name(predictions.classes[background])}")
         axes.grid(which="major", alpha=0.3)
-        legend_beside(axes, title="Rejection at signal efficiency")
+        legend_beside(axes, title=f"Rejection of {class_name(predictions.classes[background])}\nat signal efficiency")
+        say_left_out(drawn, left_out(predictions))
         return save(drawn, path)
+
+
+def _working_point(axes: Axes, point: Mapping[str, float], *, color: str) -> float:
+    """Mark the quoted rejection with its interval, or what it exceeds with an arrow. Returns how high that reaches, 0 for none."""
+    style: dict[str, Any] = {"marker": "o", "markersize": 6, "color": color, "capsize": 3}
+    x, y, low, high = (point[key] for key in ("signal_efficiency", "rejection", "low", "high"))
+    if np.isfinite(y):
+        if not np.isfinite(low):
+            axes.plot(x, y, linestyle="", **{key: style[key] for key in ("marker", "markersize", "color")})
+            return y
+        up = high if np.isfinite(high) else y
+        axes.errorbar(x, y, yerr=[[y - low], [up - y]], **style)
+        return up
+    if np.isfinite(point["at_least"]):
+        # The length of an arrow means nothing.
+        axes.errorbar(x, point["at_least"], yerr=point["at_least"] / 2, lolims=True, **style)
+        return 1.5 * point["at_least"]
+    return 0.0
 
 
 def _roc_label(name: str, point: Mapping[str, Any]) -> str:
     efficiency = f"{100 * point['signal_efficiency']:g} %"
     if np.isfinite(point["rejection"]):
-        return f"{class_name(name)}: {_short(point['rejection'])} ± {_short(point['error'])} at {efficiency}"
-    return f"{class_name(name)}: > {_short(point['at_least'])} at {efficiency}"
-
-
-def _short(value: float) -> str:
-    """Three significant digits, without powers of ten as long as there is room."""
-    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+        return f"{class_name(name)}: {with_interval(point['rejection'], point['low'], point['high'])} at {efficiency}"
+    if np.isfinite(point["at_least"]):
+        return f"{class_name(name)}: > {three_digits(point['at_least'])} (95 % CL) at {efficiency}"
+    return f"{class_name(name)}: not defined at {efficiency}"
 
 
 def _discriminants(predictions: Predictions, signal: int, background: int) -> tuple[Array, Array]:
@@ -107,6 +123,7 @@ def plot_scores(predictions: Predictions, path: Path) -> list[Path]:
             axes.set_ylabel("Jets (normalized)")
         handles, labels = panels.flat[0].get_legend_handles_labels()
         drawn.legend(handles, labels, loc="outside right upper", title="True class", fontsize=20, title_fontsize=20)
+        say_left_out(drawn, left_out(predictions))
         return save(drawn, path)
 
 
@@ -128,8 +145,8 @@ def _histograms(predictions: Predictions, score: int, edges: Array) -> list[tupl
     return found
 
 
-def plot_confusion(figures: Mapping[str, Any], path: Path) -> list[Path]:
-    """The confusion matrix, each row (true class) in percent."""
+def plot_confusion(figures: Mapping[str, Any], path: Path, *, missing: str = "") -> list[Path]:
+    """The confusion matrix, each row (true class) in percent. missing: of `left_out`."""
     names = [class_name(name) for name in figures["classes"]]
     matrix = 100 * np.asarray(figures["confusion_matrix"], dtype=np.float64)
     size = max(8.0, 1.1 * len(names) + 3)
@@ -148,6 +165,7 @@ def plot_confusion(figures: Mapping[str, Any], path: Path) -> list[Path]:
         axes.minorticks_off()
         axes.set(xlabel="Predicted class", ylabel="True class")
         drawn.colorbar(image, ax=axes, fraction=0.046, pad=0.02, label="Jets of the true class [%]")
+        say_left_out(drawn, missing)
         return save(drawn, path)
 
 
@@ -196,6 +214,7 @@ def _plot_against(
             axes.set_xlabel(with_unit(observer))
         shown = {label: handle for axes in (right, left) for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
         legend_beside(right, title="Working point", handles=shown)
+        say_left_out(drawn, left_out(predictions))
         return save(drawn, path)
 
 
@@ -209,7 +228,9 @@ def _counts(predictions: Predictions, values: Array, true: int, edges: Array, pa
 
 
 def _normalized(counts: Array) -> Array:
-    return counts / (counts.sum() or 1)
+    """Of sum one; nothing where negative weights leave no more than nothing."""
+    total = counts.sum()
+    return counts / total if total > 0 else np.zeros(counts.shape)
 
 
 def _efficiency(
@@ -217,17 +238,25 @@ def _efficiency(
 ) -> None:
     """The passing fraction of the events of one class per bin, with 68 % intervals; not where a bin holds fewer than five events.
 
+    On a logarithmic axis a bin of which none passes shows the upper end of its interval, with an arrow.
     position: where in the bin the points stand, in bin widths from its middle, so that curves do not hide each other.
     """
     total, squares = _counts(predictions, values, true, edges)
     passed, _ = _counts(predictions, values, true, edges, passing)
-    shown = (total**2 >= _BIN_EVENTS * squares) & (total > 0) & ((passed > 0) | (axes.get_yscale() == "linear"))
-    fraction = passed[shown] / total[shown]
-    low, high = binomial_interval(fraction, total[shown] ** 2 / squares[shown])
+    filled = (total**2 >= _BIN_EVENTS * squares) & (total > 0)
+    fraction, entries = (np.divide(a, b, out=np.zeros(len(total)), where=filled) for a, b in ((passed, total), (total**2, squares)))
+    low, high = binomial_interval(fraction, entries)  # nan where negative weights leave no fraction
     places = (edges[1:] + edges[:-1]) / 2 + position * np.diff(edges)
+    none_passes = filled & (passed <= 0) & (axes.get_yscale() != "linear")
+    shown = filled & ~none_passes & np.isfinite(low)
     line = ":" if len(edges) > _FEW_BINS else ""
-    intervals = {"yerr": [fraction - low, high - fraction], "elinewidth": 1.5}
-    axes.errorbar(places[shown], fraction, **intervals, fmt=f"o{line}", markersize=6, linewidth=1, **style)
+    points: dict[str, Any] = {"elinewidth": 1.5, "markersize": 6, "linewidth": 1}
+    intervals = [(fraction - low)[shown], (high - fraction)[shown]]
+    axes.errorbar(places[shown], fraction[shown], yerr=intervals, fmt=f"o{line}", **points, **style)
+    limits = none_passes & np.isfinite(high)
+    if limits.any():
+        style = {**style, "label": None}
+        axes.errorbar(places[limits], high[limits], yerr=high[limits] / 2, uplims=True, fmt="_", **points, **style)
 
 
 def _smallest_class(predictions: Predictions) -> int:

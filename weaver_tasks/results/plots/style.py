@@ -52,6 +52,12 @@ def say_why_empty(axes: Axes, why: str) -> None:
     axes.text(0.5, 0.5, why, transform=axes.transAxes, ha="center", va="center", fontsize=18, color="0.4")
 
 
+def say_left_out(drawn: Figure, text: str) -> None:
+    """Write above a figure which events are not in it; nothing where `text` is empty."""
+    if text:
+        drawn.suptitle(text, fontsize=16, color="0.4")
+
+
 def save(drawn: Figure, path: Path) -> list[Path]:
     """Save as `path` (PNG) and beside it as PDF. Returns both."""
     paths = [path.with_suffix(".png"), path.with_suffix(".pdf")]

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from weaver_tasks.base.files import read_json
-from weaver_tasks.results.plots.style import COLORS, figure, legend_beside, look, save
-from weaver_tasks.results.predictions.columns import Predictions
+from weaver_tasks.results.plots.style import COLORS, figure, legend_beside, look, save, say_left_out
+from weaver_tasks.results.predictions.columns import Predictions, left_out
 
 Array = np.ndarray
 History = dict[str, list[dict[str, Any]]]
@@ -101,7 +101,7 @@ def plot_regression(predictions: Predictions, figures: Mapping[str, Any], path: 
     with figure(width=18, height=7 * count) as drawn:
         rows = drawn.subplots(count, 2, squeeze=False)
         for index, ((name, target), (left, right)) in enumerate(zip(targets, rows, strict=False)):
-            _plane(left, predictions.scores[:, index], target, name)
+            _plane(left, predictions.scores[:, index], target, name, predictions.weights)
             bins = figures["targets"][name]["bins"]
             centers = np.array([(row["low"] + row["high"]) / 2 for row in bins])
             widths = np.array([(row["high"] - row["low"]) / 2 for row in bins])
@@ -112,18 +112,23 @@ def plot_regression(predictions: Predictions, figures: Mapping[str, Any], path: 
             right.set(xlabel=f"True {name}", ylabel=f"Predicted - true {name}")
             right.margins(y=0.3)
             right.legend(loc="upper left", ncols=2)
+        say_left_out(drawn, left_out(predictions))
         return save(drawn, path)
 
 
-def _plane(axes: Axes, predicted: Array, target: Array, name: str) -> None:
+def _plane(axes: Axes, predicted: Array, target: Array, name: str, weights: Array | None) -> None:
+    """Predicted against true values; bins without events stay empty, whatever weights add up to."""
     finite = np.isfinite(predicted) & np.isfinite(target)
     low, high = np.quantile(np.concatenate([predicted[finite], target[finite]]), (0.005, 0.995)) if finite.any() else (0.0, 1.0)
     span = [[low, high], [low, high]] if high > low else [[low - 1, low + 1]] * 2
-    image = axes.hist2d(target[finite], predicted[finite], bins=50, range=span, cmap="viridis", cmin=1)[3]
+    values: dict[str, Any] = {"bins": 50, "range": span}
+    entries, x, y = np.histogram2d(target[finite], predicted[finite], **values)
+    summed = entries if weights is None else np.histogram2d(target[finite], predicted[finite], weights=weights[finite], **values)[0]
+    image = axes.pcolormesh(x, y, np.where(entries > 0, summed, np.nan).T, cmap="viridis")
     axes.plot(span[0], span[0], color="0.5", linestyle="--", linewidth=1)
     axes.set(xlabel=f"True {name}", ylabel=f"Predicted {name}")
     assert axes.figure is not None
-    axes.figure.colorbar(image, ax=axes, label="Jets")
+    axes.figure.colorbar(image, ax=axes, label="Jets" if weights is None else "Jets (weighted)")
 
 
 def plot_rate_sweep(history: Mapping[str, list[float]], path: Path, *, suggested: float | None, configured: float) -> list[Path]:

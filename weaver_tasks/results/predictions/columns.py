@@ -17,7 +17,7 @@ from weaver_tasks.results.predictions.tables import Column, Columns, read_table,
 Array = np.ndarray
 
 _SCORE = "score_"
-# Observers that efficiencies are shown against: transverse momentum and mass of the jet.
+_WEIGHT = ""  # among columns that are read: the weights, which may also be an observer or a label
 
 
 def output_columns(
@@ -52,10 +52,12 @@ def output_columns(
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """The predictions of all test groups, one after another.
+    """The predictions of all test groups, one after another, without the events whose scores are not finite.
 
     classes: () for a regression. scores: (N, C), or (N, T) for a regression with T targets. labels: (N,) class indices, -1 outside all
-    classes; None without labels. targets: name -> (N,), for a regression. groups: name -> its events. observers: those kept, (N,) each.
+    classes and in groups without labels; None without any labels. targets: name -> (N,), for a regression; NaN in groups without labels.
+    groups: name -> its events. observers: those kept, (N,) each; NaN where a group lacks one. weights: (N,), finite.
+    not_finite: of each group how many events have scores that are NaN or infinite. unlabeled: the groups without labels.
     Per-particle predictions are flattened: N then counts particles.
     """
 
@@ -66,6 +68,14 @@ class Predictions:
     groups: dict[str, slice]
     observers: dict[str, Array]
     weights: Array | None
+    not_finite: dict[str, int] = field(default_factory=dict)
+    unlabeled: tuple[str, ...] = ()
+
+
+def left_out(predictions: Predictions) -> str:
+    """In words, how many events are in no plot since their scores are not finite; '' where all are."""
+    missing = sum(predictions.not_finite.values())
+    return f"{missing:,} of {len(predictions.scores) + missing:,} jets left out: their scores are NaN or infinite" if missing else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,50 +107,107 @@ def read_predictions(
     classes, labels: their names, for tables that do not tell them (those that other programs wrote).
     Raises ResultError when a table is missing or damaged, lacks scores or the weight, or does not fit the others.
     """
-    pieces: dict[str, list[Column]] = {}
-    sizes: dict[str, int] = {}
-    first: tuple[Path, _Layout] | None = None
-    for group, path in files:
-        layout = _layout(path, task=task, weight=weight, classes=classes, labels=labels)
-        if first is None:
-            first = (path, layout)
-        elif (layout.classes, layout.labels) != (first[1].classes, first[1].labels):
-            raise ResultError(f"{path}: other classes or labels than {first[0]}. Predict both groups again with one configuration.")
-        for chunk in read_table(path, layout.names()):
-            scores = _scores(chunk, layout)
-            sizes[group] = sizes.get(group, 0) + len(scores)
-            pieces.setdefault("scores", []).append(scores)
-            for name in layout.names():
-                if name not in layout.scores:
-                    pieces.setdefault(name, []).append(_flat(chunk[name]))
-        sizes.setdefault(group, 0)
-    if first is None:
+    tables = [(group, path, _layout(path, task=task, weight=weight, classes=classes, labels=labels)) for group, path in files]
+    if not tables:
         raise ResultError("--predictions: no prediction files. Name at least one, GROUP=FILE.")
-    return _assemble(pieces, sizes, first[1], task)
+    model = next((layout for _, _, layout in tables if layout.labels), tables[0][2])
+    for _, path, layout in tables:
+        alike = layout.classes == model.classes and len(layout.scores) == len(model.scores)
+        if not alike or (layout.labels and layout.labels != model.labels):
+            other = next(path for _, path, layout in tables if layout is model)
+            raise ResultError(f"{path}: other classes or labels than {other}. Predict both groups again with one configuration.")
+    unlabeled = {group for group, _, layout in tables if model.labels and not layout.labels}
+    for group, path, layout in tables:
+        if group in unlabeled and layout.labels:
+            raise ResultError(f"{path}: has labels, and other files of the group '{group}' have none. Predict the whole group again.")
+    read = _Read(model, task)
+    for group, path, layout in tables:
+        read.add(group, path, layout)
+    return read.predictions(tuple(group for group in read.sizes if group in unlabeled))
 
 
-def _assemble(pieces: dict[str, list[Column]], sizes: dict[str, int], layout: _Layout, task: str) -> Predictions:
-    names = ["scores", *(name for name in layout.names() if name not in layout.scores)]
-    columns = {name: np.concatenate(pieces.pop(name)) if name in pieces else np.empty(0, np.float32) for name in names}
-    ends = np.cumsum(list(sizes.values())).tolist()
-    groups = {group: slice(end - size, end) for (group, size), end in zip(sizes.items(), ends, strict=True)}
-    # Without events the file does not say how many scores each has.
-    width = -1 if ends[-1] else max(len(layout.classes) or len(layout.labels), 1)
-    scores = columns["scores"].reshape(ends[-1], width)
-    if task == "regression" and scores.shape[1] != len(layout.labels) and layout.labels:
-        targets = ", ".join(layout.labels)
-        raise ResultError(f"{scores.shape[1]} outputs for the targets {targets}: the network must give one output per target.")
-    labeled = task == "classification" and bool(layout.labels)
-    return Predictions(
-        classes=layout.classes,
-        scores=scores,
-        labels=columns[layout.labels[0]].astype(np.int64) if labeled else None,
-        targets={} if task == "classification" else {name: columns[name] for name in layout.labels},
-        groups=groups,
-        # Observers of jets do not line up with scores of particles.
-        observers={name: columns[name] for name in layout.observers if len(columns[name]) == ends[-1]},
-        weights=columns[layout.weight].astype(np.float64) if layout.weight else None,
-    )
+class _Read:
+    """The columns of prediction tables, read one after another. layout: that of a table with labels, if there is one."""
+
+    def __init__(self, layout: _Layout, task: str) -> None:
+        self._layout, self._task = layout, task
+        self.sizes: dict[str, int] = {}
+        self._not_finite: dict[str, int] = {}
+        self._pieces: dict[str, list[tuple[str, Array]]] = {}  # column -> (group, values) of each chunk
+
+    def add(self, group: str, path: Path, layout: _Layout) -> None:
+        """Read a table. Raises ResultError when a weight is not finite."""
+        self.sizes.setdefault(group, 0)
+        self._not_finite.setdefault(group, 0)
+        first = 0
+        for chunk in read_table(path, layout.names()):
+            raw = chunk[layout.scores[0]]
+            if layout.weight:
+                _check_weights(np.asarray(chunk[layout.weight], np.float64), layout.weight, group, path, first)
+            first += len(raw)
+            scores = _scores(chunk, layout)
+            scores = scores.reshape(len(scores), -1)
+            finite = np.isfinite(scores).all(axis=1)
+            columns = {"scores": scores}
+            for name in dict.fromkeys((*self._layout.labels, *self._layout.observers)):
+                missing = np.full(len(scores), -1) if name in self._layout.labels and self._task == "classification" else None
+                columns[name] = _column_of(chunk.get(name), len(scores), missing=missing)
+            if self._layout.weight:
+                # One of each event, also beside scores of its particles.
+                weights = _column_of(chunk.get(self._layout.weight), len(raw), missing=None)
+                jagged = not isinstance(raw, np.ndarray) and len(weights) != len(scores)
+                columns[_WEIGHT] = np.repeat(weights, ak.to_numpy(ak.num(raw))) if jagged else weights
+            for name, values in columns.items():
+                self._pieces.setdefault(name, []).append((group, values[finite] if len(values) == len(scores) else values))
+            self.sizes[group] += int(finite.sum())
+            self._not_finite[group] += int((~finite).sum())
+
+    def _column(self, name: str) -> Array:
+        """All values of a column; files of one group need not follow each other, their values do."""
+        pieces = self._pieces.get(name, [])
+        ordered = [values for group in self.sizes for of, values in pieces if of == group]
+        return np.concatenate(ordered) if ordered else np.empty(0, np.float32)
+
+    def predictions(self, unlabeled: tuple[str, ...]) -> Predictions:
+        layout, task = self._layout, self._task
+        ends = np.cumsum(list(self.sizes.values())).tolist()
+        groups = {group: slice(end - size, end) for (group, size), end in zip(self.sizes.items(), ends, strict=True)}
+        scores = self._column("scores")
+        if scores.ndim == 1:
+            scores = scores.reshape(0, len(layout.classes) or len(layout.labels) or 1)  # of no table was a chunk read
+        if task == "regression" and scores.shape[1] != len(layout.labels) and layout.labels:
+            targets = ", ".join(layout.labels)
+            raise ResultError(f"{scores.shape[1]} outputs for the targets {targets}: the network must give one output per target.")
+        observers = {name: self._column(name) for name in layout.observers}
+        return Predictions(
+            classes=layout.classes,
+            scores=scores,
+            labels=self._column(layout.labels[0]).astype(np.int64) if task == "classification" and layout.labels else None,
+            targets={} if task == "classification" else {name: self._column(name) for name in layout.labels},
+            groups=groups,
+            # Observers of jets do not line up with scores of particles.
+            observers={name: values for name, values in observers.items() if len(values) == ends[-1]},
+            weights=self._column(_WEIGHT).astype(np.float64) if layout.weight else None,
+            not_finite=self._not_finite,
+            unlabeled=unlabeled,
+        )
+
+
+def _check_weights(weights: Array, name: str, group: str, path: Path, first: int) -> None:
+    wrong = np.flatnonzero(~np.isfinite(weights))
+    if len(wrong):
+        more = f" and not finite for {len(wrong) - 1} more of {len(weights)}" if len(wrong) > 1 else ""
+        raise ResultError(
+            f"evaluation.weight: '{name}' is {weights[wrong[0]]} for event {first + wrong[0]} of {path} (group '{group}'){more}. "
+            "Correct it in the data configuration, or exclude such events by test_time_selection."
+        )
+
+
+def _column_of(column: Column | None, count: int, *, missing: Array | None) -> Array:
+    """The values of a column in a row; of a file that lacks it, `missing` (default: NaN)."""
+    if column is None:
+        return np.full(count, np.nan) if missing is None else missing
+    return _flat(column)
 
 
 def _layout(path: Path, *, task: str, weight: str | None, classes: Sequence[str], labels: Sequence[str]) -> _Layout:
@@ -149,17 +216,17 @@ def _layout(path: Path, *, task: str, weight: str | None, classes: Sequence[str]
     scores = [name for name in names if name.startswith(_SCORE)] or [name for name in ("output", "scores") if name in names][:1]
     if not scores:
         raise ResultError(f"{path}: no score_<label>, output or scores among its columns. Run the rule 'predict' again.")
-    if weight is not None and weight not in names:
-        hint = nearest(weight, names)
-        raise ResultError(f"evaluation.weight: '{weight}' is not in {path}. Make it an observer in the data configuration.{hint}")
     known = tuple(metadata.get("classes") or classes) or tuple(name.removeprefix(_SCORE) for name in scores if name.startswith(_SCORE))
     found = tuple(name for name in metadata.get("labels") or labels or ("_label_",) if name in names)
+    if weight is not None and weight not in names and found:
+        hint = nearest(weight, names)
+        raise ResultError(f"evaluation.weight: '{weight}' is not in {path}. Make it an observer in the data configuration.{hint}")
     return _Layout(
         classes=known if task == "classification" else (),
         scores=tuple(scores),
         labels=found if task == "regression" else found[:1],
         observers=tuple(kinematic_observers(names).values()),
-        weight=weight,
+        weight=weight if weight in names else None,
     )
 
 

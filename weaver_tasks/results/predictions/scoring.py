@@ -5,6 +5,7 @@ Shapes: B events, C classes, T targets, P particle slots.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from queue import SimpleQueue
@@ -15,14 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from weaver_tasks.base.errors import ResultError
 from weaver_tasks.results.predictions.tables import Column
 
 Array = np.ndarray
 Inputs = Mapping[str, Any]
 Labels = Mapping[str, Array]
 Scorer = Callable[[Inputs], tuple[Array, "Array | None"]]
-
-_TRIM_TOLERANCE = 2e-6
 
 
 def torch_scorer(
@@ -112,11 +112,11 @@ def as_columns(scores: Array, labels: Labels, *, task: str, mask: Array | None =
 
 def scored_windows(
     scored: Iterable[tuple[Array, Array | None, Array, Any]], *, task: str
-) -> Iterator[tuple[Column, dict[str, Column], dict[str, Column]]]:
-    """(scores, labels, observers) of window after window, its events in order.
+) -> Iterator[tuple[Column, dict[str, Column], dict[str, Column], Any]]:
+    """(scores, labels, observers, window) of window after window, its events in order.
 
     scored: of batch after batch the scores, the mask (of a scorer), the places of its events in their window, and, with the last
-    batch of a window, what holds the window's labels and observers.
+    batch of a window, the window itself, which has labels and observers.
     """
     pieces: list[tuple[Array, Array | None, Array]] = []
     for scores, mask, places, window in scored:
@@ -126,7 +126,7 @@ def scored_windows(
         all_scores, masks, all_places = zip(*pieces, strict=True)
         pieces = []
         ordered_mask = None if mask is None else in_order(masks, all_places)
-        yield *as_columns(in_order(all_scores, all_places), window.labels, task=task, mask=ordered_mask), window.observers
+        yield *as_columns(in_order(all_scores, all_places), window.labels, task=task, mask=ordered_mask), window.observers, window
 
 
 def in_order(pieces: Sequence[Array], places: Sequence[Array]) -> Array:
@@ -136,26 +136,39 @@ def in_order(pieces: Sequence[Array], places: Sequence[Array]) -> Array:
     return whole
 
 
-def ignores_padding(score: Scorer, padded: Sequence[Inputs], trimmed: Sequence[Inputs]) -> bool:
-    """Whether a network gives the same scores when a batch is padded only to its longest event.
+def change_without_padding(score: Scorer, padded: Sequence[Inputs], trimmed: Sequence[Inputs]) -> float:
+    """The largest change of a score when batches are padded only to their longest event, relative to scores beyond 1; infinite when the
+    network does not take them so.
 
-    padded, trimmed: the same batches, padded to the configured length and to the longest event. False when they do not differ.
+    padded, trimmed: the same batches, padded to the configured length and to the longest event. Some events cannot prove that a network
+    ignores padding, only that it does not.
     """
-    differing = [
-        (whole, short)
-        for whole, short in zip(padded, trimmed, strict=True)
-        if any(whole[name].shape != short[name].shape for name in whole)
-    ]
-    for whole, short in differing:
+    largest = 0.0
+    for whole, short in zip(padded, trimmed, strict=True):
         expected, _ = score(whole)
         try:
             found, _ = score(short)
-        except (RuntimeError, IndexError):
+        except (RuntimeError, IndexError, ValueError, ResultError):
             # A network made for one length: a linear layer over the particles, more neighbors than particles, and so on.
-            return False
-        if found.shape != expected.shape or not np.allclose(found, expected, rtol=_TRIM_TOLERANCE, atol=_TRIM_TOLERANCE):
-            return False
-    return bool(differing)
+            return math.inf
+        if found.shape != expected.shape:
+            return math.inf
+        both = np.isfinite(found) & np.isfinite(expected)
+        if not np.array_equal(np.isfinite(found), np.isfinite(expected)):
+            return math.inf
+        change = np.abs(found[both] - expected[both]) / np.maximum(1, np.abs(expected[both]))
+        largest = max(largest, float(change.max(initial=0.0)))
+    return largest
+
+
+def not_finite(scores: Column) -> Array:
+    """(N,) which events have a score that is NaN or infinite. scores: of `as_columns`."""
+    if isinstance(scores, np.ndarray):
+        return np.logical_not(np.isfinite(scores).reshape(len(scores), -1).all(axis=1))
+    bad = ~np.isfinite(scores)
+    while bad.ndim > 1:
+        bad = ak.any(bad, axis=-1)
+    return ak.to_numpy(bad)
 
 
 def score_names(scores: Any, *, classes: Sequence[str], simple: bool) -> tuple[str, ...]:

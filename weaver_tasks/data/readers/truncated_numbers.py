@@ -1,0 +1,60 @@
+"""ROOT's Double32_t and Float16_t in arrays (`x[3]/d[0,100,16]`), whose range uproot looks for in the wrong brackets."""
+
+from __future__ import annotations
+
+import ast
+import math
+import re
+from typing import Any
+
+import numpy as np
+import uproot
+
+_LEAVES = {"TLeafD32": uproot.interpretation.numerical.AsDouble32, "TLeafF16": uproot.interpretation.numerical.AsFloat16}
+_CONSTANTS = {"pi": math.pi, "twopi": 2 * math.pi}
+_DEFAULT_BITS = {"TLeafD32": 32, "TLeafF16": 12}
+
+
+def array_of_truncated(branch: Any) -> Any:
+    """The interpretation of a branch that is an array of such numbers; None for all other branches, which uproot knows.
+
+    Raises ValueError when the range is not understood.
+    """
+    leaves = branch.member("fLeaves") if branch.has_member("fLeaves") else []
+    if len(leaves) != 1 or leaves[0].classname not in _LEAVES or branch.branches:
+        return None
+    kind, title = leaves[0].classname, leaves[0].member("fTitle")
+    dimensions = re.findall(r"\[([^]]*)\]", title.partition("/")[0])
+    if not dimensions:
+        return None
+    fixed = tuple(int(each) for each in dimensions if each.isdigit())
+    limits = re.search(r"\[(.*)\]", title.partition("/")[2])
+    if limits:
+        low, high, *bits = (_number(part) for part in limits[1].split(","))
+        wanted = int(bits[0]) if bits else 32
+        content = _LEAVES[kind](low, high, wanted if 2 <= wanted <= 32 else 32, fixed)
+    elif kind == "TLeafD32":
+        content = uproot.AsDtype(np.dtype((">f4", fixed)), np.dtype(("f8", fixed)))
+    else:
+        content = _LEAVES[kind](0, 0, _DEFAULT_BITS[kind], fixed)
+    return content if len(fixed) == len(dimensions) else uproot.AsJagged(content)
+
+
+def _number(text: str) -> float:
+    """A limit as ROOT writes it: a number, pi or twopi, perhaps with a sign, a factor or a divisor."""
+
+    def value(node: ast.AST) -> float:
+        match node:
+            case ast.Constant(value=int() | float() as number):
+                return float(number)
+            case ast.Name(id=name) if name.lower() in _CONSTANTS:
+                return _CONSTANTS[name.lower()]
+            case ast.UnaryOp(op=ast.USub(), operand=operand):
+                return -value(operand)
+            case ast.BinOp(op=ast.Mult(), left=left, right=right):
+                return value(left) * value(right)
+            case ast.BinOp(op=ast.Div(), left=left, right=right):
+                return value(left) / value(right)
+        raise ValueError(f"the range '{text}' is not understood")
+
+    return value(ast.parse(text.strip(), mode="eval").body)

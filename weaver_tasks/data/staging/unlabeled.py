@@ -1,0 +1,69 @@
+"""Test files without labels, as those of recorded data: they are predicted, and evaluation leaves them out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from weaver_tasks.base.errors import DataConfigError, InputFileError
+from weaver_tasks.data.events.transform import plan_transformation
+from weaver_tasks.data.readers import branch_names, open_reader
+
+if TYPE_CHECKING:
+    from weaver_tasks.data.configuration.model import DataConfiguration
+    from weaver_tasks.data.events.block import StagingOptions
+
+
+def without_labels(configuration: DataConfiguration) -> DataConfiguration:
+    """The same, of events without labels."""
+    return dataclasses.replace(configuration, labels=None)
+
+
+def lacks_labels(
+    path: str, source: str, configuration: DataConfiguration, split: str, options: StagingOptions, *, custom_functions: Path | None
+) -> bool:
+    """Whether a test file has all that its events are made of, but none of the branches that only its labels need.
+
+    path: where it is read, source: what it is called. Raises InputFileError when it cannot be read.
+    """
+    if split != "test" or configuration.labels is None:
+        return False
+    plans = [
+        plan_transformation(each, split, options, custom_functions=custom_functions)
+        for each in (configuration, without_labels(configuration))
+    ]
+    with_labels, others = (list(plan.branches) for plan in plans)
+    only_labels = [name for name in with_labels if name not in others]
+    with open_reader(path, tree=configuration.treename) as reader:
+
+        def has(names: Iterable[str]) -> bool:
+            magic: dict[str, Any] = {"branch_magic": configuration.branch_magic, "file_magic": configuration.file_magic}
+            try:
+                branch_names(reader, source, list(names), **magic)
+            except InputFileError:
+                return False
+            return True
+
+        return bool(only_labels) and has(others) and not any(has([name]) for name in only_labels)
+
+
+def is_labeled(manifest: Mapping[str, Any], group: str) -> bool:
+    """Whether the test files of a group have labels."""
+    return all(file.get("labeled", True) for file in manifest["files"] if file["split"] == "test" and file["group"] == group)
+
+
+def check_groups(records: Iterable[Mapping[str, Any]]) -> None:
+    """Raise DataConfigError where only some of the good files of a test group have labels: they make one table."""
+    first: dict[str, Mapping[str, Any]] = {}
+    for record in records:
+        if record["split"] != "test":
+            continue
+        other = first.setdefault(record["group"], record)
+        if other.get("labeled", True) != record.get("labeled", True):
+            labeled, bare = (other, record) if other.get("labeled", True) else (record, other)
+            raise DataConfigError(
+                f"{bare['source']}: has no labels, but {labeled['source']} of the same test group '{record['group']}' has. "
+                "Put files without labels into a group of their own (data.test)."
+            )
