@@ -103,9 +103,7 @@ def test_weights_inside_the_checkpoint_of_a_training_framework(tmp_path: Path, k
     optimizer = torch.optim.Adam(source.parameters()).state_dict()
     torch.save({"epoch": 3, "ema": average, "optimizer_states": [optimizer], key: inner, "lr": torch.ones(1)}, path)
     taught = model()
-    with pytest.raises(
-        NetworkError, match=r"none of its tensors fits .*Its weights have the prefix 'net\.tagger': write .*:net\.tagger"
-    ):
+    with pytest.raises(NetworkError, match=r"none of its tensors fits .*Its weights have the prefix 'net\.tagger': write .*:net\.tagger"):
         load_weights(taught, path)
     report = load_weights(taught, f"{path}:net.tagger")
     torch.testing.assert_close(taught.state_dict(), source.state_dict(), rtol=0, atol=0)
@@ -115,7 +113,9 @@ def test_weights_inside_the_checkpoint_of_a_training_framework(tmp_path: Path, k
 def test_a_checkpoint_that_would_run_code_is_refused_with_the_remedy(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     torch.save({"state_dict": model().state_dict(), "hyper_parameters": argparse.Namespace(lr=1)}, path)
-    with pytest.raises(NetworkError, match=r"would run code when it is loaded \(argparse\.Namespace\); none of it was run\. Save model\.state_dict"):
+    with pytest.raises(
+        NetworkError, match=r"would run code when it is loaded \(argparse\.Namespace\); none of it was run\. Save model\.state_dict"
+    ):
         load_weights(model(), path)
 
 

@@ -3,6 +3,7 @@
 from weaver_tasks.plan.files import InputFile
 from weaver_tasks.plan.plan import Plan, make_plan, numbers_pattern
 from weaver_tasks.plan.preflight import check_clean_code, check_configuration_files, check_run_folder
+from weaver_tasks.plan.retraining import check_retraining
 from weaver_tasks.plan.settings_files import SettingsFile
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "SettingsFile",
     "check_clean_code",
     "check_configuration_files",
+    "check_retraining",
     "check_run_folder",
     "make_plan",
     "numbers_pattern",

@@ -149,8 +149,8 @@ class Plan:
         return [f"seed-{seed}/" for seed in self.config["seeds"] or []] or [""]
 
     def merges(self) -> bool:
-        """Whether the predictions of several members are merged into those of the run."""
-        return len(self.members()) > 1
+        """Whether the predictions of the members, of one seed as of several, are merged into those of the run."""
+        return self.members() != [""]
 
     def model(self, member: str) -> str | None:
         """The trained model that a member predicts with; None: its best epoch."""
