@@ -11,8 +11,9 @@ from PIL import Image
 import result_run
 from weaver_tasks.base.errors import ConfigError, ResultError
 from weaver_tasks.results.metrics.evaluation import evaluate_classification
+from weaver_tasks.results.plots import classification, training
 from weaver_tasks.results.predictions.columns import read_predictions
-from weaver_tasks.results.predictions.tables import open_table
+from weaver_tasks.results.predictions.tables import open_table, table_metadata
 
 CLASSES = ("label_QCD", "label_Hbb", "label_Tbqq")
 
@@ -214,3 +215,153 @@ def test_missing_predictions_are_one_line(run):
     assert done.returncode == 2
     assert done.stderr.startswith("ERROR: ")
     assert "absent.root: no such file. Run the rule 'predict' again." in done.stderr
+
+
+def changed(run, group, change):
+    """Write a group's prediction file again, after `change` has had its columns."""
+    path = run.folder / "predictions" / f"{group}.root"
+    columns = uproot.open(path)["Events"].arrays(library="np")
+    labels = change(columns)
+    path.unlink()
+    with open_table(path, {"classes": CLASSES, "labels": ["_label_"] if labels is None else labels}) as table:
+        table.write(columns)
+
+
+def test_events_whose_scores_are_not_finite_are_left_out_and_told(run):
+    def damage(columns):
+        columns["score_label_QCD"][:20] = np.nan
+        columns["score_label_Hbb"][20:23] = np.inf
+
+    changed(run, "ZJetsToNuNu", damage)
+    figures = json.loads((run.evaluate() / "metrics.json").read_text())
+    scores, labels = everything(run)
+    kept = np.isfinite(scores).all(axis=1)
+    assert kept.sum() == 277
+    assert (figures["entries"], figures["entries_not_finite"]) == (277, 23)
+    assert (figures["groups"]["ZJetsToNuNu"]["entries"], figures["groups"]["ZJetsToNuNu"]["entries_not_finite"]) == (77, 23)
+    assert figures["accuracy"] == pytest.approx(sklearn.metrics.accuracy_score(labels[kept], scores[kept].argmax(axis=1)))
+    normalized = scores[kept] / scores[kept].sum(axis=1, keepdims=True)
+    assert figures["auc"] == pytest.approx(sklearn.metrics.roc_auc_score(labels[kept], normalized, multi_class="ovo"), abs=1e-6)
+    told = "group ZJetsToNuNu: 23 of 100 jets have scores that are NaN or infinite: left out"
+    assert told in figures["warnings"]
+    assert told in (run.folder / "evaluation" / "metrics.md").read_text()
+    assert told in (run.folder / "logs" / "evaluate.log").read_text()
+
+
+def test_plots_say_what_they_leave_out(run, monkeypatch):
+    changed(run, "TTBar", lambda columns: columns["score_label_QCD"].__setitem__(slice(4), np.nan))
+    told = []
+    for module in (classification, training):
+        monkeypatch.setattr(module, "say_left_out", lambda _, text: told.append(text))
+    run.evaluate()
+    assert told == ["4 of 300 jets left out: their scores are NaN or infinite"] * 5  # roc, scores, confusion, two efficiencies
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused_by_group_and_event(run, value):
+    changed(run, "TTBar", lambda columns: columns["jet_pt"].__setitem__([17, 40], value))
+    run.settings["evaluation"] = {"weight": "jet_pt"}
+    with pytest.raises(ResultError, match=rf"evaluation\.weight: 'jet_pt' is {value} for event 17 of .*TTBar\.root \(group 'TTBar'\)"):
+        run.evaluate()
+
+
+@pytest.mark.parametrize("kind", ["negative", "a class without", "all without"])
+def test_any_finite_weights_are_drawn(run, kind):
+    def weigh(columns):
+        sign = np.where(np.arange(len(columns["jet_pt"])) % 4 == 0, -1.0, 1.0)
+        columns["w"] = {"negative": sign, "a class without": (columns["_label_"] != 0) * 1.0, "all without": np.zeros(len(sign))}[kind]
+
+    for group in ("HToBB", "TTBar", "ZJetsToNuNu"):
+        changed(run, group, weigh)
+    run.settings["evaluation"] = {"weight": "w", "metrics": ["log_loss"]}
+    figures = json.loads((run.evaluate() / "metrics.json").read_text())
+    if kind == "negative":
+        assert 0 < figures["accuracy_error"] < 0.1
+        assert figures["groups"]["TTBar"]["accuracy"] is not None
+        assert "75 of 300 jets have negative weights" in figures["warnings"]
+    else:
+        assert figures["rejections"][0]["rejection"] is None
+        assert (figures["accuracy"] is None) == (kind == "all without")
+        assert any("do not add up to more than zero" in warning for warning in figures["warnings"])
+    for name in ("roc", "scores", "confusion", "efficiency_pt", "efficiency_mass"):
+        assert (run.folder / "evaluation" / f"{name}.png").exists()
+
+
+def without_labels(columns):
+    for name in (*CLASSES, "_label_"):
+        del columns[name]
+    return []
+
+
+def test_groups_without_labels_are_in_no_figure(run):
+    before = json.loads((run.evaluate() / "metrics.json").read_text())
+    path = run.folder / "predictions" / "data.root"
+    path.write_bytes((run.folder / "predictions" / "TTBar.root").read_bytes())
+    changed(run, "data", without_labels)
+    figures = json.loads((run.evaluate() / "metrics.json").read_text())
+    assert figures.pop("groups_without_labels") == ["data"]
+    assert figures["groups"].pop("data") == {"labeled": False, "entries": 100, "entries_not_finite": 0}
+    assert figures.pop("warnings") == ["without labels, and so in no figure: data"]
+    before.pop("groups_without_labels")
+    assert before.pop("warnings") == []
+    assert figures == before
+    assert ["data", "100", "no labels", "-"] in cells((run.folder / "evaluation" / "metrics.md").read_text())
+
+
+def test_files_of_one_group_with_and_without_labels_are_refused(run):
+    first = run.folder / "predictions" / "TTBar.root"
+    second = run.folder / "predictions" / "other.root"
+    second.write_bytes(first.read_bytes())
+    changed(run, "other", without_labels)
+    with pytest.raises(ResultError, match=r"TTBar\.root: has labels, and other files of the group 'a' have none"):
+        read_predictions([("a", first), ("a", second)], task="classification")
+
+
+def test_a_selection_that_nothing_passes(run):
+    for group in ("HToBB", "TTBar", "ZJetsToNuNu"):
+        changed(run, group, lambda columns: columns.update({name: values[:0] for name, values in columns.items()}))
+    run.settings["evaluation"] = {"metrics": ["log_loss"], "weight": "jet_pt"}
+    figures = json.loads((run.evaluate() / "metrics.json").read_text())
+    assert figures["entries"] == 0
+    assert figures["accuracy"] is None
+    assert "0 jets" in (run.folder / "evaluation" / "metrics.md").read_text()
+    assert (run.folder / "evaluation" / "efficiency_pt.png").exists()
+
+
+def test_a_regression_of_no_event(tmp_path):
+    run = result_run.ResultRun(tmp_path / "run", data=result_run.DATA + result_run.MASS)
+    run.settings["training"]["task"] = "regression"
+    run.settings["evaluation"] = {"metrics": ["r2_score"]}
+    run.write("data_config.auto.yaml", run.data_config.read_text().replace("(jet_pt > 520)", "(jet_pt > 5200)"))
+    run.predict("TTBar")
+    figures = json.loads((run.evaluate() / "metrics.json").read_text())
+    assert figures["targets"]["mass"]["bias"] is None
+    assert figures["targets"]["mass"]["metrics"] == {"r2_score": None}
+    assert (run.folder / "evaluation" / "regression.png").exists()
+
+
+def test_regression_with_negative_weights(tmp_path):
+    run = result_run.ResultRun(tmp_path / "run", data=result_run.DATA + result_run.MASS.replace("[jet_pt]", "[jet_pt, jet_sdmass]"))
+    run.settings["training"]["task"] = "regression"
+    path = run.predict("TTBar")
+    columns = uproot.open(path)["Events"].arrays(library="np")
+    columns["w"] = np.where(np.arange(len(columns["mass"])) % 5 == 0, -0.01, 0.01)
+    metadata = table_metadata(path)
+    path.unlink()
+    with open_table(path, metadata) as table:
+        table.write(columns)
+    run.settings["evaluation"] = {"weight": "w", "metrics": ["mean_squared_error"]}
+    figures = json.loads((run.evaluate() / "metrics.json").read_text())
+    difference = columns["output"][:, 0].astype(np.float64) - columns["mass"]
+    bias = (columns["w"] * difference).sum() / columns["w"].sum()
+    assert figures["targets"]["mass"]["bias"] == pytest.approx(bias)
+    assert figures["targets"]["mass"]["resolution"] > 0
+
+
+def test_events_of_no_class_are_told(run):
+    changed(run, "TTBar", lambda columns: columns["_label_"].__setitem__(slice(3), -1))
+    run.evaluate()
+    told = "group TTBar: 3 of 100 jets belong to no class: left out of all that needs one"
+    assert told in (run.folder / "evaluation" / "metrics.md").read_text()
+    assert told in (run.folder / "logs" / "evaluate.log").read_text()
+    assert "300 jets (3 of no class)" in (run.folder / "evaluation" / "metrics.md").read_text()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import stage_run
-from weaver_tasks.base.errors import NetworkError
+from weaver_tasks.base.errors import ConfigError, NetworkError
 from weaver_tasks.weaver_compat import imports
 
 
@@ -104,3 +104,21 @@ def test_weaver_loads_our_checkpoint_and_we_load_weavers(run, tmp_path):
     theirs.load_state_dict(torch.load(tmp_path / "net_epoch-0_state.pt", weights_only=True))
     torch.save(theirs.state_dict(), tmp_path / "weaver_state.pt")
     checkpoint.load_state(ours, tmp_path / "weaver_state.pt")
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's compiler's own
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mod": "default"}, r"training\.compile: torch\.compile refuses .*unexpected keyword argument 'mod'"),
+        ({"mode": "fast"}, r"training\.compile: .*mode=fast"),
+        ({"backend": "indctor"}, r"training\.compile: .*indctor"),
+        ({"dynamic": "no"}, r"training\.compile: .*bool"),
+        ({"fullgraph": "no"}, r"training\.compile: fullgraph is 'no'\. Give true or false"),
+    ],
+)
+def test_wrong_options_of_the_compiler_are_known_before_the_first_epoch(run, options, message):
+    wrong = run("wrong")
+    wrong.settings["training"]["compile"] = options
+    with pytest.raises(ConfigError, match=message):
+        wrong.call("init_model")

@@ -135,3 +135,28 @@ def test_only_few_checkpoints_are_on_the_disk_even_after_a_kill(run):
         run.config["validation"] = {}
         run.snakemake()
         assert json.loads((run.results / "best_epoch.json").read_text())["epoch"] == best
+
+
+def test_a_change_of_the_selection_that_is_undone_brings_back_the_best_epoch(run):
+    """By loss, the largest: the first epoch is the best, and early stopping leaves three of six. By accuracy others are, or are refused."""
+    checkpoints = run.results / "checkpoints"
+    run.config["training"] |= {"epochs": 6, "early_stopping": {"patience": 1}, "keep_checkpoints": "best_and_last"}
+    first, second = {"metric": "loss", "mode": "max"}, {"metric": "accuracy", "mode": "max"}
+    run.config["validation"] = first
+    run.snakemake("--until", "select_best_epoch")
+    best, weights = json.loads((run.results / "best_epoch.json").read_text()), (checkpoints / "net_best_epoch_state.pt").read_bytes()
+    stopped = [epoch for epoch in range(6) if json.loads((run.results / f"metrics/train_epoch-{epoch}.json").read_text()).get("stopped")]
+    assert stopped
+    assert run.planned("--until", "select_best_epoch") == {}
+    run.config["validation"] = second
+    done = subprocess.run(run.command("--until", "select_best_epoch"), capture_output=True, text=True, cwd=run.folder)
+    assert done.returncode == 0 or "Undo the change of the configuration" in done.stderr or "undo the change" in done.stderr
+    run.config["validation"] = first
+    run.snakemake("--until", "select_best_epoch")
+    assert json.loads((run.results / "best_epoch.json").read_text()) == best
+    assert (checkpoints / "net_best_epoch_state.pt").read_bytes() == weights
+    # A higher patience goes on from the last epoch that was trained.
+    run.config["training"]["early_stopping"] = {"patience": 20}
+    run.snakemake("--until", "select_best_epoch")
+    assert not any("stopped" in json.loads((run.results / f"metrics/train_epoch-{epoch}.json").read_text()) for epoch in range(6))
+    assert json.loads((run.results / "best_epoch.json").read_text())["metric"] == "loss"

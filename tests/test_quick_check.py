@@ -40,6 +40,14 @@ def test_what_costs_time_is_small_and_the_rest_is_kept(config, tmp_path, monkeyp
     assert {file.source for file in small.files} == {file.source for file in plan_of(config).files}
 
 
+def test_a_training_that_is_continued_is_tried_from_where_it_stands(config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config["training"] |= {"epochs": 50, "continue_from": {"prefix": "first/net", "epoch": 9}}
+    small = plan_of(shrunk(plan_of(config)))
+    assert list(small.epochs()) == [10, 11]
+    assert small.config["training"]["continue_from"] == {"prefix": "first/net", "epoch": 9}
+
+
 def test_files_are_spread_over_groups_and_within_them(config, jets, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for number in range(100):

@@ -79,7 +79,7 @@ def fresh_network(
     settings: those of the rule. Raises a WeaverTasksError when network, weights and optimizer do not fit each other or the data.
     """
     from weaver_tasks.networks.weights import load_weights
-    from weaver_tasks.training.device import seed_generators
+    from weaver_tasks.training.device import compiled, seed_generators
     from weaver_tasks.training.optimizers import build_optimizer
     from weaver_tasks.training.settings import TrainingSettings
     from weaver_tasks.weaver_compat.imports import configured_network
@@ -94,6 +94,7 @@ def fresh_network(
         exclude=chosen.get("exclude_weights") or (),
         freeze=chosen.get("freeze_weights") or (),
     )
+    compiled(network.model, training)  # compiles nothing yet, but tells wrong options now, not in the first epoch
     if network.init_opt is not None:
         return network, None
     name, options = training.optimizer.get("name", "ranger"), training.optimizer.get("options") or {}

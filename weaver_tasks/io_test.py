@@ -2,7 +2,7 @@
 
     python -m weaver_tasks.io_test --data-config results/demo/data_config.auto.yaml --inputs results/demo/inputs.json
 
-Copy --settings from the command of train_epoch that `snakemake --printshellcmds` shows, to measure what training would see.
+Copy both --settings from the command of train_epoch that `snakemake --printshellcmds` shows, to measure what training would see.
 """
 
 from __future__ import annotations

@@ -46,23 +46,26 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _summarize(arguments: argparse.Namespace, record: TaskRecord) -> None:
-    from weaver_tasks.networks.flops import network_costs
+    from weaver_tasks.networks.flops import network_costs, own_networks
 
     configuration = load_data_configuration(arguments.data_config, custom_functions=arguments.custom_functions)
     record.read_configuration(data=arguments.data_config, functions=arguments.custom_functions)
     network, _ = fresh_network(arguments.settings, configuration, record.read_code(arguments.network))
     layers = network_costs(network.model, network.info)
     totals = {name: layers[0][name] for name in ("parameters", "trainable_parameters", "flops")}
-    write_json(
-        arguments.output,
-        {**totals, "inputs": {name: list(shape) for name, shape in network.info["input_shapes"].items()}, "layers": layers},
+    own = own_networks(network.model)
+    algorithm = (
+        f"of this project ({', '.join(own)}); weaver-core's may take more for the same result" if own else "of the network configuration"
     )
+    inputs = {name: list(shape) for name, shape in network.info["input_shapes"].items()}
+    write_json(arguments.output, {**totals, "algorithm": algorithm, "inputs": inputs, "layers": layers})
     with atomic_path(arguments.table) as temporary:
-        temporary.write_text(as_markdown(layers))
+        temporary.write_text(f"{as_markdown(layers)}\nFLOPs are those of the algorithm {algorithm}.\n")
     for path in (arguments.output, arguments.table):
         record.wrote(path)
     show(layers)
-    logger.info("%d parameters, %.4g FLOPs a jet; all layers: %s", totals["parameters"], totals["flops"], arguments.table)
+    told = (totals["parameters"], totals["flops"], algorithm, arguments.table)
+    logger.info("%d parameters, %.4g FLOPs a jet by the algorithm %s; all layers: %s", *told)
 
 
 def as_markdown(layers: Sequence[dict[str, Any]]) -> str:

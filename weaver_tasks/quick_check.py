@@ -55,11 +55,12 @@ def shrunk(plan: Plan) -> dict[str, Any]:
     training, files = config["training"], {split: few(plan.files_of(split)) for split in ("train", "val", "test")}
     jets = 4 * training["batch_size"] * training["ranks"] * training["nodes"]
     fitting = len(files["train"]) or 1
+    first = plan.epochs().start
     changes: dict[str, Any] = {
         "run": f"{config['run']}-quick_check",
         "staging": {"files_per_job": _FILES, "max_entries": max(_LEAST_ENTRIES, -(-jets // fitting))},
         "training": {
-            "epochs": 2,
+            "epochs": first + 2,
             "epochs_per_job": 1,
             "steps_per_epoch": _STEPS,
             "samples_per_epoch": None,
@@ -134,7 +135,7 @@ def _report(scratch: Plan, seconds: float) -> None:
         table.add_row(folder.name, str(len(rows)), f"{sum(float(row[0]) for row in rows):.1f}", f"{memory:.0f}")
     console = Console(stderr=True)
     (console if console.is_terminal else Console(stderr=True, width=120)).print(table)
-    trained = Path(scratch.run, *filter(None, scratch.members()[:1]), "metrics", "train_epoch-1.json")
+    trained = Path(scratch.run, *filter(None, scratch.members()[:1]), "metrics", f"train_epoch-{scratch.epochs()[-1]}.json")
     speed = f"; training {read_json(trained)['samples_per_second']:,.0f} jets/s" if trained.exists() else ""
     logger.info("the configuration works: %.0f s%s. Everything is in %s, which may be deleted", seconds, speed, scratch.run)
 

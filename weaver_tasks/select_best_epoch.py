@@ -12,7 +12,7 @@ from weaver_tasks.base.errors import CheckpointError, ResultError
 from weaver_tasks.base.files import copy_file, read_json, write_json
 from weaver_tasks.base.record import TaskRecord
 from weaver_tasks.training.journal import REMOVAL, Journal
-from weaver_tasks.training.selection import best_epoch, chosen_epochs, last_before_stops
+from weaver_tasks.training.selection import best_epoch, chosen_epochs
 
 logger = logging.getLogger("weaver_tasks")
 
@@ -57,9 +57,9 @@ def select(arguments: argparse.Namespace, record: TaskRecord) -> None:
 
 
 def _make_room(journal: Journal, best: int, validations: list[dict[str, Any]], record: TaskRecord) -> None:
-    """Remove all epochs but the best, those that training may go on from, and what other configurations that trained here would choose."""
+    """Remove all epochs but the best, the last that was trained, and what other configurations that trained here would choose."""
     last_trained = max(each["epoch"] for each in validations if not each.get("stopped"))
-    keep = {best, last_trained} | last_before_stops(validations) | chosen_epochs(validations, journal.choices())
+    keep = {best, last_trained} | chosen_epochs(validations, journal.choices())
     gone = journal.prune(keep, below=max(each["epoch"] for each in validations) + 1)
     record.note(removed=[str(path) for epoch in gone for path in (journal.state(epoch), journal.companion(epoch))])
     logger.info("%s: removed %d epochs", REMOVAL, len(gone))

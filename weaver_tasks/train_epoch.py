@@ -25,7 +25,7 @@ from weaver_tasks.data.configuration import DataConfiguration, load_data_configu
 from weaver_tasks.training.journal import REMOVAL, Journal, epoch_digest, epoch_uses
 from weaver_tasks.training.launch import is_first_rank, is_rank, launch_ranks
 from weaver_tasks.training.schedules import Rates, epoch_rates
-from weaver_tasks.training.selection import best_epoch, chosen_epochs, last_before_stops, should_stop
+from weaver_tasks.training.selection import best_epoch, chosen_epochs, should_stop
 from weaver_tasks.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ class Work:
         self.manifest = read_json(arguments.inputs)
         self.validations = [read_json(path) for path in arguments.validation]
         self.before = self.journal.published_digest(arguments.epochs[0] - 1)
+        self.stopped_before = bool(read_json(self.journal.metrics_file(arguments.epochs[0] - 1)).get("stopped"))
         self.links = list(self._chain())
 
     def _chain(self) -> Iterator[Link]:
@@ -109,7 +110,8 @@ class Work:
         early = self.training.early_stopping
         if not early:
             return False
-        return should_stop(self.validations, epoch=epoch, patience=early["patience"], **self._choice())
+        # A later validation may find a better epoch than was known when one was stopped; but nothing is trained after a gap.
+        return self.stopped_before or should_stop(self.validations, epoch=epoch, patience=early["patience"], **self._choice())
 
     def missing(self) -> list[int]:
         """The epochs that have to be trained."""
@@ -174,8 +176,7 @@ class Work:
         self.journal.note_choice({**self._choice(), "epochs": self.training.epochs, "patience": early.get("patience")})
         if best is None:
             return
-        before = {**read_json(self.journal.metrics_file(self.arguments.epochs[0] - 1)), "epoch": self.arguments.epochs[0] - 1}
-        keep = {best} | last_before_stops([*self.validations, before]) | chosen_epochs(self.validations, self.journal.choices())
+        keep = {best} | chosen_epochs(self.validations, self.journal.choices())
         self._note_removed(self.journal.prune(keep, below=self._no_longer_read()), record)
 
     def _note_removed(self, epochs: list[int], record: TaskRecord) -> None:

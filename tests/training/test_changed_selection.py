@@ -193,7 +193,7 @@ class Runner:
         for epoch in range(config.epochs):
             known = [each for each in trained if each <= epoch - 2]
             if config.patience and known and known[-1] - max(known, key=lambda each: (values[each], -each)) >= config.patience:
-                continue
+                break
             trained.append(epoch)
         return max(trained, key=lambda each: (values[each], -each))
 
@@ -207,7 +207,7 @@ class TableTrainer:
     def train(self, task, *, before_writing=None) -> dict:
         for path in (self.journal.state(task.epoch - 1), self.journal.companion(task.epoch - 1)):
             refuse_removed(path)
-            assert path.exists()
+            assert path.read_text() in ("the start", f"{path.stem.rpartition('_')[2]}.pt of {task.previous}")
         before_writing()
         for name in ("state.pt", "optimizer.pt"):
             with atomic_path(self.journal.entry(task.digest) / name) as temporary:
@@ -318,8 +318,8 @@ def whatever_is_changed(make, table, config, runs):
         elif result != "killed":
             assert "removed" in result
         assert {weights for _, weights in named.values()} <= runner.kept_weights()
-    # The one that trained first can be gone back to in any case, unless it may have stopped where no other did.
-    if first.patience is None and runner.noted():
+    # The one that trained first can be gone back to in any case.
+    if runner.noted():
         assert runner.run(first) == "done"
         assert runner.named()[0] == runner.expected(first)
     for config, expected in named.items():
@@ -408,13 +408,15 @@ def killed_after(make, table, kill, *, epoch) -> bool:
     return epoch in runner.trained
 
 
-def test_a_higher_patience_goes_on_from_where_it_had_stopped_even_when_later_epochs_were_trained(make):
-    # Epoch 3 is stopped by what is known of 0 and 1; epoch 2, then unknown, is better, so that 4 and more are trained.
+def test_what_is_stopped_stays_stopped_and_a_higher_patience_goes_on_from_there(make):
+    # Epoch 3 is stopped by what is known of 0 and 1; epoch 2, then unknown, is better.
     runner = make({"accuracy": [3, 2, 4, 5, 6, 7, 8, 9, 9], "loss": [0] * 9})
     assert runner.run(Config(patience=1, epochs=9)) == "done"
-    assert json.loads((runner.metrics / "train_epoch-3.json").read_text()).get("stopped")
+    stopped = [json.loads((runner.metrics / f"train_epoch-{epoch}.json").read_text()).get("stopped", False) for epoch in range(9)]
+    assert stopped == [False] * 3 + [True] * 6
+    assert runner.named()[0] == 2
     assert runner.run(Config(patience=4, epochs=9)) == "done"
-    assert not json.loads((runner.metrics / "train_epoch-3.json").read_text()).get("stopped")
+    assert runner.trained == [3, 4, 5, 6, 7, 8]
     assert runner.named()[0] == 7
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 
@@ -213,3 +214,37 @@ def test_a_step_whose_gradients_overflow_is_left_out(chain, scaler):
     hook.remove()
     engine.step(batch)
     assert not torch.equal(before["jet.0.weight"], weight)
+
+
+class Broken:
+    """The batches of a chain, of which those of some steps have infinite features."""
+
+    def __init__(self, batches, steps):
+        self.batches, self.broken = batches, steps
+        self.steps, self.samples = batches.steps, batches.samples
+
+    def __iter__(self):
+        for number, batch in enumerate(self.batches):
+            if number in self.broken:
+                batch.inputs["pf_features"] = np.full_like(batch.inputs["pf_features"], np.inf)
+            yield batch
+
+
+def test_with_a_scaler_a_step_that_is_not_finite_is_passed_over(chain, scaler):
+    training = chain("one", epochs=2, optimizer={"name": "adamW", "options": {}})
+    batches = lambda epoch, position: Broken(training.open_batches(epoch, position), {2, 4} if epoch == 0 else ())  # noqa: E731
+    trainer = training.trainer(open_batches=batches)
+    metrics = training.train(trainer, 0)
+    assert np.isfinite(metrics["loss"])
+    assert (metrics["steps"], metrics["samples"]) == (7, 700)
+    content = training.tensors(0)["companion"]
+    assert {float(state["step"]) for state in content["optimizer"]["state"].values()} == {5.0}
+    assert content["scaler"]["scale"] < 2.0**10
+    assert all(torch.isfinite(parameter).all() for parameter in trainer.engine.model.parameters())
+
+
+def test_with_a_scaler_too_many_of_them_in_a_row_stop_the_training(chain, scaler):
+    training = chain("one", epochs=1, batch_size=10, optimizer={"name": "adamW", "options": {}})
+    batches = lambda epoch, position: Broken(training.open_batches(epoch, position), range(1000))  # noqa: E731
+    with pytest.raises(TrainingError, match=r"epoch 0, step 50: the loss is nan"):
+        training.train(training.trainer(open_batches=batches), 0)

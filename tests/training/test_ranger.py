@@ -64,3 +64,28 @@ def test_leaves_parameters_without_gradient_alone():
         optimizer.step()
     assert torch.equal(unused, torch.ones(3))
     assert not torch.equal(used, torch.ones(3))
+
+
+@pytest.mark.slow
+def test_a_compiled_update_is_the_same_and_is_not_compiled_anew_for_each_rate():
+    from torch._dynamo.utils import counters
+
+    from weaver_tasks.training.optimizers import apply_rates, build_optimizer, compiled_step
+    from weaver_tasks.training.schedules import StepRates
+
+    weights, graphs = [], []
+    for compiles in (False, True):
+        torch.manual_seed(0)
+        model = torch.nn.Linear(4, 8)
+        optimizer = build_optimizer(model, "ranger", {"weight_decay": 0.01}, lr=0.1, compiled_step=compiles).optimizer
+        step = compiled_step(optimizer) if compiles else optimizer.step
+        for number in range(12):
+            apply_rates(optimizer, StepRates(1 - number / 20, 1 - number / 20), lr=0.1)
+            optimizer.zero_grad()
+            model(torch.ones(3, 4)).square().sum().backward()
+            step()
+            graphs.append(counters["stats"]["unique_graphs"])
+        weights.append([parameter.detach() for parameter in model.parameters()])
+    torch.testing.assert_close(*weights, atol=1e-6, rtol=1e-6)
+    # Two groups of weights, before and after the variance can be rectified.
+    assert graphs[-1] - graphs[11] == 4

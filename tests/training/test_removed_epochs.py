@@ -9,6 +9,7 @@ import pytest
 import stage_run
 from weaver_tasks import train_epoch, validate_epoch
 from weaver_tasks.base.errors import CheckpointError
+from weaver_tasks.plan import Plan
 from weaver_tasks.training.journal import is_placeholder
 
 # By loss the first epoch stays the best, so that every later one is removed.
@@ -114,3 +115,54 @@ def test_more_epochs_go_on_from_the_last(run):
     train(run, 5)
     assert run.record("train_epoch")["trained_epochs"] == [5]
     assert published(run) == {0, 4, 5}
+
+
+def weights(run) -> dict:
+    return {path: path.read_bytes() for path in run.checkpoints.glob(".journal/*/*.pt")}
+
+
+def test_a_job_that_is_refused_or_trains_nothing_removes_nothing(run):
+    """By the other end of the metric the best epoch is not the best so far."""
+    before = weights(run)
+    run.settings["validation"] = {"metric": "loss", "mode": "min"}
+    for epoch in range(5):
+        train(run, epoch)
+    assert run.record("train_epoch")["trained_epochs"] == []
+    assert weights(run) == before
+    assert {epoch for epoch in range(5) if not is_placeholder(run.checkpoint(f"net_epoch-{epoch}_state"))} == {0, 4}
+    run.settings["training"]["scheduler"] = {"name": "steps", "horizon": 3}
+    with pytest.raises(CheckpointError, match=r"was removed by training\.keep_checkpoints"):
+        train(run, 3)
+    assert weights(run) == before
+
+
+def test_another_metric_keeps_what_was_selected_before(run):
+    assert json.loads((run.folder / "best_epoch.json").read_text())["epoch"] == 0
+    best = run.checkpoint("net_best_epoch_state").read_bytes()
+    run.settings["validation"] = {"metric": "loss", "mode": "min"}
+    run.settings["training"]["epochs"] = 8
+    for epoch in range(5, 8):
+        train(run, epoch)
+        path = run.metrics / f"val_epoch-{epoch}.json"
+        path.write_text(json.dumps({"epoch": epoch, "loss": 0.9 - epoch / 10}))
+    run.call("select_best_epoch")
+    assert json.loads((run.folder / "best_epoch.json").read_text())["epoch"] == 7
+    assert (published(run), kept(run)) == ({0, 7}, 2)
+    # Undone.
+    for name in ("best_epoch.json", "checkpoints/net_best_epoch_state.pt", "checkpoints/net_best_epoch_optimizer.pt"):
+        (run.folder / name).unlink()
+    run.settings["validation"] = BEST_FIRST
+    run.call("select_best_epoch")
+    assert run.checkpoint("net_best_epoch_state").read_bytes() == best
+
+
+def test_what_earlier_versions_selected_is_noted_when_a_run_starts(run, tmp_path):
+    entries = run.checkpoints / ".journal"
+    (noted,) = entries.glob("*/selected.json")
+    expected = noted.read_text()
+    noted.unlink()
+    plan = Plan(config={"run": "run", "cross_validation": None, "seeds": None}, where="", results=str(tmp_path))
+    plan.note_selected()
+    assert noted.read_text() == expected
+    run.folder.joinpath("best_epoch.json").unlink()
+    plan.note_selected()

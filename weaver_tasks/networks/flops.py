@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+
+_OWN = "weaver_tasks.networks."
 
 
 def network_costs(model: nn.Module, info: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -25,7 +30,7 @@ def network_costs(model: nn.Module, info: Mapping[str, Any]) -> list[dict[str, A
         module.register_forward_hook(_note_output(outputs, name))
     inputs = [torch.ones(tuple(info["input_shapes"][name])) for name in info["input_names"]]
     counter = FlopCounterMode(display=False, depth=None)
-    with counter:
+    with _spelled_out(), counter:
         counted(*inputs)
     root = type(model).__name__
     counts = {name.removeprefix(f"{root}."): sum(of.values()) for name, of in counter.get_flop_counts().items()}
@@ -40,6 +45,27 @@ def network_costs(model: nn.Module, info: Mapping[str, Any]) -> list[dict[str, A
         }
         for name, module in model.named_modules()
     ]
+
+
+@contextlib.contextmanager
+def _spelled_out() -> Iterator[None]:
+    """Attention and recurrent layers as the matrix products that they are: torch's counter does not know their fast forms on a CPU."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH):
+            warnings.filterwarnings("ignore", message="TF32 acceleration")  # of no importance for a count
+            with torch.backends.mkldnn.flags(enabled=False):
+                yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def own_networks(model: nn.Module) -> list[str]:
+    """The classes of this project that a model is, or is made of: their algorithms may need fewer operations than those of weaver."""
+    if type(model).__module__.startswith(_OWN):
+        return [type(model).__name__]
+    return sorted({name for child in model.children() for name in own_networks(child)})
 
 
 def _flops(module: nn.Module, name: str, counts: Mapping[str, int], called: Mapping[str, Any]) -> int | None:

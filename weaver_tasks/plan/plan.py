@@ -20,6 +20,7 @@ from weaver_tasks.base.jet_observers import kinematic_observers
 from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration
 from weaver_tasks.plan.files import InputFile, expand, patterns_of, staging_jobs
 from weaver_tasks.plan.settings import Settings, of_member
+from weaver_tasks.training.journal import Journal
 
 FITTING = ("train", "val")
 
@@ -76,6 +77,20 @@ class Plan:
         content = {"patterns": patterns, "files": [vars(file) for file in self.files]}
         if not frozen.exists() or read_json(frozen) != content:
             write_json(frozen, content)
+
+    def note_selected(self) -> None:
+        """Have the journals note which epochs are selected now: Snakemake deletes best_epoch.json before it selects anew.
+
+        `select_best_epoch` notes it too; this is for runs of versions that did not, and for a best_epoch.json put back by hand.
+        """
+        for member in self.members():
+            folder = Path(self.run) / member
+            best = folder / "best_epoch.json"
+            if best.exists():
+                chosen = read_json(best)
+                journal = Journal(folder / "checkpoints", folder / "metrics")
+                if journal.metrics_file(chosen["epoch"]).exists():
+                    journal.note_selected(journal.published_digest(chosen["epoch"]), chosen)
 
     def files_of(self, *splits: str) -> list[InputFile]:
         return [file for file in self.files if file.split in splits]

@@ -99,9 +99,11 @@ def compiled(model: nn.Module, settings: TrainingSettings) -> nn.Module:
     if not settings.compile:
         return model
     options = {} if settings.compile is True else dict(settings.compile)
+    if not isinstance(options.get("fullgraph", False), bool):
+        raise ConfigError(f"training.compile: fullgraph is {options['fullgraph']!r}. Give true or false.")
     try:
         return torch.compile(model, **options)  # type: ignore[return-value]
-    except (RuntimeError, TypeError) as error:
+    except (RuntimeError, TypeError, AssertionError) as error:
         raise ConfigError(
             f"training.compile: torch.compile refuses {options} ({' '.join(str(error).split())[:300]}). Correct it."
         ) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -72,6 +72,14 @@ def apply_rates(optimizer: torch.optim.Optimizer, rates: StepRates, *, lr: float
                 group["betas"] = (rates.momentum, *group["betas"][1:])
             elif "momentum" in group:
                 group["momentum"] = rates.momentum
+
+
+def compiled_step(optimizer: torch.optim.Optimizer) -> Callable[[], Any]:
+    """The optimizer's step behind torch.compile."""
+    if isinstance(optimizer, Ranger):
+        optimizer.compile_update()
+        return optimizer.step
+    return torch.compile(optimizer.step)
 
 
 def take_over_state(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> bool:

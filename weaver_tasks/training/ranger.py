@@ -40,6 +40,12 @@ class Ranger(torch.optim.Optimizer):
             raise ValueError(f"betas in [0, 1), alpha in (0, 1], k >= 1, eps >= 0 are wanted, not {betas}, {alpha}, {k}, {eps}")
         defaults = {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay, "alpha": alpha, "k": k, "lookahead_step": 0}
         super().__init__(params, defaults)
+        self._compiled_update: Callable[..., None] | None = None
+
+    def compile_update(self) -> None:
+        """Send the arithmetic of each step through torch.compile. What changes from step to step reaches it in tensors, or it would be
+        compiled anew for each learning rate."""
+        self._compiled_update = torch.compile(_update)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -76,14 +82,20 @@ class Ranger(torch.optim.Optimizer):
         gradients = [parameter.grad.float() for parameter in parameters if parameter.grad is not None]
         mean = [self.state[parameter]["exp_avg"] for parameter in parameters]
         mean_of_squares = [self.state[parameter]["exp_avg_sq"] for parameter in parameters]
+        rectification = _rectification(step, beta2)
+        size = lr / (1 - beta1**step)
+        if self._compiled_update is not None:
+            size *= -1 if rectification is None else -rectification
+            numbers = torch.tensor([size, 1 - group["weight_decay"] * lr], dtype=torch.float32, device=mean[0].device)
+            options = {"betas": (beta1, beta2), "eps": None if rectification is None else group["eps"]}
+            self._compiled_update(parameters, gradients, mean, mean_of_squares, numbers, **options)
+            return
         torch._foreach_mul_(mean_of_squares, beta2)
         torch._foreach_addcmul_(mean_of_squares, gradients, gradients, 1 - beta2)
         torch._foreach_mul_(mean, beta1)
         torch._foreach_add_(mean, gradients, alpha=1 - beta1)
         if group["weight_decay"]:
             torch._foreach_mul_(parameters, 1 - group["weight_decay"] * lr)
-        rectification = _rectification(step, beta2)
-        size = lr / (1 - beta1**step)
         if rectification is None:
             torch._foreach_add_(parameters, mean, alpha=-size)
         else:
@@ -98,6 +110,36 @@ class Ranger(torch.optim.Optimizer):
         torch._foreach_mul_(parameters, alpha)
         torch._foreach_add_(parameters, slow, alpha=1 - alpha)
         torch._foreach_copy_(slow, parameters)
+
+
+def _update(
+    parameters: list[Tensor],
+    gradients: list[Tensor],
+    mean: list[Tensor],
+    mean_of_squares: list[Tensor],
+    numbers: Tensor,
+    *,
+    betas: tuple[float, float],
+    eps: float | None,
+) -> None:
+    """The arithmetic of `Ranger._rectified_adam`. numbers: (2,) the factor of the update and that of the weights, for their decay.
+
+    eps: None while the variance cannot be rectified.
+    """
+    size, kept = numbers.unbind()
+    torch._foreach_mul_(mean_of_squares, betas[1])
+    torch._foreach_addcmul_(mean_of_squares, gradients, gradients, 1 - betas[1])
+    torch._foreach_mul_(mean, betas[0])
+    torch._foreach_add_(mean, gradients, alpha=1 - betas[0])
+    torch._foreach_mul_(parameters, kept)
+    if eps is None:
+        update = list(torch._foreach_mul(mean, size))
+    else:
+        denominator = torch._foreach_sqrt(mean_of_squares)
+        torch._foreach_add_(denominator, eps)
+        update = list(torch._foreach_div(mean, denominator))
+        torch._foreach_mul_(update, size)
+    torch._foreach_add_(parameters, update)
 
 
 def _rectification(step: int, beta2: float) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterable, Mapping
 from numbers import Real
@@ -43,35 +42,21 @@ def metric_value(validation: Mapping[str, Any], metric: str) -> float:
 def should_stop(validations: Iterable[Mapping[str, Any]], *, epoch: int, patience: int, metric: str, mode: str) -> bool:
     """Whether `epoch` is not worth training: the best of the epochs up to epoch - 2 is `patience` or more of them old.
 
-    Two back, so that the validation of one epoch runs beside the training of the next.
+    Asked as long as no epoch before was stopped: none is trained after one that was. Two back, so that the validation of one epoch runs
+    beside the training of the next.
     """
     seen = [each for each in validations if each["epoch"] <= epoch - 2 and not each.get("stopped")]
     best = best_epoch(seen, metric=metric, mode=mode)
     return best is not None and max(each["epoch"] for each in seen) - best["epoch"] >= patience
 
 
-def last_before_stops(validations: Iterable[Mapping[str, Any]]) -> set[int]:
-    """The epochs from which training goes on when an epoch that was stopped is trained after all, as with a higher patience."""
-    found, last = set(), None
-    for validation in sorted(validations, key=lambda each: each["epoch"]):
-        if not validation.get("stopped"):
-            last = validation["epoch"]
-        elif last is not None:
-            found.add(last)
-    return found
-
-
 def chosen_epochs(validations: Iterable[Mapping[str, Any]], choices: Iterable[Mapping[str, Any]]) -> set[int]:
     """The epochs that trainings which choose in these ways would choose of these; empty where none has the metric.
 
-    choices: metric, mode, epochs and patience of each. The validations are of one training. Another that stops elsewhere has those
-    before the first stopped one in common with it; so both the best of these and the best of all are given.
+    choices: metric, mode, epochs and patience of each.
     """
-    ordered = sorted(validations, key=lambda each: each["epoch"])
-    common = list(itertools.takewhile(lambda each: not each.get("stopped"), ordered))
-    trained = [each for each in ordered if not each.get("stopped")]
-    found = (_chosen(some, **choice) for choice in choices for some in (common, trained))
-    return {epoch for epoch in found if epoch is not None}
+    trained = sorted((each for each in validations if not each.get("stopped")), key=lambda each: each["epoch"])
+    return {epoch for choice in choices if (epoch := _chosen(trained, **choice)) is not None}
 
 
 def _chosen(trained: Iterable[Mapping[str, Any]], *, metric: str, mode: str, epochs: int, patience: int | None) -> int | None:

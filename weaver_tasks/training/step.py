@@ -24,7 +24,7 @@ from weaver_tasks.training.device import compiled, enough_memory, gradient_scale
 from weaver_tasks.training.distributed import rank, synchronize_batch_norm, world_size
 from weaver_tasks.training.losses import LossFunction, Outcome, default_loss, outcome
 from weaver_tasks.training.metric_sums import Tally, figures
-from weaver_tasks.training.optimizers import apply_rates
+from weaver_tasks.training.optimizers import apply_rates, compiled_step
 from weaver_tasks.training.padding import on_device
 from weaver_tasks.training.schedules import Rates, step_rates
 from weaver_tasks.training.settings import TrainingSettings
@@ -98,7 +98,7 @@ class Engine:
         if world_size() > 1:
             self.model = synchronize_batch_norm(self.model, self.device)
         self._compiled = compiled(self.model, self.settings)
-        self._optimizer_step = torch.compile(self.optimizer.step) if self.settings.compile_optimizer else self.optimizer.step
+        self._optimizer_step = compiled_step(self.optimizer) if self.settings.compile_optimizer else self.optimizer.step
         self.join()
 
     @property

@@ -234,6 +234,7 @@ def start_run():
     for line in PLAN.told_at_the_start():
         print(f"WARNING: {line}", file=sys.stderr, flush=True)
     PLAN.freeze_files()
+    PLAN.note_selected()
     run_ownership.take_over(WORKFLOW_NAME)
 
 
