@@ -51,6 +51,7 @@ def initialize(arguments: argparse.Namespace, record: TaskRecord) -> None:
     configuration = load_data_configuration(arguments.data_config, custom_functions=arguments.custom_functions)
     record.read_configuration(data=arguments.data_config, functions=arguments.custom_functions)
     network, optimizer = fresh_network(arguments.settings, configuration, record.read_code(arguments.network))
+    _check_metric(arguments.settings, network)
     continued = continue_training(arguments.settings, network, optimizer)
     checkpoint.save_state(arguments.state, network.model)
     start = digest(
@@ -69,6 +70,17 @@ def initialize(arguments: argparse.Namespace, record: TaskRecord) -> None:
     logger.info("%s: %d parameters, %d of them trainable", arguments.network, parameters, trainable)
     for path in (arguments.state, arguments.optimizer, arguments.metrics):
         record.wrote(path)
+
+
+def _check_metric(settings: Mapping[str, Any], network: Network) -> None:
+    """Raises ConfigError when the network's own evaluate function, which gives one number, does not give that of validation.metric."""
+    metric, task_ = (settings.get("validation") or {}).get("metric"), (settings.get("training") or {}).get("task")
+    own = "loss" if task_ == "regression" else "accuracy"
+    if network.evaluate_fn is not None and metric not in (None, own):
+        raise ConfigError(
+            f"validation.metric: '{metric}': {network.path} validates by its own evaluate function, whose number is called {own}. "
+            f"Name that, or leave the key out."
+        )
 
 
 def fresh_network(

@@ -18,6 +18,7 @@ from weaver_tasks.base.errors import ConfigError, DataConfigError
 from weaver_tasks.base.files import read_json, write_json
 from weaver_tasks.base.jet_observers import kinematic_observers
 from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration
+from weaver_tasks.plan.early import check_resolved, check_results
 from weaver_tasks.plan.files import InputFile, expand, patterns_of, staging_jobs
 from weaver_tasks.plan.settings import Settings, of_member
 from weaver_tasks.training.journal import Journal
@@ -187,6 +188,14 @@ class Plan:
         start = self.config["training"].get("continue_from")
         return range(start["epoch"] + 1 if start else 0, self.config["training"]["epochs"])
 
+    def fewest_events(self) -> int:
+        """The events that an epoch needs, those of one batch over all ranks; 0 where nothing is trained, or epochs go on in one stream."""
+        training = self.config["training"]
+        endless = training["samples_per_epoch"] is not None or training["steps_per_epoch"] is not None
+        if self.config["prediction"]["model"] or endless:
+            return 0
+        return training["batch_size"] * training["ranks"] * training["nodes"]
+
     def blocks(self) -> list[range]:
         """The epochs of each training job."""
         epochs, training = self.epochs(), self.config["training"]
@@ -237,6 +246,9 @@ def make_plan(document: dict[str, Any], *, where: str) -> Plan:
             raise DataConfigError(f"{where}: data.{key}: no such file '{plan.data_config_file(split)}'. Correct the path.")
         plan.data_configuration(split)
     plan.untracked()
+    check_results(plan.config, where=where)
+    if plan.config["prediction"]["model"]:
+        check_resolved(plan.data_configuration("train"), where=where)
     return plan
 
 

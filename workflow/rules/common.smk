@@ -181,6 +181,7 @@ COMMON = SimpleNamespace(
     network=NETWORK,
     data_config=DATA_CONFIG,
     test_config=PLAN.data_config_file("test"),
+    batch=PLAN.fewest_events(),
     custom_functions=(
         shlex.join(["--custom-functions", FUNCTIONS]) if FUNCTIONS else ""
     ),
