@@ -14,7 +14,9 @@ import argparse
 import contextlib
 import json
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from weaver_tasks.base.command_line import run_command, stage_parser, task
 from weaver_tasks.base.errors import ConfigError, InputFileError
