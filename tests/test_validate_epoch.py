@@ -10,6 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 import stage_run
 from weaver_tasks import validate_epoch
+from weaver_tasks.settings.stage import stage_settings
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +41,7 @@ def validation_events(run):
     configuration = load_data_configuration(run.data_config)
     model = load_network(run.network, configuration, {}).model
     model.load_state_dict(torch.load(run.checkpoint("net_epoch-0_state"), weights_only=True))
-    loader = EpochLoader(read_json(run.inputs), configuration, run.settings, split="val", seed=1, epoch=0, threads=0)
+    loader = EpochLoader(read_json(run.inputs), configuration, stage_settings(run.settings), split="val", seed=1, epoch=0, threads=0)
     batches = list(loader)
     inputs = [torch.from_numpy(np.concatenate([batch.inputs[name] for batch in batches])) for name in configuration.input_names]
     labels = np.concatenate([batch.labels[configuration.label_names[0]] for batch in batches])
@@ -117,6 +118,7 @@ def test_regression_metrics(run):
 CUSTOM = (
     stage_run.NETWORK
     + """
+from weaver_tasks.settings.stage import stage_settings
 from weaver.utils.nn.tools import train_classification, evaluate_classification, _flatten_preds
 
 def get_loss(data_config, **kwargs):

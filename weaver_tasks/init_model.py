@@ -12,11 +12,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from weaver_tasks.base.command_line import run_command, stage_parser, task
+from weaver_tasks.base.command_line import run_command, task
 from weaver_tasks.base.digests import digest, file_checksum
 from weaver_tasks.base.errors import ConfigError
 from weaver_tasks.base.files import write_json
 from weaver_tasks.base.record import TaskRecord
+from weaver_tasks.settings.stage import StageSettings, stage_parser
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +48,7 @@ def initialize(arguments: argparse.Namespace, record: TaskRecord) -> None:
     from weaver_tasks.training import checkpoint
     from weaver_tasks.training.epoch import first_companion
 
-    network_settings = arguments.settings.get("network") or {}
+    network_settings = arguments.settings.network
     configuration = load_data_configuration(arguments.data_config, custom_functions=arguments.custom_functions)
     record.read_configuration(data=arguments.data_config, functions=arguments.custom_functions)
     network, optimizer = fresh_network(arguments.settings, configuration, record.read_code(arguments.network))
@@ -56,9 +57,9 @@ def initialize(arguments: argparse.Namespace, record: TaskRecord) -> None:
     checkpoint.save_state(arguments.state, network.model)
     start = digest(
         checkpoint.tensors_digest(network.model.state_dict()),
-        arguments.settings.get("seed", 1),
-        [file_checksum(record.read(path)) for path in _loaded_files(network_settings.get("load_weights"))],
-        [network_settings.get(key) for key in ("options", "exclude_weights", "freeze_weights")],
+        arguments.settings.seed,
+        [file_checksum(record.read(path)) for path in _loaded_files(network_settings.load_weights)],
+        [network_settings.options, network_settings.exclude_weights, network_settings.freeze_weights],
         *(file_checksum(record.read(path)) for path in continued.files),
     )
     companion = first_companion(optimizer, network.model, start)
@@ -72,20 +73,17 @@ def initialize(arguments: argparse.Namespace, record: TaskRecord) -> None:
         record.wrote(path)
 
 
-def _check_metric(settings: Mapping[str, Any], network: Network) -> None:
+def _check_metric(settings: StageSettings, network: Network) -> None:
     """Raises ConfigError when the network's own evaluate function, which gives one number, does not give that of validation.metric."""
-    metric, task_ = (settings.get("validation") or {}).get("metric"), (settings.get("training") or {}).get("task")
-    own = "loss" if task_ == "regression" else "accuracy"
+    metric, own = settings.validation.metric, "loss" if settings.training.task == "regression" else "accuracy"
     if network.evaluate_fn is not None and metric not in (None, own):
         raise ConfigError(
             f"validation.metric: '{metric}': {network.path} validates by its own evaluate function, whose number is called {own}. "
-            f"Name that, or leave the key out."
+            "Name that, or leave the key out."
         )
 
 
-def fresh_network(
-    settings: Mapping[str, Any], configuration: DataConfiguration, path: Path
-) -> tuple[Network, torch.optim.Optimizer | None]:
+def fresh_network(settings: StageSettings, configuration: DataConfiguration, path: Path) -> tuple[Network, torch.optim.Optimizer | None]:
     """The network of a run as it begins, with loaded and frozen weights, and its optimizer (None: the network's own init_opt makes it).
 
     settings: those of the rule. Raises a WeaverTasksError when network, weights and optimizer do not fit each other or the data.
@@ -93,24 +91,21 @@ def fresh_network(
     from weaver_tasks.networks.weights import load_weights
     from weaver_tasks.training.device import compiled, seed_generators
     from weaver_tasks.training.optimizers import build_optimizer
-    from weaver_tasks.training.settings import TrainingSettings
     from weaver_tasks.weaver_compat.imports import configured_network
 
-    training = TrainingSettings.of(settings)
-    chosen = settings.get("network") or {}
-    seed_generators(settings.get("seed", 1), "model")
+    chosen, optimizer = settings.network, settings.training.optimizer
+    seed_generators(settings.seed, "model")
     network = configured_network(path, configuration.weaver, settings)
     load_weights(
         network.model,
-        chosen.get("load_weights"),
-        exclude=chosen.get("exclude_weights") or (),
-        freeze=chosen.get("freeze_weights") or (),
+        chosen.load_weights,
+        exclude=chosen.exclude_weights,
+        freeze=chosen.freeze_weights,
     )
-    compiled(network.model, training)  # compiles nothing yet, but tells wrong options now, not in the first epoch
+    compiled(network.model, settings.training)  # compiles nothing yet, but tells wrong options now, not in the first epoch
     if network.init_opt is not None:
         return network, None
-    name, options = training.optimizer.get("name", "ranger"), training.optimizer.get("options") or {}
-    return network, build_optimizer(network.model, name, options, lr=training.lr).optimizer
+    return network, build_optimizer(network.model, optimizer.name, optimizer.options, lr=settings.training.lr).optimizer
 
 
 class Continued(NamedTuple):
@@ -121,7 +116,7 @@ class Continued(NamedTuple):
     scaler: Mapping[str, Any] | None = None
 
 
-def continue_training(settings: Mapping[str, Any], network: Network, optimizer: torch.optim.Optimizer | None) -> Continued:
+def continue_training(settings: StageSettings, network: Network, optimizer: torch.optim.Optimizer | None) -> Continued:
     """Put `network` and `optimizer` into the state that `training.continue_from` names: of weaver, or of a run of this project.
 
     A run of this project may go on with other options, another learning rate or another optimizer, which then begins anew, with a
@@ -132,17 +127,17 @@ def continue_training(settings: Mapping[str, Any], network: Network, optimizer: 
     from weaver_tasks.training.optimizers import take_over_state
     from weaver_tasks.weaver_compat.checkpoint import load_optimizer
 
-    start = (settings.get("training") or {}).get("continue_from")
-    if not start:
+    start = settings.training.continue_from
+    if start is None:
         return Continued()
-    state, companion = (Path(f"{start['prefix']}_epoch-{start['epoch']}_{kind}.pt") for kind in ("state", "optimizer"))
+    state, companion = (Path(f"{start.prefix}_epoch-{start.epoch}_{kind}.pt") for kind in ("state", "optimizer"))
     if optimizer is None:
         raise ConfigError(
             "training.continue_from: the network configuration makes its own optimizer (init_opt), whose state cannot be carried over. "
             f"Start from the weights alone: network.load_weights: {state}."
         )
     checkpoint.load_state(network.model, state)
-    logger.info("continues after epoch %d of %s", start["epoch"], start["prefix"])
+    logger.info("continues after epoch %d of %s", start.epoch, start.prefix)
     if not checkpoint.is_companion(checkpoint.load_tensors(companion)):
         load_optimizer(optimizer, companion, network.model)
         return Continued([state, companion])
@@ -153,7 +148,7 @@ def continue_training(settings: Mapping[str, Any], network: Network, optimizer: 
             "%s: of another optimizer than training.optimizer.name, or of other groups of weights (weight_decay, lr_mult, "
             "network.freeze_weights): the optimizer begins anew, from the weights of epoch %d",
             companion,
-            start["epoch"],
+            start.epoch,
         )
     return Continued([state, companion], content["global_step"], content["scaler"])
 

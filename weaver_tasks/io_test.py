@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from weaver_tasks.base.command_line import run_command, stage_parser, task
+from weaver_tasks.base.command_line import run_command, task
 from weaver_tasks.base.errors import ConfigError, nearest
 from weaver_tasks.base.files import read_json, write_json
 from weaver_tasks.base.progress import Progress
@@ -22,6 +22,7 @@ from weaver_tasks.data.configuration import DataConfiguration, load_data_configu
 from weaver_tasks.data.loading.batch import Batch
 from weaver_tasks.data.loading.loader import EpochLoader
 from weaver_tasks.data.loading.prediction_order import prediction_batches, prediction_entries
+from weaver_tasks.settings.stage import stage_parser
 
 logger = logging.getLogger("weaver_tasks")
 
@@ -95,14 +96,14 @@ def _batches(
     arguments: argparse.Namespace, configuration: DataConfiguration, manifest: dict[str, Any], epoch: int
 ) -> tuple[Iterable[Batch], int | None]:
     settings = arguments.settings
-    loading = settings.get("loading", {})
+    loading = settings.loading
     options = {
-        "threads": loading.get("num_workers", 1),
+        "threads": loading.num_workers,
         "custom_functions": arguments.custom_functions,
-        "pad": not loading.get("pad_on_device"),
+        "pad": not loading.pad_on_device,
     }
     if arguments.split != "test":
-        loader = EpochLoader(manifest, configuration, settings, split=arguments.split, seed=settings.get("seed", 1), epoch=epoch, **options)
+        loader = EpochLoader(manifest, configuration, settings, split=arguments.split, seed=settings.seed, epoch=epoch, **options)
         return loader, None
     groups = list(dict.fromkeys(record["group"] for record in manifest["files"] if record["split"] == "test"))
     group: str = arguments.group or next(iter(groups), "")

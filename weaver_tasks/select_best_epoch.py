@@ -7,10 +7,11 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from weaver_tasks.base.command_line import run_command, stage_parser, task
+from weaver_tasks.base.command_line import run_command, task
 from weaver_tasks.base.errors import CheckpointError, ResultError
 from weaver_tasks.base.files import copy_file, read_json, write_json
 from weaver_tasks.base.record import TaskRecord
+from weaver_tasks.settings.stage import stage_parser
 from weaver_tasks.training.journal import REMOVAL, Journal
 from weaver_tasks.training.selection import best_epoch, chosen_epochs
 
@@ -28,10 +29,10 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def select(arguments: argparse.Namespace, record: TaskRecord) -> None:
-    validation = arguments.settings.get("validation") or {}
-    metric, mode = validation.get("metric") or "accuracy", validation.get("mode") or "max"
+    choice = arguments.settings.best_epoch_by()
+    metric = choice["metric"]
     validations = [read_json(record.read(path)) for path in arguments.validation]
-    best = best_epoch(validations, metric=metric, mode=mode)
+    best = best_epoch(validations, **choice)
     if best is None:
         raise ResultError(f"{arguments.validation[0].parent}: no epoch was validated. Train at least one (training.epochs).")
     journal = Journal(arguments.checkpoints, arguments.validation[0].parent)
@@ -52,7 +53,7 @@ def select(arguments: argparse.Namespace, record: TaskRecord) -> None:
     write_json(arguments.best, best)
     record.wrote(arguments.best)
     logger.info("epoch %d is the best of %d: %s %.5f", best["epoch"], len(validations), metric, best["value"])
-    if (arguments.settings.get("training") or {}).get("keep_checkpoints") == "best_and_last":
+    if arguments.settings.training.keep_checkpoints == "best_and_last":
         _make_room(journal, best["epoch"], validations, record)
 
 

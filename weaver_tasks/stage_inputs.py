@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from weaver_tasks.base.command_line import run_command, stage_parser, task
+from weaver_tasks.base.command_line import run_command, task
 from weaver_tasks.base.errors import ConfigError, InputFileError
 from weaver_tasks.base.files import read_json, write_json
 from weaver_tasks.base.progress import Progress
@@ -30,6 +30,7 @@ from weaver_tasks.data.staging.ensure import located
 from weaver_tasks.data.staging.manifest import make_manifest
 from weaver_tasks.data.staging.source_checksums import keep_checksum, recorded
 from weaver_tasks.data.staging.stage import Staging, stage_file, staged_before
+from weaver_tasks.settings.stage import stage_parser
 
 logger = logging.getLogger("weaver_tasks")
 
@@ -67,7 +68,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def _stage(arguments: argparse.Namespace, record: TaskRecord) -> None:
     settings = arguments.settings
-    mode = settings.get("staging", {}).get("mode", "columnar")
+    mode = settings.staging.mode
     if mode != "none" and not arguments.staged:
         raise ConfigError(f"--staged is missing: staging.mode '{mode}' writes a file for each source. Name them, or set mode none.")
     staging = Staging(
@@ -151,7 +152,7 @@ def _forget_tasks(records: list[Path], run: Path) -> None:
 
 
 def _gather(arguments: argparse.Namespace, record: TaskRecord) -> None:
-    staging = arguments.settings.get("staging", {})
+    staging = arguments.settings.staging
     if arguments.gather_run:
         _check_present(arguments.gather, arguments.gather_run)
     files = [read_json(path) for path in arguments.gather]
@@ -160,9 +161,9 @@ def _gather(arguments: argparse.Namespace, record: TaskRecord) -> None:
     try:
         manifest = make_manifest(
             files,
-            on_bad_file=staging.get("on_bad_file", "fail"),
-            max_bad_fraction=staging.get("max_bad_fraction", 0.01),
-            evaluation_weight=arguments.settings.get("evaluation", {}).get("weight"),
+            on_bad_file=staging.on_bad_file,
+            max_bad_fraction=staging.max_bad_fraction,
+            evaluation_weight=arguments.settings.evaluation.weight,
         )
     except InputFileError:
         # The next run shall try these files again.

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from weaver_tasks.base.command_line import run_command, stage_parser, task
+from weaver_tasks.base.command_line import run_command, task
 from weaver_tasks.base.digests import digest
 from weaver_tasks.base.files import read_json, write_json
 from weaver_tasks.base.record import TaskRecord
@@ -25,6 +25,7 @@ from weaver_tasks.data.statistics.passes import Passes, TrainingFile, add_option
 from weaver_tasks.data.statistics.percentiles import coarse_histogram, leading_entries
 from weaver_tasks.data.statistics.standardization import VariableSums, automatic_variables, describe_variables, next_pass
 from weaver_tasks.results.plots.inputs import plot_standardization
+from weaver_tasks.settings.stage import stage_parser
 
 logger = logging.getLogger("weaver_tasks")
 

@@ -16,17 +16,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from weaver_tasks.base.command_line import run_command, stage_parser, task
+from weaver_tasks.base.command_line import run_command, task
 from weaver_tasks.base.digests import digest
 from weaver_tasks.base.files import exclusive, read_json, write_json
 from weaver_tasks.base.record import TaskRecord
 from weaver_tasks.base.source_digest import source_digest
 from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration, trained_on
+from weaver_tasks.settings.model import TrainingSettings
+from weaver_tasks.settings.stage import StageSettings, stage_parser
 from weaver_tasks.training.journal import REMOVAL, Journal, epoch_digest, epoch_uses
 from weaver_tasks.training.launch import is_first_rank, is_rank, launch_ranks
 from weaver_tasks.training.schedules import Rates, epoch_rates
 from weaver_tasks.training.selection import best_epoch, chosen_epochs, should_stop
-from weaver_tasks.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--metrics", type=Path, required=True, metavar="FOLDER", help="where metrics are")
     parser.add_argument("--validation", type=Path, nargs="*", default=[], metavar="FILE", help="val_epoch-<n>.json so far")
     arguments = parser.parse_args(argv)
-    training = TrainingSettings.of(arguments.settings)
+    training = arguments.settings.training
     work = Work(arguments, training)
     if not is_rank() and work.missing():
         launch_ranks("train_epoch", argv, training)
@@ -75,6 +76,7 @@ class Work:
 
     def __init__(self, arguments: argparse.Namespace, training: TrainingSettings) -> None:
         self.arguments, self.training = arguments, training
+        self.settings: StageSettings = arguments.settings
         self.journal = Journal(arguments.checkpoints, arguments.metrics, first=training.first_epoch)
         self.configuration = load_data_configuration(arguments.data_config, custom_functions=arguments.custom_functions)
         self.manifest = read_json(arguments.inputs)
@@ -84,9 +86,8 @@ class Work:
         self.links = list(self._chain())
 
     def _chain(self) -> Iterator[Link]:
-        settings = self.arguments.settings
         uses = epoch_uses(
-            settings,
+            self.settings,
             data=[self.manifest["digest"], _meaning(self.configuration)],
             network=source_digest(self.arguments.network),
             whole_schedule=_makes_schedule(self.arguments.network),
@@ -99,19 +100,18 @@ class Work:
             before = own
 
     def _rates(self, epoch: int) -> Rates:
-        given = (self.arguments.settings.get("epochs") or {}).get(str(epoch)) or {}
-        if "rates" in given:
-            return given["rates"]
-        scheduler = self.training.scheduler or {}
-        horizon = scheduler.get("horizon") or self.training.epochs
-        return epoch_rates(scheduler.get("name"), horizon=horizon, warmup=scheduler.get("warmup") or 0, epoch=epoch)
+        given = self.settings.epochs.get(str(epoch))
+        if given is not None:
+            return given.rates
+        scheduler = self.training.scheduler
+        return epoch_rates(scheduler.name, horizon=self.training.horizon, warmup=scheduler.warmup, epoch=epoch)
 
     def _stops(self, epoch: int) -> bool:
         early = self.training.early_stopping
         if not early:
             return False
         # A later validation may find a better epoch than was known when one was stopped; but nothing is trained after a gap.
-        return self.stopped_before or should_stop(self.validations, epoch=epoch, patience=early["patience"], **self._choice())
+        return self.stopped_before or should_stop(self.validations, epoch=epoch, patience=early.patience, **self._choice())
 
     def missing(self) -> list[int]:
         """The epochs that have to be trained."""
@@ -172,8 +172,9 @@ class Work:
         With keep_checkpoints: best_and_last, remove all epochs that are neither the best so far, here or for another configuration
         that trained here, nor needed any more.
         """
-        early = self.training.early_stopping or {}
-        self.journal.note_choice({**self._choice(), "epochs": self.training.epochs, "patience": early.get("patience")})
+        early = self.training.early_stopping
+        patience = early.patience if early else None
+        self.journal.note_choice({**self._choice(), "epochs": self.training.epochs, "patience": patience})
         if best is None:
             return
         keep = {best} | chosen_epochs(self.validations, self.journal.choices())
@@ -184,8 +185,7 @@ class Work:
 
     def _choice(self) -> dict[str, str]:
         """The metric that says which epoch is the best, and which end of it."""
-        validation = self.arguments.settings.get("validation") or {}
-        return {"metric": validation.get("metric", "accuracy"), "mode": validation.get("mode", "max")}
+        return self.settings.best_epoch_by()
 
     def _read(self, record: TaskRecord) -> None:
         """Note what the first epoch starts from; what is missing of it is told where it is needed."""
@@ -245,9 +245,9 @@ def make_trainer(work: Work, device: torch.device) -> Trainer:
     from weaver_tasks.weaver_compat.adapter import custom_epoch
     from weaver_tasks.weaver_compat.imports import configured_network
 
-    arguments, settings = work.arguments, work.arguments.settings
+    arguments, settings = work.arguments, work.settings
     network = configured_network(arguments.network, work.configuration.weaver, settings)
-    load_weights(network.model, None, freeze=(settings.get("network") or {}).get("freeze_weights") or ())
+    load_weights(network.model, None, freeze=settings.network.freeze_weights)
     network.model.to(device)
     open_batches = _opener(work, device, own_loop=network.train_fn is not None)
     optimizer, clip, scheduler = _optimizer(work, network, open_batches)
@@ -256,7 +256,7 @@ def make_trainer(work: Work, device: torch.device) -> Trainer:
     return Trainer(
         engine=engine,
         journal=work.journal,
-        seed=settings.get("seed", 1),
+        seed=settings.seed,
         open_batches=open_batches,
         describe=lambda batch: describe_batch(batch, work.manifest),
         board_folder=arguments.checkpoints.parent / "tensorboard",
@@ -272,8 +272,7 @@ def _opener(work: Work, device: torch.device, *, own_loop: bool) -> Callable[[in
     from weaver_tasks.training.device import batch_memory
     from weaver_tasks.training.distributed import rank, world_size
 
-    settings = work.arguments.settings
-    loading = settings.get("loading") or {}
+    settings = work.settings
     buffers = BufferPool(batch_memory(device))
     files = OpenFiles(work.manifest, work.configuration, custom_functions=work.arguments.custom_functions)
 
@@ -283,15 +282,15 @@ def _opener(work: Work, device: torch.device, *, own_loop: bool) -> Callable[[in
             work.configuration,
             settings,
             split="train",
-            seed=settings.get("seed", 1),
+            seed=settings.seed,
             epoch=epoch,
             rank=rank(),
             world_size=world_size(),
             position=position,
-            threads=loading.get("num_workers", 1),
+            threads=settings.loading.num_workers,
             files=files,
             buffers=buffers,
-            pad=own_loop or not loading.get("pad_on_device"),
+            pad=own_loop or not settings.loading.pad_on_device,
         )
 
     return open_batches
@@ -305,8 +304,8 @@ def _optimizer(work: Work, network: Network, open_batches: Callable[[int, Any], 
     training = work.training
     if network.init_opt is not None:
         return optimizer_of_network(network, training, steps=open_batches(work.links[0].epoch, None).steps)
-    name, options = training.optimizer.get("name", "ranger"), training.optimizer.get("options") or {}
-    built = build_optimizer(network.model, name, options, lr=training.lr, compiled_step=training.compile_optimizer)
+    chosen = training.optimizer
+    built = build_optimizer(network.model, chosen.name, chosen.options, lr=training.lr, compiled_step=training.compile_optimizer)
     return built.optimizer, built.clip_grad_norm, None
 
 

@@ -9,7 +9,9 @@ import pytest
 import workflow_run
 from weaver_tasks import init_model, stage_inputs
 from weaver_tasks.base.errors import ConfigError
-from weaver_tasks.plan import make_plan
+from weaver_tasks.plan import check_early, make_plan
+from weaver_tasks.settings.model import TrainingSettings, ValidationSettings
+from weaver_tasks.settings.stage import StageSettings
 
 
 @pytest.fixture
@@ -21,7 +23,9 @@ def run(tmp_path, repository, jets, monkeypatch):
 
 
 def plan(run):
-    return make_plan(copy.deepcopy(run.config), where="config.yaml")
+    made = make_plan(copy.deepcopy(run.config), where="config.yaml")
+    check_early(made)
+    return made
 
 
 @pytest.mark.parametrize(
@@ -97,15 +101,19 @@ def test_the_events_of_a_batch_are_needed_where_an_epoch_is_one_pass(run):
     assert plan(run).fewest_events() == 0
 
 
+def asked(*, metric: str, task: str) -> StageSettings:
+    return StageSettings(validation=ValidationSettings(metric=metric), training=TrainingSettings(task=task))
+
+
 def test_the_metric_of_a_network_with_its_own_evaluation(run):
     class Own:
         path = Path("net.py")
         evaluate_fn = print
 
-    settings = {"validation": {"metric": "auc"}, "training": {"task": "classification"}}
+    settings = asked(metric="auc", task="classification")
     with pytest.raises(ConfigError, match=r"'auc': net.py validates by its own evaluate function, whose number is called accuracy"):
         init_model._check_metric(settings, Own())
-    init_model._check_metric({**settings, "validation": {"metric": "accuracy"}}, Own())
-    init_model._check_metric({"validation": {"metric": "loss"}, "training": {"task": "regression"}}, Own())
+    init_model._check_metric(asked(metric="accuracy", task="classification"), Own())
+    init_model._check_metric(asked(metric="loss", task="regression"), Own())
     Own.evaluate_fn = None
     init_model._check_metric(settings, Own())

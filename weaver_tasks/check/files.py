@@ -23,6 +23,7 @@ from weaver_tasks.data.staging.ensure import located
 from weaver_tasks.data.staging.sources import opened
 from weaver_tasks.data.staging.unlabeled import lacks_labels, without_labels
 from weaver_tasks.plan.plan import InputFile, Plan
+from weaver_tasks.settings.stage import stage_settings
 
 _MOST_ENTRIES = 10_000
 
@@ -112,7 +113,7 @@ def _look_at(plan: Plan, file: InputFile) -> dict[str, Any]:
     try:
         return _look_with(configuration, plan, file)
     except InputFileError:
-        options = StagingOptions.from_settings(plan.settings("stage_inputs", split=file.split))
+        options = StagingOptions.from_settings(stage_settings(plan.settings("stage_inputs", split=file.split)))
         functions = plan.config["data"]["custom_functions"]
         asked = (file.source, file.source, configuration, file.split, options)
         if not lacks_labels(*asked, custom_functions=Path(functions) if functions else None):
@@ -121,7 +122,7 @@ def _look_at(plan: Plan, file: InputFile) -> dict[str, Any]:
 
 
 def _look_with(configuration: DataConfiguration, plan: Plan, file: InputFile) -> dict[str, Any]:
-    options = StagingOptions.from_settings(plan.settings("stage_inputs", split=file.split))
+    options = StagingOptions.from_settings(stage_settings(plan.settings("stage_inputs", split=file.split)))
     functions = plan.config["data"]["custom_functions"]
     transform = plan_transformation(configuration, file.split, options, custom_functions=Path(functions) if functions else None)
     source = file.source

@@ -15,6 +15,8 @@ from weaver_tasks.data.events.block import Block, StagingOptions, packed_columns
 from weaver_tasks.data.loading.prediction_order import prediction_batches
 from weaver_tasks.data.staging.sources import open_source
 from weaver_tasks.results.onnx.export import Standardize
+from weaver_tasks.settings.model import TrainingSettings
+from weaver_tasks.settings.stage import StageSettings
 
 if TYPE_CHECKING:
     from weaver_tasks.data.configuration import DataConfiguration
@@ -82,7 +84,7 @@ def _first_batch(
         configuration = dataclasses.replace(configuration, test_time_selection=configuration.selection)
     manifest = _of_one_test_file(manifest, record)
     (record,) = manifest["files"]
-    settings = {"training": {"batch_size_test": count}}
+    settings = StageSettings(training=TrainingSettings(batch_size_test=count))
     # Without threads: what is left of the batches needs no closing.
     batches: Iterator[Any] = prediction_batches(
         manifest,

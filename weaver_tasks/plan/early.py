@@ -8,13 +8,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weaver_tasks.base.errors import ConfigError, nearest
+from weaver_tasks.plan.plan import Plan
 from weaver_tasks.training.selection import METRICS
 
 if TYPE_CHECKING:
     from weaver_tasks.data.configuration import DataConfiguration
 
 
-def check_results(config: Mapping[str, Any], *, where: str) -> None:
+def check_early(plan: Plan) -> None:
+    """Raise ConfigError for what the run could only end in."""
+    _check_results(plan.config, where=plan.where)
+    if plan.config["prediction"]["model"]:
+        _check_resolved(plan.data_configuration("train"), where=plan.where)
+
+
+def _check_results(config: Mapping[str, Any], *, where: str) -> None:
     """Raise ConfigError when no epoch could be the best: nothing is validated, or not by the metric that is asked for."""
     training, validation = config["training"], config["validation"]
     if config["prediction"]["model"]:
@@ -46,7 +54,7 @@ def _check_model(config: Mapping[str, Any], where: str) -> None:
         )
 
 
-def check_resolved(configuration: DataConfiguration, *, where: str) -> None:
+def _check_resolved(configuration: DataConfiguration, *, where: str) -> None:
     """Raise ConfigError when a trained model is used with a data configuration that leaves centers open, naming weaver's resolved form."""
     still_open = [variable.name for group in configuration.inputs for variable in group.variables if variable.center == "auto"]
     if not still_open:

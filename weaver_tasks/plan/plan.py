@@ -13,14 +13,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from weaver_tasks.base.config import resolve_config
 from weaver_tasks.base.errors import ConfigError, DataConfigError
 from weaver_tasks.base.files import read_json, write_json
 from weaver_tasks.base.jet_observers import kinematic_observers
 from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration
-from weaver_tasks.plan.early import check_resolved, check_results
 from weaver_tasks.plan.files import InputFile, expand, patterns_of, staging_jobs
 from weaver_tasks.plan.settings import Settings, of_member
+from weaver_tasks.settings.reading import resolve_config
 from weaver_tasks.training.journal import Journal
 
 FITTING = ("train", "val")
@@ -246,9 +245,6 @@ def make_plan(document: dict[str, Any], *, where: str) -> Plan:
             raise DataConfigError(f"{where}: data.{key}: no such file '{plan.data_config_file(split)}'. Correct the path.")
         plan.data_configuration(split)
     plan.untracked()
-    check_results(plan.config, where=where)
-    if plan.config["prediction"]["model"]:
-        check_resolved(plan.data_configuration("train"), where=where)
     return plan
 
 

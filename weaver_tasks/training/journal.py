@@ -22,23 +22,11 @@ from weaver_tasks.base.digests import digest, file_checksum
 from weaver_tasks.base.errors import CheckpointError
 from weaver_tasks.base.files import atomic_path, copy_file, link_or_copy, read_json, write_json
 from weaver_tasks.base.record import environment
+from weaver_tasks.settings.slices import depends_on
+from weaver_tasks.settings.stage import StageSettings
 from weaver_tasks.training.schedules import Rates
 
 logger = logging.getLogger("weaver_tasks")
-
-# What of the training section changes the bits of an epoch; the schedule is there as the rates of the epoch's own steps.
-_MEANINGFUL = (
-    "task", "batch_size", "samples_per_epoch", "steps_per_epoch", "lr", "optimizer", "amp", "compile", "compile_optimizer",
-    "device", "ranks", "nodes", "threads",
-)  # fmt: skip
-_UNIMPORTANT = {"loading": ("num_workers", "prefetch", "pad_on_device", "fetch_step_val"), "network": ("source_digest", "config")}
-
-_OF_NO_VALIDATION = {
-    "loading": ("num_workers", "prefetch", "pad_on_device"),
-    "network": ("source_digest",),
-    "training": ("epochs", "epochs_per_job", "snapshot_minutes", "tensorboard", "keep_checkpoints", "scheduler"),
-    "validation": ("metric", "mode"),
-}
 
 REMOVAL = "training.keep_checkpoints: best_and_last"
 _REMOVED = "removed.json"
@@ -46,22 +34,20 @@ _SELECTED = "selected.json"
 _PLACEHOLDER = f"removed by {REMOVAL}\n"
 
 
-def epoch_uses(settings: Mapping[str, Any], *, data: Any, network: str, whole_schedule: bool) -> dict[str, Any]:
+def epoch_uses(settings: StageSettings, *, data: Any, network: str, whole_schedule: bool) -> dict[str, Any]:
     """All that an epoch depends on, other than the epoch before, its number and its rates.
 
     data: plain data standing for the manifest and the data configuration; network: digest of the network file.
     whole_schedule: the network's own init_opt makes the schedule, which then enters as it is configured.
     """
-    uses: dict[str, Any] = {"data_and_statistics": data, "network_file": network}
-    for section in ("seed", "fold", "cross_validation", "data", "loading", "sampling", "network", "validation_from_training", "meaning"):
-        value = settings.get(section)
-        if isinstance(value, Mapping):
-            value = {key: entry for key, entry in value.items() if key not in _UNIMPORTANT.get(section, ())}
-        uses[section] = value
-    training = settings.get("training") or {}
-    names = (*_MEANINGFUL, "epochs", "scheduler") if whole_schedule else _MEANINGFUL
-    uses["training"] = {name: training.get(name) for name in names}
-    return uses
+    config = settings.plain()
+    # Without what only decides whether an epoch is trained: early stopping.
+    uses = depends_on(config, "train_epoch", unconditionally=True)
+    if whole_schedule:
+        uses["training"] |= {name: config["training"][name] for name in ("epochs", "scheduler")}
+    # The fold stands for cross_validation, which is none of a training's settings: null in every digest there is.
+    own = {name: config[name] for name in ("seed", "fold", "validation_from_training", "meaning")}
+    return {**uses, **own, "cross_validation": None, "data_and_statistics": data, "network_file": network}
 
 
 def epoch_digest(previous: str, *, epoch: int, rates: Rates, uses: Mapping[str, Any]) -> str:
@@ -260,19 +246,19 @@ def refuse_removed(path: Path) -> None:
         )
 
 
-def validation_key(settings: Mapping[str, Any], *, manifest: str) -> str | None:
+def validation_key(settings: StageSettings, *, manifest: str) -> str | None:
     """A digest of all that a validation depends on besides the epoch; None for settings that do not tell it all.
 
     settings: those of the task. manifest: the digest of the input files.
     """
-    if "meaning" not in settings:
+    if settings.meaning is None:
         return None
-    uses = {section: _without(value, _OF_NO_VALIDATION.get(section, ())) for section, value in settings.items()}
+    config = settings.plain()
+    uses = {"sampling": {}, **depends_on(config, "validate_epoch")}
+    uses |= {name: config[name] for name in ("seed", "fold", "validation_from_training", "meaning") if config[name] is not None}
+    # Not needed, but part of the keys of all validations that were made before.
+    uses["training"]["continue_from"] = config["training"]["continue_from"]
     return digest(uses, manifest)[:16]
-
-
-def _without(value: Any, keys: tuple[str, ...]) -> Any:
-    return {key: entry for key, entry in value.items() if key not in keys} if isinstance(value, Mapping) else value
 
 
 def _holds(path: Path, checksum: str) -> bool:

@@ -60,8 +60,14 @@ def checked_plan():
         config.pop("report_page", None)
         if workflow.is_main_process:
             planning.check_configuration_files(CONFIG_FILES)
-        plan = planning.make_plan(config, where=WHERE)
+        # Snakemake takes a name such as 2024_05 for a number.
+        arguments = workflow.config_settings.config_args or ()
+        document = planning.names_as_written(
+            config, files=CONFIG_FILES, arguments=arguments
+        )
+        plan = planning.make_plan(document, where=WHERE)
         plan.files
+        planning.check_early(plan)
         if workflow.is_main_process:
             planning.check_run_folder(plan, writes=not workflow.dryrun)
             planning.check_clean_code(plan, Path(WORKFLOW_FOLDER))
