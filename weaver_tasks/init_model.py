@@ -22,6 +22,9 @@ from weaver_tasks.settings.stage import StageSettings, stage_parser
 if TYPE_CHECKING:
     pass
 
+if TYPE_CHECKING:
+    from weaver_tasks.networks.loading import Network
+
 logger = logging.getLogger("weaver_tasks")
 
 
