@@ -21,6 +21,7 @@ from weaver_tasks.data.loading.loader import EpochLoader
 from weaver_tasks.data.staging.arrow_file import StagedFile, StagedWriter
 from weaver_tasks.data.staging.manifest import make_manifest
 from weaver_tasks.data.staging.stage import Staging, stage_file
+from weaver_tasks.settings.stage import stage_settings
 
 DOCUMENT = {
     "treename": "tree",
@@ -34,7 +35,7 @@ DOCUMENT = {
     "labels": {"type": "simple", "value": ["label_QCD", "label_Hbb"]},
     "monitor_variables": ["jet_phi"],
 }
-SETTINGS = {"data": {"train_val_split": 1.0}, "loading": {"fetch_step": 0.5}, "training": {"batch_size": 32}}
+SETTINGS = stage_settings({"data": {"train_val_split": 0.9}, "loading": {"fetch_step": 0.5}, "training": {"batch_size": 32}})
 
 
 class Staged:
