@@ -21,7 +21,7 @@ from weaver_tasks.base.digests import digest
 from weaver_tasks.base.files import exclusive, read_json, write_json
 from weaver_tasks.base.record import TaskRecord
 from weaver_tasks.base.source_digest import source_digest
-from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration, trained_on
+from weaver_tasks.data.configuration import DataConfiguration, fingerprints, load_data_configuration, trained_on
 from weaver_tasks.settings.model import TrainingSettings
 from weaver_tasks.settings.stage import StageSettings, stage_parser
 from weaver_tasks.training.journal import REMOVAL, Journal, epoch_digest, epoch_uses
@@ -232,7 +232,7 @@ class Work:
 
 def _meaning(configuration: DataConfiguration) -> str:
     """A digest of what training takes from the resolved data configuration: standardization, weights, inputs, labels."""
-    return digest(configuration.input_slice(), configuration.weights_slice())
+    return digest(fingerprints.batches(configuration), fingerprints.weighting(configuration))
 
 
 def _makes_schedule(network: Path) -> bool:
