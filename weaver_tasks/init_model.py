@@ -13,13 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 from weaver_tasks.base.command_line import run_command, task
 from weaver_tasks.base.digests import digest, file_checksum
+from weaver_tasks.base.errors import ConfigError
 from weaver_tasks.base.files import write_json
 from weaver_tasks.base.record import TaskRecord
 from weaver_tasks.jobs.new_network import continue_training, fresh_network
-from weaver_tasks.settings.stage import stage_parser
+from weaver_tasks.settings.stage import StageSettings, stage_parser
 
 if TYPE_CHECKING:
     pass
+
+if TYPE_CHECKING:
+    from weaver_tasks.networks.loading import Network
 
 logger = logging.getLogger("weaver_tasks")
 
@@ -48,6 +52,7 @@ def initialize(arguments: argparse.Namespace, record: TaskRecord) -> None:
     configuration = load_data_configuration(arguments.data_config, custom_functions=arguments.custom_functions)
     record.read_configuration(data=arguments.data_config, functions=arguments.custom_functions)
     network, optimizer = fresh_network(arguments.settings, configuration, record.read_code(arguments.network))
+    _check_metric(arguments.settings, network)
     continued = continue_training(arguments.settings, network, optimizer)
     checkpoint.save_state(arguments.state, network.model)
     start = digest(
@@ -62,10 +67,21 @@ def initialize(arguments: argparse.Namespace, record: TaskRecord) -> None:
     checkpoint.save_companion(arguments.optimizer, companion, state=arguments.state)
     parameters = sum(parameter.numel() for parameter in network.model.parameters())
     trainable = sum(parameter.numel() for parameter in network.model.parameters() if parameter.requires_grad)
-    write_json(arguments.metrics, {"parameters": parameters, "trainable_parameters": trainable, "digest": start})
+    checksums = {"state.pt": file_checksum(arguments.state), "optimizer.pt": file_checksum(arguments.optimizer)}
+    write_json(arguments.metrics, {"parameters": parameters, "trainable_parameters": trainable, "digest": start, "checksums": checksums})
     logger.info("%s: %d parameters, %d of them trainable", arguments.network, parameters, trainable)
     for path in (arguments.state, arguments.optimizer, arguments.metrics):
         record.wrote(path)
+
+
+def _check_metric(settings: StageSettings, network: Network) -> None:
+    """Raises ConfigError when the network's own evaluate function, which gives one number, does not give that of validation.metric."""
+    metric, own = settings.validation.metric, "loss" if settings.training.task == "regression" else "accuracy"
+    if network.evaluate_fn is not None and metric not in (None, own):
+        raise ConfigError(
+            f"validation.metric: '{metric}': {network.path} validates by its own evaluate function, whose number is called {own}. "
+            "Name that, or leave the key out."
+        )
 
 
 def _loaded_files(weights: Any) -> list[Path]:

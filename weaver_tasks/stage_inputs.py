@@ -14,7 +14,9 @@ import argparse
 import contextlib
 import json
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from weaver_tasks.base.command_line import run_command, task
 from weaver_tasks.base.errors import ConfigError, InputFileError
@@ -46,6 +48,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--gather-run", type=Path, metavar="DIR", help="gather the records of the files in DIR/files.json")
     parser.add_argument("--splits", nargs="+", choices=["train", "val", "test"], help="of these splits only, with --gather-run")
     parser.add_argument("--output", type=Path, help="inputs.json, with --gather or --gather-run")
+    parser.add_argument("--batch", type=int, default=0, metavar="N", help="with --gather: fail when the training files give fewer events")
     arguments = parser.parse_args(argv)
     if arguments.gather_run:
         arguments.gather = _listed_records(arguments.gather_run, arguments.splits)
@@ -171,11 +174,22 @@ def _gather(arguments: argparse.Namespace, record: TaskRecord) -> None:
             for path in bad:
                 path.unlink(missing_ok=True)
         raise
+    check_batch(files, arguments.batch)
     write_json(arguments.output, manifest)
     record.note(bad_files=[file["bad"] for file in files if file["bad"]])
     record.wrote(arguments.output)
     kept, entries = (sum(file[key] for file in files) for key in ("kept", "entries"))
     logger.info("%d files, %d entries, %d events kept", len(files), entries, kept)
+
+
+def check_batch(files: Sequence[Mapping[str, Any]], batch: int) -> None:
+    """Raises ConfigError when the training files have fewer events than a batch over all ranks, `batch`."""
+    kept = [file["kept"] for file in files if file["split"] == "train" and not file["bad"]]
+    if kept and sum(kept) < batch:
+        raise ConfigError(
+            f"training.batch_size: a batch has {batch} events over all ranks, but only {sum(kept)} of the training files pass the "
+            "selection. Give a smaller one, or more files."
+        )
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from weaver_tasks.base.errors import WeaverTasksError
 from weaver_tasks.check.files import Finding, disk_needed, disk_problems, file_problems, look, readable
 from weaver_tasks.check.network import network_problems
 from weaver_tasks.data.configuration import DataConfiguration
-from weaver_tasks.plan import Plan, make_plan
+from weaver_tasks.plan import Plan, check_early, make_plan
 from weaver_tasks.results.metrics.evaluation import check_classes
 from weaver_tasks.settings.model import EvaluationSettings
 from weaver_tasks.settings.reading import read_config
@@ -32,6 +32,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--config", type=Path, nargs="+", required=True, metavar="FILE", help="config.yaml; several are merged")
     arguments = parser.parse_args(argv)
     plan = make_plan(read_config(arguments.config), where=", ".join(map(str, arguments.config)))
+    check_early(plan)
     findings = list(look(plan))
     console = Console(width=None if Console().is_terminal else 140)
     needed = disk_needed(plan, findings)

@@ -236,7 +236,7 @@ Number = Annotated[float, WrapValidator(_keep_whole)]
 Path = Annotated[str, Field(min_length=1)]
 Seeds = Annotated[
     list[Annotated[int, Field(ge=0), WrapValidator(read_text)]],
-    Field(min_length=2, json_schema_extra={"uniqueItems": True}),
+    Field(min_length=1, json_schema_extra={"uniqueItems": True}),
     AfterValidator(no_item_twice),
 ]
 Options = Annotated[dict[str, Any], BeforeValidator(plain_options)]

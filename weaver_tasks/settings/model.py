@@ -479,6 +479,12 @@ class Configuration(ReadSection):
         affects=NOTHING,
         passed=False,
     )
+    retrain: bool = key(
+        False,
+        "Agree that finished epochs of other settings in the run's folder are trained again. Given for once: --config retrain=true.",
+        affects=NOTHING,
+        passed=False,
+    )
     seed: int = key(
         1,
         "Seed of every random number of the run.",

@@ -12,7 +12,7 @@ from weaver_tasks.base.errors import ResultError, nearest
 METRICS = {"classification": ("accuracy", "auc", "loss"), "regression": ("loss", "mae", "mse")}
 """What a validation measures, by task; a network's own evaluate function may measure something else."""
 
-_NOT_METRICS = ("epoch", "digest", "samples", "seconds", "samples_per_second", "stopped")
+_NOT_METRICS = ("epoch", "digest", "samples", "seconds", "samples_per_second", "stopped", "threads")
 
 
 def best_epoch(validations: Iterable[Mapping[str, Any]], *, metric: str, mode: str) -> dict[str, Any] | None:

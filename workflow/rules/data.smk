@@ -85,6 +85,7 @@ rule gather_inputs:
         "{params.common.python} -m weaver_tasks.stage_inputs"
         " --gather-run {params.common.run}"
         " --splits {params.splits}"
+        " --batch {params.common.batch}"
         " --output {output.manifest:q}"
         " --settings {params.settings:q}"
         " --settings {params.common.untracked:q}"

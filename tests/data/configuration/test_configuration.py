@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -384,3 +385,20 @@ def test_the_auto_file_of_custom_labels_and_precomputed_weights(load, tmp_path, 
 def test_the_auto_file_needs_every_standardization(load):
     with pytest.raises(DataConfigError, match="the standardization of 'late' is missing"):
         dump_auto(load(FULL), {}, HISTOGRAMS)
+
+
+@pytest.mark.parametrize("kind", ["hybrid", "simple"])
+def test_hybrid_labels_of_forks_are_told_with_what_to_write(tmp_path, kind):
+    path = tmp_path / "data.yaml"
+    document = {
+        "inputs": {"jet": {"length": None, "vars": ["jet_pt"]}},
+        "labels": {"type": kind, "value": ["is_a", "is_b"], "value_custom": {"target_mass": "mass"}},
+    }
+    path.write_text(yaml.safe_dump(document, sort_keys=False))
+    with pytest.raises(DataConfigError, match=r"data\.yaml: labels\.type: hybrid is of a fork of weaver\. Write type: custom") as told:
+        load_data_configuration(path)
+    # What it says is a configuration that loads.
+    written = re.search(r"value: (\{.*?\}), set", str(told.value))[1]
+    document["labels"] = {"type": "custom", "value": yaml.safe_load(written)}
+    path.write_text(yaml.safe_dump(document, sort_keys=False))
+    assert load_data_configuration(path).label_names == ("truth_label", "target_mass")

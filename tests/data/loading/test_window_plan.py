@@ -176,3 +176,11 @@ def test_weavers_way_of_validating_takes_its_share_of_the_training_steps() -> No
     assert validation.drop_last
     config["training"]["steps_per_epoch_val"] = -1
     assert split_options(stage_settings(config), "val", own_files=False).steps is None
+
+
+@pytest.mark.parametrize("entries", [1, 7, 100, 5000])
+def test_a_small_fraction_takes_an_entry_of_every_file(entries):
+    files = [PlannedFile(index=index, group="a", entries=entries) for index in range(3)]
+    windows = plan_windows(files, SplitOptions(start=0.8, stop=1.0, data_fraction=0.001), seed=(0,))
+    rest = entries - int(0.8 * entries + 1e-9)
+    assert sum(window.entries for window in windows) == 3 * max(1, int(0.001 * rest))
