@@ -55,7 +55,8 @@ class Predictions:
     """The predictions of all test groups, one after another, without the events whose scores are not finite.
 
     classes: () for a regression. scores: (N, C), or (N, T) for a regression with T targets (or another number: see `outputs_match`).
-    labels: (N,) class indices, -1 outside all classes and in groups without labels; None without any labels. targets: name -> (N,), for a regression; NaN in groups without labels.
+    labels: (N,) class indices, -1 outside all classes and in groups without labels; None without any labels.
+    targets: name -> (N,), for a regression; NaN in groups without labels.
     groups: name -> its events. observers: those kept, (N,) each; NaN where a group lacks one. weights: (N,), finite.
     not_finite: of each group how many events have scores that are NaN or infinite. unlabeled: the groups without labels.
     Per-particle predictions are flattened: N then counts particles.
