@@ -160,13 +160,16 @@ def ours_training(mode: str, fetch_step: float) -> Callable[[Path], dict[str, fl
         from weaver_tasks.data.loading.buffers import BufferPool
         from weaver_tasks.data.loading.loader import EpochLoader
         from weaver_tasks.data.loading.parts import OpenFiles
+        from weaver_tasks.settings.stage import stage_settings
 
         configuration, manifest = load_data_configuration(folder / "data.yaml"), json.loads((folder / f"{mode}.json").read_text())
-        settings = {
-            "data": {"train_val_split": 1.0},
-            "loading": {"fetch_step": fetch_step},
-            "training": {"batch_size": BATCH_SIZE},
-        }
+        settings = stage_settings(
+            {
+                "data": {"train_val_split": 0.9999},
+                "loading": {"fetch_step": fetch_step},
+                "training": {"batch_size": BATCH_SIZE},
+            }
+        )
         # As a training job does, which goes through several epochs.
         shared = {"files": OpenFiles(manifest, configuration), "buffers": BufferPool()}
         options = {"split": "train", "seed": 1, "threads": 2, **shared}
@@ -178,9 +181,10 @@ def ours_training(mode: str, fetch_step: float) -> Callable[[Path], dict[str, fl
 def ours_prediction(folder: Path) -> dict[str, float]:
     from weaver_tasks.data.configuration import load_data_configuration
     from weaver_tasks.data.loading.prediction_order import prediction_batches
+    from weaver_tasks.settings.stage import stage_settings
 
     configuration, manifest = load_data_configuration(folder / "data.yaml"), json.loads((folder / "columnar.json").read_text())
-    settings = {"training": {"batch_size_test": BATCH_SIZE}}
+    settings = stage_settings({"training": {"batch_size_test": BATCH_SIZE}})
     return timed(lambda _: _as_tensors(prediction_batches(manifest, configuration, settings, group="all", threads=2)))
 
 
@@ -220,9 +224,10 @@ def copy_limit(folder: Path) -> dict[str, float]:
 
     from weaver_tasks.data.configuration import load_data_configuration
     from weaver_tasks.data.loading.loader import EpochLoader
+    from weaver_tasks.settings.stage import stage_settings
 
     configuration, manifest = load_data_configuration(folder / "data.yaml"), json.loads((folder / "columnar.json").read_text())
-    settings = {"training": {"batch_size": BATCH_SIZE}, "loading": {"fetch_step": 1.0}}
+    settings = stage_settings({"training": {"batch_size": BATCH_SIZE}, "loading": {"fetch_step": 1.0}})
     batches = [
         batch.inputs
         for batch, _ in zip(EpochLoader(manifest, configuration, settings, split="train", seed=1, epoch=0), range(6), strict=False)

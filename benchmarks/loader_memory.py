@@ -55,14 +55,17 @@ def loop(manifest_path: Path, times: int) -> None:
     """Go through an epoch of a file, so many times over."""
     from weaver_tasks.data.configuration import load_data_configuration
     from weaver_tasks.data.loading.loader import EpochLoader
+    from weaver_tasks.settings.stage import stage_settings
 
     manifest = json.loads(manifest_path.read_text())
     one = [record for record in manifest["files"] if record["split"] == "train"][:1]
-    settings = {
-        "data": {"train_val_split": 1.0},
-        "loading": {"fetch_step": 1.0, "max_window_events": 1000},
-        "training": {"batch_size": 512},
-    }
+    settings = stage_settings(
+        {
+            "data": {"train_val_split": 0.9999},
+            "loading": {"fetch_step": 1.0, "max_window_events": 1000},
+            "training": {"batch_size": 512},
+        }
+    )
     configuration = load_data_configuration(manifest_path.parent / "data.yaml")
     for _ in EpochLoader({**manifest, "files": one * times}, configuration, settings, split="train", seed=1, epoch=0, threads=2):
         pass

@@ -23,6 +23,7 @@ from weaver_tasks.data.configuration import load_data_configuration
 from weaver_tasks.data.loading.prediction_order import prediction_batches
 from weaver_tasks.networks.loading import load_network
 from weaver_tasks.results.onnx.runtime import onnx_session, run_onnx
+from weaver_tasks.settings.stage import stage_settings
 from weaver_tasks.training import checkpoint
 from weaver_tasks.weaver_compat.imports import WeaverImports
 
@@ -86,7 +87,7 @@ def some_batches(manifest: dict[str, Any], configuration: Any, size: int, *, tri
     """The first batch of up to 8 test groups; smaller than `size` where a group has fewer events."""
     groups = dict.fromkeys(record["group"] for record in manifest["files"] if record["split"] == "test" and not record["bad"])
     settings = {"training": {"batch_size_test": size}}
-    opened = (prediction_batches(manifest, configuration, settings, group=group, threads=0, trim=trim) for group in groups)
+    opened = (prediction_batches(manifest, configuration, stage_settings(settings), group=group, threads=0, trim=trim) for group in groups)
     found = [batch.inputs for batches in itertools.islice(opened, 8) for batch in itertools.islice(batches, 1)]
     if not found:
         raise SystemExit(f"no test events in the manifest, of the groups {', '.join(groups)}")

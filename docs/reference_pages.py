@@ -9,16 +9,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from weaver_tasks.data.configuration.document import DataDocument, Group, Parameters
+from weaver_tasks.settings.schema import json_schema, kind
+
 REPOSITORY = Path(__file__).parent.parent
 PACKAGE = REPOSITORY / "weaver_tasks"
 # Functions that word an error for the one that raises it.
 _MAKE_TEXTS = ("_message", "_bad_files", "_why_not")
-SCHEMAS = REPOSITORY / "workflow" / "schemas"
 
 CONFIGURATION = """# config.yaml
 
 One file says which files, how to train, and on what. Several `--configfile`s are merged key by key, and
 `--config training='{epochs: 30}'` is laid over them. Unknown keys are refused, with the nearest known one.
+
+Each key says which stages run again when it is changed; so do all stages after them, as far as their inputs come out otherwise.
+For completion in an editor, name the schema in the first line:
+`# yaml-language-server: $schema=<clone>/workflow/schemas/config.schema.json`.
 
 """
 
@@ -44,6 +50,9 @@ target: all that follows `--configfile config.yaml` up to the next option is tak
 Below are all messages, by kind and by the module that gives them; `<…>` is filled in. Search this page for words of yours.
 
 """
+
+# They look at a run: what they show follows a change, but is nothing to wait for.
+_TOOLS = ("find_lr", "model_summary", "profile_training")
 
 REMEDIES = {
     "ConfigError": "Mend the named key of `config.yaml` (or of `--config`). [All keys](configuration.md).",
@@ -78,28 +87,27 @@ def pages() -> dict[str, str]:
 
 
 def configuration() -> str:
-    schema = json.loads((SCHEMAS / "config.schema.json").read_text())
-    return CONFIGURATION + "".join(_sections(schema, schema))
+    return CONFIGURATION + "".join(_sections(json_schema()))
 
 
 def data_configuration() -> str:
-    schema = json.loads((SCHEMAS / "data_config.schema.json").read_text())
+    schema = json_schema(DataDocument)
     definitions = [
-        ("inputs.&lt;group>", "One input of the network.", schema["$defs"]["group"]),
-        ("preprocess.params.&lt;variable>", "The parameters of one variable, filled in.", schema["$defs"]["parameters"]),
+        ("inputs.&lt;group>", "One input of the network.", json_schema(Group)),
+        ("preprocess.params.&lt;variable>", "The parameters of one variable, filled in.", json_schema(Parameters)),
     ]
     extra = "".join(f"## {name}\n\n{text}\n\n{_table(list(_rows(definition, f'{name}.')))}" for name, text, definition in definitions)
-    return DATA_CONFIGURATION + "".join(_sections(schema, schema)) + extra
+    return DATA_CONFIGURATION + "".join(_sections(schema)) + extra
 
 
-def _sections(schema: dict[str, Any], root: dict[str, Any]) -> Iterator[str]:
+def _sections(schema: dict[str, Any]) -> Iterator[str]:
     """A table of the keys at the top, then one per section."""
     required = set(schema.get("required", ()))
     top = {key: child for key, child in schema["properties"].items() if "properties" not in child}
     yield "## At the top\n\n" + _table([_row(key, child, required=key in required) for key, child in top.items()])
     for key, child in schema["properties"].items():
         if "properties" in child:
-            optional = "" if "null" not in _type(child) else " May be left out (null)."
+            optional = "" if "null" not in kind(child) else " May be left out (null)."
             yield f"## {key}\n\n{child['description']}{optional}\n\n{_table(list(_rows(child, f'{key}.')))}"
 
 
@@ -124,34 +132,25 @@ def _row(key: str, schema: dict[str, Any], *, required: bool) -> str:
         default = "`null`"
     else:
         default = ""
-    return f"| `{key}` | {_type(schema)} | {default} | {_meaning(schema)} |\n"
+    return f"| `{key}` | {kind(schema)} | {default} | {_meaning(schema)} |\n"
 
 
 def _meaning(schema: dict[str, Any]) -> str:
-    return _cell(schema.get("description", "")) + _limits(schema)
+    return _cell(schema.get("description", "")) + _limits(schema) + _effect(schema)
+
+
+def _effect(schema: dict[str, Any]) -> str:
+    """What runs again when the key changes."""
+    if "affects" not in schema:
+        return ""
+    stages = ", ".join(f"`{stage}`" for stage in schema["affects"] if stage not in _TOOLS)
+    return f" *Runs again: {stages or 'nothing'}.*"
 
 
 def _limits(schema: dict[str, Any]) -> str:
     words = {"minimum": "at least", "exclusiveMinimum": "more than", "maximum": "at most", "exclusiveMaximum": "less than"}
     limits = [f"{word} {schema[name]}" for name, word in words.items() if name in schema]
     return f" ({', '.join(limits)})" if limits else ""
-
-
-def _type(schema: dict[str, Any]) -> str:
-    if schema.get("$ref") == "#/$defs/files":
-        return "path, list of paths, or named groups of them"
-    if "$ref" in schema:
-        return "map"
-    if "enum" in schema:
-        return " \\| ".join(f"`{json.dumps(value)}`" for value in schema["enum"])
-    if "const" in schema:
-        return f"`{json.dumps(schema['const'])}`"
-    for several in ("anyOf", "oneOf"):
-        if several in schema:
-            return " or ".join(dict.fromkeys(_type(choice) for choice in schema[several]))
-    types = schema.get("type", "")
-    names = {"object": "map", "array": "list"}
-    return " or ".join(names.get(name, name) for name in ([types] if isinstance(types, str) else types))
 
 
 def _cell(text: str) -> str:

@@ -15,6 +15,7 @@ from weaver_tasks.results.metrics.evaluation import evaluate_classification
 from weaver_tasks.results.plots import classification, training
 from weaver_tasks.results.predictions.columns import read_predictions
 from weaver_tasks.results.predictions.tables import open_table, table_metadata
+from weaver_tasks.settings.model import EvaluationSettings
 
 CLASSES = ("label_QCD", "label_Hbb", "label_Tbqq")
 
@@ -37,7 +38,7 @@ def figures_of(run, **settings):
     """The figures alone: nothing is drawn."""
     files = [(file.stem, file) for file in sorted((run.folder / "predictions").iterdir())]
     found = read_predictions(files, task="classification", weight=settings.get("weight"))
-    return evaluate_classification(found, settings)
+    return evaluate_classification(found, EvaluationSettings(**settings))
 
 
 def predictions(folder):

@@ -126,8 +126,59 @@ def test_regression_gives_values(tmp_path):
     assert parity["softmax"] == "none"
 
 
-def test_without_test_events_there_is_no_parity(tmp_path):
+def test_without_test_events_those_of_the_validation_are_compared(tmp_path):
+    """Of data.val, else the last of the training files."""
+    run = result_run.ResultRun(tmp_path / "run")
+    manifest = result_run.manifest()
+    for split, told in (("val", "validation files"), ("train", "training files")):
+        files = [{**record, "split": split} for record in manifest["files"]]
+        run.write("inputs.json", json.dumps({**manifest, "files": files}))
+        parity = json.loads((run.export() / "parity.json").read_text())
+        assert parity["events"] == told
+        assert all(case["events"] for found in parity["models"].values() for case in found["cases"])
+        assert 0 < parity["max_abs_difference"] < 1e-6
+
+
+def test_files_without_an_event_that_passes_are_refused(tmp_path):
     run = result_run.ResultRun(tmp_path / "run")
     run.write("inputs.json", json.dumps({**result_run.manifest(), "files": []}))
-    with pytest.raises(ResultError, match="no test events"):
+    with pytest.raises(ResultError, match="fewer than two events"):
         run.export()
+
+
+def test_without_files_events_are_made_up(tmp_path):
+    run = result_run.ResultRun(tmp_path / "run")
+    parity = json.loads((run.export("--inputs") / "parity.json").read_text())
+    assert parity["events"] == "none: made up"
+    assert 0 < parity["max_abs_difference"] < 1e-5
+    assert {case["events"] for found in parity["models"].values() for case in found["cases"]} == {1, 2, 17}
+
+
+def test_what_is_exported_already_or_not_resolved_is_refused(tmp_path):
+    run = result_run.ResultRun(tmp_path / "run")
+    with pytest.raises(ResultError, match=r"model.onnx is exported already"):
+        run.export("--state", "model.onnx")
+    run = result_run.ResultRun(
+        tmp_path / "other",
+        data=result_run.DATA.replace("{method: manual}", "{method: auto}").replace("_log, 1.7, 0.7", "_log") + result_run.CLASSES,
+    )
+    with pytest.raises(ResultError, match=r"center of part_pt_log is `auto`"):
+        run.export()
+
+
+FIXED = result_run.NETWORK.replace("self.pfn = Part", "self.last = torch.nn.Linear(6 * 128, outputs)\n        self.pfn = Part").replace(
+    "return self.pfn(features, mask)", "return torch.softmax(self.last(features.flatten(1)), dim=1)"
+)
+
+
+def test_a_network_of_fixed_length_has_no_dynamic_length(tmp_path, capfd):
+    """It declares one: a copied idiom."""
+    run = result_run.ResultRun(tmp_path / "run", network=FIXED)
+    folder = run.export()
+    parity = json.loads((folder / "parity.json").read_text())
+    assert {(case["batch"], case["length"]) for case in parity["models"]["model.onnx"]["cases"]} == {(1, None), (2, None), (17, None)}
+    for name in ("model.onnx", "model_raw.onnx"):
+        shapes = {entry.name: entry.shape for entry in onnxruntime.InferenceSession(folder / name).get_inputs()}
+        assert isinstance(shapes["pf_features"][0], str)
+        assert shapes["pf_features"][1:] == [6, 128]
+    assert "declares axis 2 of pf_features dynamic, but does not take other sizes: it is fixed" in capfd.readouterr().err

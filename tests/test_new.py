@@ -12,10 +12,10 @@ import pytest
 import uproot
 import yaml
 
-from weaver_tasks.base.config import read_config
 from weaver_tasks.base.errors import InputFileError, WeaverTasksError
 from weaver_tasks.new import main, write_analysis
 from weaver_tasks.plan import make_plan
+from weaver_tasks.settings.reading import read_config
 
 FILES = {"config.yaml", "data.yaml", "network.py", "Snakefile", "README.md", ".gitignore", "profiles/default/config.yaml"}
 

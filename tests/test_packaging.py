@@ -1,4 +1,4 @@
-"""environment.yml, pyproject.toml and requirements.lock say the same; the reference follows the schema."""
+"""environment.yml, pyproject.toml and requirements.lock say the same; what is made of the models follows them."""
 
 import re
 import runpy
@@ -47,9 +47,9 @@ def test_lock_satisfies_pyproject_and_its_extras(project, locked):
             assert locked[name] in SpecifierSet(str(requirement.specifier)), f"{name} {locked[name]}"
 
 
-def test_the_reference_lists_every_key(repository):
-    generated = runpy.run_path(str(repository / "docs" / "config_reference.py"))["reference"]()
-    assert (repository / "config" / "README.md").read_text() == generated, "run: python docs/config_reference.py"
+def test_what_is_made_of_the_models_of_the_configurations_is_up_to_date(repository):
+    for name, text in runpy.run_path(str(repository / "docs" / "generated_files.py"))["generated"]().items():
+        assert (repository / name).read_text() == text, f"{name}: run: python docs/generated_files.py"
 
 
 def test_the_workflow_imports_neither_numpy_nor_torch():

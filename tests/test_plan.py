@@ -23,6 +23,7 @@ from weaver_tasks.plan import (
     preflight,
 )
 from weaver_tasks.plan.files import staging_jobs, unique_names
+from weaver_tasks.settings.stage import stage_settings
 from weaver_tasks.training.journal import validation_key
 
 
@@ -214,7 +215,9 @@ def test_how_batches_are_made_reruns_neither_validation_nor_prediction(folder):
         first, other = (made.settings(stage) for made in plans)
         assert first == other
     # What validation finds is kept in the journal under a key of what the task gets.
-    assert len({validation_key(merge(made.settings("validate_epoch"), made.untracked()), manifest="m") for made in plans}) == 1
+    assert (
+        len({validation_key(stage_settings(merge(made.settings("validate_epoch"), made.untracked())), manifest="m") for made in plans}) == 1
+    )
 
 
 @pytest.mark.parametrize(

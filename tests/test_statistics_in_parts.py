@@ -7,9 +7,9 @@ import pytest
 import yaml
 
 from weaver_tasks import reweight, stage_inputs, standardize
-from weaver_tasks.base.config import resolve_config
 from weaver_tasks.base.errors import WeaverTasksError
 from weaver_tasks.plan import Plan
+from weaver_tasks.settings.reading import resolve_config
 
 CLASSES = {"label_QCD": "ZJetsToNuNu", "label_Hbb": "HToBB", "label_Tbl": "TTBarLep"}
 DOCUMENT = {

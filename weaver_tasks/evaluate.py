@@ -14,8 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from weaver_tasks.base.command_line import run_command, setting, stage_parser, task
-from weaver_tasks.base.errors import ConfigError
+from weaver_tasks.base.command_line import run_command, task
 from weaver_tasks.base.files import atomic_path, read_json, write_json
 from weaver_tasks.base.jet_observers import kinematic_observers
 from weaver_tasks.base.record import TaskRecord
@@ -27,6 +26,8 @@ from weaver_tasks.results.plots.classification import plot_confusion, plot_kinem
 from weaver_tasks.results.plots.style import figure, save, say_why_empty
 from weaver_tasks.results.plots.training import history_files, plot_members, plot_regression, plot_training, read_history
 from weaver_tasks.results.predictions.columns import Predictions, left_out, read_predictions
+from weaver_tasks.settings.model import EvaluationSettings
+from weaver_tasks.settings.stage import stage_parser
 
 logger = logging.getLogger("weaver_tasks")
 
@@ -34,8 +35,7 @@ logger = logging.getLogger("weaver_tasks")
 def main(argv: Sequence[str] | None = None) -> None:
     arguments = _parser().parse_args(argv)
     with task(arguments) as record:
-        settings = arguments.settings.get("evaluation", {})
-        kind = setting(arguments.settings, "evaluate", "training")["task"]
+        settings, kind = arguments.settings.evaluation, arguments.settings.training.task
         predictions = _read(arguments, record, kind, settings) if arguments.predictions else None
         known = predictions is not None and len(predictions.scores) + sum(predictions.not_finite.values()) > 0
         nothing: dict[str, Any] = {"task": kind, "entries": 0, "groups": {}, "warnings": []}
@@ -101,7 +101,7 @@ def _named_file(text: str) -> tuple[str, Path]:
     return group, Path(path)
 
 
-def _read(arguments: argparse.Namespace, record: TaskRecord, kind: str, settings: dict[str, Any]) -> Predictions:
+def _read(arguments: argparse.Namespace, record: TaskRecord, kind: str, settings: EvaluationSettings) -> Predictions:
     labels = load_data_configuration(record.read(arguments.data_config)).labels if arguments.data_config else None
     for _, path in arguments.predictions:
         if path.is_file():
@@ -109,21 +109,18 @@ def _read(arguments: argparse.Namespace, record: TaskRecord, kind: str, settings
     return read_predictions(
         arguments.predictions,
         task=kind,
-        weight=settings.get("weight"),
+        weight=settings.weight,
         classes=labels.classes if labels else (),
         labels=labels.names if labels else (),
     )
 
 
-def evaluate(predictions: Predictions, kind: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """The figures of merit. Raises ConfigError for unknown names in `evaluation` or an unknown task."""
-    makers = {"classification": evaluate_classification, "regression": evaluate_regression}
-    if kind not in makers:
-        raise ConfigError(f"config.yaml: training.task: '{kind}' is neither classification nor regression.")
-    return makers[kind](predictions, settings)
+def evaluate(predictions: Predictions, kind: str, settings: EvaluationSettings) -> dict[str, Any]:
+    """The figures of merit. Raises ConfigError for unknown names in `evaluation`."""
+    return {"classification": evaluate_classification, "regression": evaluate_regression}[kind](predictions, settings)
 
 
-def draw(predictions: Predictions, figures: dict[str, Any], settings: dict[str, Any], folder: Path) -> list[Path]:
+def draw(predictions: Predictions, figures: dict[str, Any], settings: EvaluationSettings, folder: Path) -> list[Path]:
     """Draw all plots of the predictions, of the groups with labels where only some have any, into `folder`. Returns the files."""
     predictions = labeled_events(predictions)
     if figures["task"] == "regression":

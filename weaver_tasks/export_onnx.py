@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from weaver_tasks import __version__
-from weaver_tasks.base.command_line import run_command, setting, stage_parser, task
+from weaver_tasks.base.command_line import run_command, task
 from weaver_tasks.base.digests import digest, file_checksum
 from weaver_tasks.base.errors import ResultError
 from weaver_tasks.base.files import atomic_path, read_json, write_json
@@ -36,6 +36,8 @@ from weaver_tasks.results.onnx.export import FromRaw, WithSoftmax, preprocess_do
 from weaver_tasks.results.onnx.parity import BATCHES, compare, fixed_axes, taken_axes
 from weaver_tasks.results.onnx.runtime import onnx_session
 from weaver_tasks.results.predictions.scoring import gives_probabilities
+from weaver_tasks.settings.model import ExportSettings
+from weaver_tasks.settings.stage import stage_parser
 from weaver_tasks.training import checkpoint
 from weaver_tasks.weaver_compat.imports import WeaverImports
 
@@ -81,7 +83,7 @@ def export(
     arguments: argparse.Namespace, configuration: DataConfiguration, manifests: Sequence[Mapping[str, Any]], record: TaskRecord
 ) -> None:
     """Export, compare, publish. Raises ResultError when the models differ from PyTorch's, or there is no event to compare on."""
-    settings = setting(arguments.settings, "export_onnx", "export")
+    settings: ExportSettings = arguments.settings.export
     events = _events(configuration, manifests, arguments.custom_functions)
     standardized, raw = events.standardized, events.raw
     network, model, softmax = _model(arguments, configuration, standardized[0], record)
@@ -95,11 +97,11 @@ def export(
 
     def exported(wrapped: nn.Module, example: Inputs, inputs_are: str) -> bytes:
         tensors = [torch.from_numpy(example[name][:2]) for name in names]
-        return to_onnx(wrapped, info, tensors, opset=settings["opset"], metadata={**metadata, "inputs_are": inputs_are})
+        return to_onnx(wrapped, info, tensors, opset=settings.opset, metadata={**metadata, "inputs_are": inputs_are})
 
     from_raw = FromRaw(model, configuration.inputs).eval()
     models = {"model.onnx": exported(model, standardized[0], "standardized"), "model_raw.onnx": exported(from_raw, raw[0], "raw")}
-    comparison = {"names": names, "tried": tried, "dynamic_axes": axes, "tolerance": settings["tolerance"]}
+    comparison: dict[str, Any] = {"names": names, "tried": tried, "dynamic_axes": axes, "tolerance": settings.tolerance}
     sessions = {name: onnx_session(content) for name, content in models.items()}
     parity = {
         "model.onnx": compare(model, sessions["model.onnx"], standardized, same_inputs=model, **comparison),
@@ -109,7 +111,7 @@ def export(
     if left_out:
         logger.warning("%d events have particles at exactly the same distance, and no score of their own: left out", left_out)
     report = {**_report(parity, settings, softmax=softmax), "events": events.taken_from}
-    _check(parity, settings["tolerance"])
+    _check(parity, settings.tolerance)
     _publish(arguments.output_dir, models, configuration, report, record)
     logger.info("largest difference from PyTorch %.2g, over %d cases", report["max_abs_difference"], len(tried) * len(models))
 
@@ -118,17 +120,17 @@ def _model(
     arguments: argparse.Namespace, configuration: DataConfiguration, inputs: Inputs, record: TaskRecord
 ) -> tuple[Network, nn.Module, str]:
     """The network with its weights, giving probabilities if it is a classifier; and who applies the softmax: network, export, none."""
-    options = arguments.settings.get("network") or {}
+    options = arguments.settings.network
     network = load_network(
         record.read_code(arguments.network),
         configuration.weaver,
-        options.get("options"),
+        options.options,
         for_inference=True,
         imports=WeaverImports.of(options),
     )
     checkpoint.load_state(network.model, record.read(arguments.state))
     model = network.model.eval()
-    if setting(arguments.settings, "export_onnx", "training")["task"] != "classification":
+    if arguments.settings.training.task != "classification":
         return network, model, "none"
     with torch.no_grad():
         scores = model(*(torch.from_numpy(inputs[name]) for name in configuration.input_names))
@@ -157,7 +159,7 @@ def _metadata(
         "network": network.path.name,
         "weights_sha256": file_checksum(arguments.state),
         "data_configuration": digest(configuration.raw),
-        "settings": digest(arguments.settings),
+        "settings": digest(arguments.given),
         "versions": {name: package_versions()[name] for name in ("torch", "onnx", "onnxruntime")},
     }
 
@@ -177,11 +179,11 @@ def _events(configuration: DataConfiguration, manifests: Sequence[Mapping[str, A
     return events
 
 
-def _report(parity: Mapping[str, Sequence[Mapping[str, Any]]], settings: Mapping[str, Any], *, softmax: str) -> dict[str, Any]:
+def _report(parity: Mapping[str, Sequence[Mapping[str, Any]]], settings: ExportSettings, *, softmax: str) -> dict[str, Any]:
     return {
         "max_abs_difference": _largest(itertools.chain(*parity.values())),
-        "tolerance": settings["tolerance"],
-        "opset": settings["opset"],
+        "tolerance": settings.tolerance,
+        "opset": settings.opset,
         "softmax": softmax,
         "models": {name: {"max_abs_difference": _largest(found), "cases": list(found)} for name, found in parity.items()},
     }

@@ -8,15 +8,14 @@ from __future__ import annotations
 import argparse
 import logging
 from pathlib import Path
-from typing import Any
 
 from weaver_tasks.base.command_line import run_command, task
 from weaver_tasks.base.errors import TrainingError
 from weaver_tasks.base.files import write_json
 from weaver_tasks.base.record import TaskRecord
 from weaver_tasks.jobs.fresh import endless_batches, fresh_trainer, tool_parser
+from weaver_tasks.settings.model import TrainingSettings
 from weaver_tasks.training.launch import is_first_rank, launch_ranks
-from weaver_tasks.training.settings import TrainingSettings
 
 logger = logging.getLogger("weaver_tasks")
 
@@ -26,7 +25,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, required=True, metavar="JSON", help="write rates and losses here")
     parser.add_argument("--plot", type=Path, required=True, metavar="PNG", help="draw them here")
     arguments = parser.parse_args(argv)
-    training = TrainingSettings.of(arguments.settings)
+    training = arguments.settings.training
     launch_ranks("find_lr", argv, training)
     with task(arguments, first_rank=is_first_rank()) as record:
         history = _sweep(arguments, training, record)
@@ -39,12 +38,11 @@ def _sweep(arguments: argparse.Namespace, training: TrainingSettings, record: Ta
     from weaver_tasks.training.distributed import joined_ranks
     from weaver_tasks.training.lr_finder import sweep_rates
 
-    options: dict[str, Any] = {"start": 1e-6, "end": 1.0, "steps": 200, **(arguments.settings.get("find_lr") or {})}
     device = choose_device(training.device)
     prepare_process(training, device, cache=arguments.checkpoints / ".compiled")
     with joined_ranks(device):
         trainer = fresh_trainer(arguments, training, device, record)
-        return sweep_rates(trainer.engine, endless_batches(trainer), **options)
+        return sweep_rates(trainer.engine, endless_batches(trainer), **arguments.settings.find_lr.plain())
 
 
 def _write(arguments: argparse.Namespace, training: TrainingSettings, history: dict[str, list[float]], record: TaskRecord) -> None:

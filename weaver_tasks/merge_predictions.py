@@ -12,12 +12,11 @@ import argparse
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from weaver_tasks import __version__
-from weaver_tasks.base.command_line import run_command, stage_parser, task
+from weaver_tasks.base.command_line import run_command, task
 from weaver_tasks.base.digests import digest
 from weaver_tasks.base.errors import ConfigError
 from weaver_tasks.base.files import read_json
@@ -27,6 +26,8 @@ from weaver_tasks.data.configuration import load_data_configuration
 from weaver_tasks.data.loading.prediction_order import prediction_values
 from weaver_tasks.results.predictions.merging import average, merge_folds, merged_metadata, whole_table
 from weaver_tasks.results.predictions.tables import open_table
+from weaver_tasks.settings.model import CrossValidation
+from weaver_tasks.settings.stage import stage_parser
 
 logger = logging.getLogger("weaver_tasks")
 
@@ -61,15 +62,15 @@ def _named_file(text: str) -> tuple[str, Path]:
 def merge(arguments: argparse.Namespace, record: TaskRecord) -> None:
     """Merge one group. Raises a WeaverTasksError when the members do not fit each other or the input files."""
     tables = dict(arguments.predictions)
-    folds = arguments.settings.get("cross_validation")
+    folds = arguments.settings.cross_validation
     for path in tables.values():
         record.read(whole_table(path))
     if folds:
         _check_options(arguments, folds, members=len(tables))
         record.read_configuration(data=arguments.data_config, functions=arguments.custom_functions)
         record.read(arguments.inputs)
-    combination = f"each event by fold {folds['variable']} % {folds['folds']}" if folds else "mean over the members"
-    own = {"made_by": f"weaver_tasks {__version__}", "combination": combination, "settings": digest(arguments.settings)}
+    combination = f"each event by fold {folds.variable} % {folds.folds}" if folds else "mean over the members"
+    own = {"made_by": f"weaver_tasks {__version__}", "combination": combination, "settings": digest(arguments.given)}
     metadata = {**merged_metadata(tables), **own, "provenance": record.stamp()}
     chunks = merge_folds(tables, _fold_of_events(arguments, folds)) if folds else average(tables)
     with open_table(arguments.output, metadata) as table, Progress(f"merging {arguments.group}", total=None) as progress:
@@ -84,23 +85,23 @@ def merge(arguments: argparse.Namespace, record: TaskRecord) -> None:
     logger.info("%s: %d events, %s", arguments.output, entries, combination)
 
 
-def _check_options(arguments: argparse.Namespace, folds: dict[str, Any], *, members: int) -> None:
-    if members != folds["folds"] or not (arguments.inputs and arguments.data_config):
-        raise ConfigError(f"merge_predictions: {folds['folds']} folds want as many --predictions, --inputs and --data-config.")
+def _check_options(arguments: argparse.Namespace, folds: CrossValidation, *, members: int) -> None:
+    if members != folds.folds or not (arguments.inputs and arguments.data_config):
+        raise ConfigError(f"merge_predictions: {folds.folds} folds want as many --predictions, --inputs and --data-config.")
 
 
-def _fold_of_events(arguments: argparse.Namespace, folds: dict[str, Any]) -> Iterator[np.ndarray]:
+def _fold_of_events(arguments: argparse.Namespace, folds: CrossValidation) -> Iterator[np.ndarray]:
     """The fold of each event of the group, in the order of the source files."""
     values = prediction_values(
         read_json(arguments.inputs),
         load_data_configuration(arguments.data_config, custom_functions=arguments.custom_functions),
         arguments.settings,
-        folds["variable"],
+        folds.variable,
         group=arguments.group,
         custom_functions=arguments.custom_functions,
     )
     for each in values:
-        yield (each % folds["folds"]).astype(np.int64)
+        yield (each % folds.folds).astype(np.int64)
 
 
 if __name__ == "__main__":

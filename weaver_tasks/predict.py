@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from weaver_tasks import __version__
-from weaver_tasks.base.command_line import run_command, stage_parser, task
+from weaver_tasks.base.command_line import run_command, task
 from weaver_tasks.base.digests import digest, file_checksum
 from weaver_tasks.base.errors import ConfigError, NetworkError, ResultError, nearest
 from weaver_tasks.base.files import read_json
@@ -27,8 +27,9 @@ from weaver_tasks.data.events.block import StagingOptions
 from weaver_tasks.data.staging.unlabeled import is_labeled, without_labels
 from weaver_tasks.jobs.memory import Holes, keep_one_heap
 from weaver_tasks.jobs.scoring import load_scoring
+from weaver_tasks.settings.model import PredictionSettings, TrainingSettings
+from weaver_tasks.settings.stage import stage_parser
 from weaver_tasks.training.launch import is_first_rank, launch_ranks
-from weaver_tasks.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
     import torch
@@ -62,8 +63,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--model", type=Path, required=True, help="the weights (.pt) or an ONNX model (.onnx)")
     parser.add_argument("--output", type=Path, required=True, help="the prediction file, .root or .parquet")
     arguments = parser.parse_args(argv)
-    ranks = (arguments.settings.get("prediction") or {}).get("ranks", 1)
-    training = dataclasses.replace(TrainingSettings.of(arguments.settings), ranks=ranks, nodes=1)
+    training = arguments.settings.training.model_copy(update={"ranks": arguments.settings.prediction.ranks, "nodes": 1})
     launch_ranks("predict", argv, training)
     keep_one_heap()
     with task(arguments, first_rank=is_first_rank()) as record:
@@ -169,10 +169,10 @@ class Prediction:
             logger.info("the files of '%s' have no labels: predicted without truth", arguments.group)
             self.configuration = without_labels(self.configuration)
         self.label_names = self.configuration.label_names
-        self.settings = arguments.settings.get("prediction") or {}
+        self.settings: PredictionSettings = arguments.settings.prediction
         self.bad = NotFinite()
         # The network is that of the training: the test's configuration may have no labels.
-        options = arguments.settings.get("network") or {}
+        options = arguments.settings.network
         self._scoring = load_scoring(arguments.model, arguments.network, self._fitted, training, options, device, self._examples)
         self.by_length = self._trims()
         told = f"batches of {self._batch_size()} events{', of similar length and padded to the longest' if self.by_length else ''}"
@@ -193,7 +193,7 @@ class Prediction:
         from weaver_tasks.training.device import batch_memory
         from weaver_tasks.training.distributed import rank, world_size
 
-        workers = max(1, (self.arguments.settings.get("loading") or {}).get("num_workers", 1))
+        workers = max(1, self.arguments.settings.loading.num_workers)
         return {
             "group": self.arguments.group,
             "custom_functions": self.arguments.custom_functions,
@@ -207,12 +207,12 @@ class Prediction:
         from weaver_tasks.data.loading.prediction_order import prediction_batches
 
         settings = self.arguments.settings
-        settings = {**settings, "training": {**settings.get("training", {}), "batch_size_test": batch_size}}
+        settings = settings.model_copy(update={"training": settings.training.model_copy(update={"batch_size_test": batch_size})})
         return prediction_batches(self.manifest, self.configuration, settings, **{**self._options(), **options})
 
     def _pads_on_device(self) -> bool:
         """A network's own evaluate function and ONNX models take inputs as they are, which are padded before."""
-        wanted = (self.arguments.settings.get("loading") or {}).get("pad_on_device", False)
+        wanted = self.arguments.settings.loading.pad_on_device
         return wanted and self._scoring.network is None and self.arguments.model.suffix != ".onnx"
 
     def _examples(self, *, trim: bool = False) -> Iterator[dict[str, Any]]:
@@ -222,7 +222,7 @@ class Prediction:
 
     def _trims(self) -> bool:
         """Whether batches are padded only to their longest event: by `prediction.trim_padding`, or by the network's own declaration."""
-        scoring, wanted = self._scoring, self.settings.get("trim_padding")
+        scoring, wanted = self._scoring, self.settings.trim_padding
         padded = any(group.length is not None for group in self._fitted.inputs)
         if scoring.scorers is None or wanted is False or not padded:
             return False
@@ -344,7 +344,7 @@ class Prediction:
         """Raise ResultError when more of all `events` than prediction.max_bad_fraction have scores that are not finite; tell any."""
         if not self.bad.events:
             return
-        allowed = self.settings.get("max_bad_fraction") or 0.0
+        allowed = self.settings.max_bad_fraction
         where = self.bad.described(self.manifest)
         told = f"{self.arguments.group}: {self.bad.events:,} of {events:,} events have scores that are NaN or infinite ({where})"
         if self.bad.events > allowed * events:
@@ -368,7 +368,7 @@ class Prediction:
             "model_sha256": checksum,
             "data_configuration": digest(self._fitted.raw),
             "inputs": self.manifest["digest"],
-            "settings": digest(self.arguments.settings),
+            "settings": digest(self.arguments.given),
         }
 
 

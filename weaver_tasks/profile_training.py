@@ -7,14 +7,12 @@ many.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import logging
 from pathlib import Path
 
 from weaver_tasks.base.command_line import run_command, task
 from weaver_tasks.base.record import TaskRecord
 from weaver_tasks.jobs.fresh import endless_batches, fresh_trainer, tool_parser
-from weaver_tasks.training.settings import TrainingSettings
 
 logger = logging.getLogger("weaver_tasks")
 
@@ -32,11 +30,11 @@ def _profile(arguments: argparse.Namespace, record: TaskRecord) -> None:
     from weaver_tasks.training.device import choose_device, prepare_process
     from weaver_tasks.training.profiler import profile_steps
 
-    training = dataclasses.replace(TrainingSettings.of(arguments.settings), ranks=1, nodes=1)
+    training = arguments.settings.training.model_copy(update={"ranks": 1, "nodes": 1})
     device = choose_device(training.device)
     prepare_process(training, device, cache=arguments.checkpoints / ".compiled")
     trainer = fresh_trainer(arguments, training, device, record)
-    steps = (arguments.settings.get("profile_training") or {}).get("steps", 10)
+    steps = arguments.settings.profile_training.steps
     spent = profile_steps(trainer.engine, endless_batches(trainer), steps=steps, trace=arguments.trace, table=arguments.table)
     for path in (arguments.trace, arguments.table):
         record.wrote(path)

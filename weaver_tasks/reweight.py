@@ -18,17 +18,18 @@ from typing import Any
 
 import numpy as np
 
-from weaver_tasks.base.command_line import run_command, stage_parser, task
+from weaver_tasks.base.command_line import run_command, task
 from weaver_tasks.base.digests import digest
 from weaver_tasks.base.files import atomic_path, read_json, write_json
 from weaver_tasks.base.record import TaskRecord
-from weaver_tasks.data.configuration import DataConfiguration, dump_auto, load_data_configuration
+from weaver_tasks.data.configuration import DataConfiguration, dump_auto, fingerprints, load_data_configuration
 from weaver_tasks.data.events.block import StagingOptions, extra_selection_column
 from weaver_tasks.data.staging.sources import open_source
 from weaver_tasks.data.statistics.passes import Passes, TrainingFile, add_options, check_options, make_sums
 from weaver_tasks.data.statistics.reweighting import Reweighting, finish_reweighting, next_pass
 from weaver_tasks.data.statistics.weights import weight_columns
 from weaver_tasks.results.plots.inputs import plot_no_reweighting, plot_reweighting
+from weaver_tasks.settings.stage import stage_parser
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -74,26 +75,27 @@ def _reweight(arguments: argparse.Namespace, record: TaskRecord) -> None:
 
 def _for_remaking(configuration: DataConfiguration, arguments: argparse.Namespace) -> DataConfiguration:
     """The configuration without the histograms that it may have, if they are to be made anew."""
-    if configuration.weights is None or not arguments.settings.get("sampling", {}).get("remake_weights", True):
+    if configuration.weights is None or not arguments.settings.sampling.remake_weights:
         return configuration
     return dataclasses.replace(configuration, weights=dataclasses.replace(configuration.weights, histograms=None))
 
 
 def _passes(configuration: DataConfiguration, manifest: dict[str, Any], arguments: argparse.Namespace) -> Passes:
+    fold = arguments.settings.fold
     return Passes(
         # Histograms that are kept are filled all the same, to show what they do.
         functools.partial(next_pass, configuration),
         list(_training_files(manifest, configuration, arguments)),
-        digest=digest(manifest["digest"], configuration.weights_slice(), arguments.settings.get("fold")),
+        digest=digest(manifest["digest"], fingerprints.weighting(configuration), fold.plain() if fold else None),
         after=arguments.after,
     )
 
 
 def _training_files(manifest: dict[str, Any], configuration: DataConfiguration, arguments: argparse.Namespace) -> Iterator[TrainingFile]:
     """The plain columns of the events for training: those that pass the extra selection and are not of the fold left out."""
-    fold = arguments.settings.get("fold")
+    fold = arguments.settings.fold
     extra = extra_selection_column("train")
-    names = [*weight_columns(configuration), extra, *([fold["variable"]] if fold else [])]
+    names = [*weight_columns(configuration), extra, *([fold.variable] if fold else [])]
     options = StagingOptions.from_manifest(manifest)
 
     def read(file: dict[str, Any], _: Any) -> Iterator[Mapping[str, np.ndarray]]:
@@ -103,7 +105,7 @@ def _training_files(manifest: dict[str, Any], configuration: DataConfiguration, 
             if extra in block.plain:
                 kept &= np.asarray(block.plain[extra])
             if fold:
-                kept &= np.asarray(block.plain[fold["variable"]]) % fold["folds"] != fold["index"]
+                kept &= np.asarray(block.plain[fold.variable]) % fold.folds != fold.index
             yield {name: np.asarray(array)[kept] for name, array in block.plain.items()}
 
     for file in manifest["files"]:

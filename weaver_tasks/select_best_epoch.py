@@ -7,10 +7,11 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from weaver_tasks.base.command_line import run_command, stage_parser, task
+from weaver_tasks.base.command_line import run_command, task
 from weaver_tasks.base.errors import CheckpointError, ResultError
 from weaver_tasks.base.files import copy_file, read_json, write_json
 from weaver_tasks.base.record import TaskRecord
+from weaver_tasks.settings.stage import stage_parser
 from weaver_tasks.training.journal import REMOVAL, Journal
 from weaver_tasks.training.selection import best_epoch, chosen_epochs
 
@@ -28,10 +29,10 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def select(arguments: argparse.Namespace, record: TaskRecord) -> None:
-    validation = arguments.settings.get("validation") or {}
-    metric, mode = validation.get("metric") or "accuracy", validation.get("mode") or "max"
+    choice = arguments.settings.best_epoch_by()
+    metric = choice["metric"]
     validations = [read_json(record.read(path)) for path in arguments.validation]
-    best = best_epoch(validations, metric=metric, mode=mode)
+    best = best_epoch(validations, **choice)
     if best is None:
         raise ResultError(f"{arguments.validation[0].parent}: no epoch was validated. Train at least one (training.epochs).")
     journal = Journal(arguments.checkpoints, arguments.validation[0].parent)
@@ -42,17 +43,27 @@ def select(arguments: argparse.Namespace, record: TaskRecord) -> None:
             "removed it, undo the change of the configuration: what was selected before is kept. Or set it to all, "
             f"delete {arguments.checkpoints} and {journal.metrics}, and train again."
         )
-    if journal.metrics_file(best["epoch"]).exists():
+    own = journal.published_digest(best["epoch"]) if journal.metrics_file(best["epoch"]).exists() else None
+    written = journal.checksums(own) if own else {}
+    for source, name in zip(found, ("state", "optimizer"), strict=True):
+        checksum = record.inputs[str(record.read(source))]
+        if written.get(f"{name}.pt", checksum) != checksum:
+            validated = journal.metrics / f"val_epoch-{best['epoch']}.json"
+            raise CheckpointError(
+                f"{source}: damaged checkpoint (it is not what was written). Delete it and {validated} and run again: "
+                f"epoch {best['epoch']} is then trained again."
+            )
+    if own:
         # Before it is published: what best_epoch.json has ever named is never removed.
-        journal.note_selected(journal.published_digest(best["epoch"]), best)
+        journal.note_selected(own, best)
     for source, name in zip(found, ("state", "optimizer"), strict=True):
         target = arguments.checkpoints / f"net_best_epoch_{name}.pt"
-        copy_file(record.read(source), target)
+        copy_file(source, target)
         record.wrote(target)
     write_json(arguments.best, best)
     record.wrote(arguments.best)
     logger.info("epoch %d is the best of %d: %s %.5f", best["epoch"], len(validations), metric, best["value"])
-    if (arguments.settings.get("training") or {}).get("keep_checkpoints") == "best_and_last":
+    if arguments.settings.training.keep_checkpoints == "best_and_last":
         _make_room(journal, best["epoch"], validations, record)
 
 

@@ -14,9 +14,11 @@ import argparse
 import contextlib
 import json
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from weaver_tasks.base.command_line import run_command, stage_parser, task
+from weaver_tasks.base.command_line import run_command, task
 from weaver_tasks.base.errors import ConfigError, InputFileError
 from weaver_tasks.base.files import read_json, write_json
 from weaver_tasks.base.progress import Progress
@@ -28,6 +30,7 @@ from weaver_tasks.data.staging.ensure import located
 from weaver_tasks.data.staging.manifest import make_manifest
 from weaver_tasks.data.staging.source_checksums import keep_checksum, recorded
 from weaver_tasks.data.staging.stage import Staging, stage_file, staged_before
+from weaver_tasks.settings.stage import stage_parser
 
 logger = logging.getLogger("weaver_tasks")
 
@@ -45,6 +48,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--gather-run", type=Path, metavar="DIR", help="gather the records of the files in DIR/files.json")
     parser.add_argument("--splits", nargs="+", choices=["train", "val", "test"], help="of these splits only, with --gather-run")
     parser.add_argument("--output", type=Path, help="inputs.json, with --gather or --gather-run")
+    parser.add_argument("--batch", type=int, default=0, metavar="N", help="with --gather: fail when the training files give fewer events")
     arguments = parser.parse_args(argv)
     if arguments.gather_run:
         arguments.gather = _listed_records(arguments.gather_run, arguments.splits)
@@ -64,7 +68,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def _stage(arguments: argparse.Namespace, record: TaskRecord) -> None:
     settings = arguments.settings
-    mode = settings.get("staging", {}).get("mode", "columnar")
+    mode = settings.staging.mode
     if mode != "none" and not arguments.staged:
         raise ConfigError(f"--staged is missing: staging.mode '{mode}' writes a file for each source. Name them, or set mode none.")
     staging = Staging(
@@ -148,7 +152,7 @@ def _forget_tasks(records: list[Path], run: Path) -> None:
 
 
 def _gather(arguments: argparse.Namespace, record: TaskRecord) -> None:
-    staging = arguments.settings.get("staging", {})
+    staging = arguments.settings.staging
     if arguments.gather_run:
         _check_present(arguments.gather, arguments.gather_run)
     files = [read_json(path) for path in arguments.gather]
@@ -157,9 +161,9 @@ def _gather(arguments: argparse.Namespace, record: TaskRecord) -> None:
     try:
         manifest = make_manifest(
             files,
-            on_bad_file=staging.get("on_bad_file", "fail"),
-            max_bad_fraction=staging.get("max_bad_fraction", 0.01),
-            evaluation_weight=arguments.settings.get("evaluation", {}).get("weight"),
+            on_bad_file=staging.on_bad_file,
+            max_bad_fraction=staging.max_bad_fraction,
+            evaluation_weight=arguments.settings.evaluation.weight,
         )
     except InputFileError:
         # The next run shall try these files again.
@@ -170,11 +174,22 @@ def _gather(arguments: argparse.Namespace, record: TaskRecord) -> None:
             for path in bad:
                 path.unlink(missing_ok=True)
         raise
+    check_batch(files, arguments.batch)
     write_json(arguments.output, manifest)
     record.note(bad_files=[file["bad"] for file in files if file["bad"]])
     record.wrote(arguments.output)
     kept, entries = (sum(file[key] for file in files) for key in ("kept", "entries"))
     logger.info("%d files, %d entries, %d events kept", len(files), entries, kept)
+
+
+def check_batch(files: Sequence[Mapping[str, Any]], batch: int) -> None:
+    """Raises ConfigError when the training files have fewer events than a batch over all ranks, `batch`."""
+    kept = [file["kept"] for file in files if file["split"] == "train" and not file["bad"]]
+    if kept and sum(kept) < batch:
+        raise ConfigError(
+            f"training.batch_size: a batch has {batch} events over all ranks, but only {sum(kept)} of the training files pass the "
+            "selection. Give a smaller one, or more files."
+        )
 
 
 if __name__ == "__main__":

@@ -14,17 +14,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from weaver_tasks.base.command_line import run_command, stage_parser, task
+from weaver_tasks.base.command_line import run_command, task
 from weaver_tasks.base.digests import digest
 from weaver_tasks.base.files import read_json, write_json
 from weaver_tasks.base.record import TaskRecord
-from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration
+from weaver_tasks.data.configuration import DataConfiguration, fingerprints, load_data_configuration
 from weaver_tasks.data.events.block import Block, StagingOptions
 from weaver_tasks.data.staging.sources import open_source
 from weaver_tasks.data.statistics.passes import Passes, TrainingFile, add_options, check_options, make_sums
 from weaver_tasks.data.statistics.percentiles import coarse_histogram, leading_entries
 from weaver_tasks.data.statistics.standardization import VariableSums, automatic_variables, describe_variables, next_pass
 from weaver_tasks.results.plots.inputs import plot_standardization
+from weaver_tasks.settings.stage import stage_parser
 
 logger = logging.getLogger("weaver_tasks")
 
@@ -52,7 +53,7 @@ def _standardize(arguments: argparse.Namespace, record: TaskRecord) -> None:
     passes = Passes(
         functools.partial(next_pass, configuration),
         list(_training_files(manifest, configuration, arguments.custom_functions)),
-        digest=digest(manifest["digest"], configuration.standardization_slice()),
+        digest=digest(manifest["digest"], fingerprints.standardization(configuration)),
         after=arguments.after,
     )
     if arguments.sums:

@@ -16,17 +16,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from weaver_tasks.base.command_line import run_command, stage_parser, task
+from weaver_tasks.base.command_line import run_command, task
 from weaver_tasks.base.digests import digest
 from weaver_tasks.base.files import exclusive, read_json, write_json
 from weaver_tasks.base.record import TaskRecord
 from weaver_tasks.base.source_digest import source_digest
-from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration, trained_on
+from weaver_tasks.data.configuration import DataConfiguration, fingerprints, load_data_configuration, trained_on
+from weaver_tasks.settings.model import TrainingSettings
+from weaver_tasks.settings.stage import StageSettings, stage_parser
 from weaver_tasks.training.journal import REMOVAL, Journal, epoch_digest, epoch_uses
 from weaver_tasks.training.launch import is_first_rank, is_rank, launch_ranks
 from weaver_tasks.training.schedules import Rates, epoch_rates
 from weaver_tasks.training.selection import best_epoch, chosen_epochs, should_stop
-from weaver_tasks.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--metrics", type=Path, required=True, metavar="FOLDER", help="where metrics are")
     parser.add_argument("--validation", type=Path, nargs="*", default=[], metavar="FILE", help="val_epoch-<n>.json so far")
     arguments = parser.parse_args(argv)
-    training = TrainingSettings.of(arguments.settings)
+    training = arguments.settings.training
     work = Work(arguments, training)
     if not is_rank() and work.missing():
         launch_ranks("train_epoch", argv, training)
@@ -75,6 +76,7 @@ class Work:
 
     def __init__(self, arguments: argparse.Namespace, training: TrainingSettings) -> None:
         self.arguments, self.training = arguments, training
+        self.settings: StageSettings = arguments.settings
         self.journal = Journal(arguments.checkpoints, arguments.metrics, first=training.first_epoch)
         self.configuration = load_data_configuration(arguments.data_config, custom_functions=arguments.custom_functions)
         self.manifest = read_json(arguments.inputs)
@@ -84,9 +86,8 @@ class Work:
         self.links = list(self._chain())
 
     def _chain(self) -> Iterator[Link]:
-        settings = self.arguments.settings
         uses = epoch_uses(
-            settings,
+            self.settings,
             data=[self.manifest["digest"], _meaning(self.configuration)],
             network=source_digest(self.arguments.network),
             whole_schedule=_makes_schedule(self.arguments.network),
@@ -99,19 +100,18 @@ class Work:
             before = own
 
     def _rates(self, epoch: int) -> Rates:
-        given = (self.arguments.settings.get("epochs") or {}).get(str(epoch)) or {}
-        if "rates" in given:
-            return given["rates"]
-        scheduler = self.training.scheduler or {}
-        horizon = scheduler.get("horizon") or self.training.epochs
-        return epoch_rates(scheduler.get("name"), horizon=horizon, warmup=scheduler.get("warmup") or 0, epoch=epoch)
+        given = self.settings.epochs.get(str(epoch))
+        if given is not None:
+            return given.rates
+        scheduler = self.training.scheduler
+        return epoch_rates(scheduler.name, horizon=self.training.horizon, warmup=scheduler.warmup, epoch=epoch)
 
     def _stops(self, epoch: int) -> bool:
         early = self.training.early_stopping
         if not early:
             return False
         # A later validation may find a better epoch than was known when one was stopped; but nothing is trained after a gap.
-        return self.stopped_before or should_stop(self.validations, epoch=epoch, patience=early["patience"], **self._choice())
+        return self.stopped_before or should_stop(self.validations, epoch=epoch, patience=early.patience, **self._choice())
 
     def missing(self) -> list[int]:
         """The epochs that have to be trained."""
@@ -123,20 +123,21 @@ class Work:
             self._tell_inputs()
         missing = self.missing()
         best = self._best_so_far()
-        found = [epoch for epoch, _, _, rates in self.links if rates is not None and epoch not in missing]
-        if not missing:
+        # A rank joins the others even when it finds nothing missing: what they see may have changed since they were started.
+        if not missing and not is_rank():
             for epoch, own, _, rates in self.links:
                 self._publish(epoch, own, rates, record)
             if is_first_rank() and best is not None:
                 # Copies of the epoch trained last, which stays: of many epochs not trained there shall not be many.
                 self._note_removed(self.journal.drop_stopped(below=self._no_longer_read()), record)
         else:
-            if best is not None and self.journal.tensors(best) is None:
+            if missing and best is not None and self.journal.tensors(best) is None:
                 logger.warning(
                     "epoch %d is the best so far, but %s has removed its weights: unless a later one is better, no epoch can be selected. "
                     "Undo the change of the configuration to get what was selected before.", best, REMOVAL,
                 )  # fmt: skip
-            self._train(missing, best, record)
+            missing = self._train(missing, best, record)
+        found = [epoch for epoch, _, _, rates in self.links if rates is not None and epoch not in missing]
         stopped = [epoch for epoch, _, _, rates in self.links if rates is None]
         trained_by = {link.epoch: self.journal.made_by(link.digest) for link in self.links if link.epoch in found}
         record.note(trained_epochs=missing, epochs_from_journal=found, stopped_epochs=stopped, trained_by=trained_by)
@@ -172,8 +173,9 @@ class Work:
         With keep_checkpoints: best_and_last, remove all epochs that are neither the best so far, here or for another configuration
         that trained here, nor needed any more.
         """
-        early = self.training.early_stopping or {}
-        self.journal.note_choice({**self._choice(), "epochs": self.training.epochs, "patience": early.get("patience")})
+        early = self.training.early_stopping
+        patience = early.patience if early else None
+        self.journal.note_choice({**self._choice(), "epochs": self.training.epochs, "patience": patience})
         if best is None:
             return
         keep = {best} | chosen_epochs(self.validations, self.journal.choices())
@@ -184,8 +186,7 @@ class Work:
 
     def _choice(self) -> dict[str, str]:
         """The metric that says which epoch is the best, and which end of it."""
-        validation = self.arguments.settings.get("validation") or {}
-        return {"metric": validation.get("metric", "accuracy"), "mode": validation.get("mode", "max")}
+        return self.settings.best_epoch_by()
 
     def _read(self, record: TaskRecord) -> None:
         """Note what the first epoch starts from; what is missing of it is told where it is needed."""
@@ -197,7 +198,8 @@ class Work:
         for path in (arguments.inputs, *(path for path in state if path.exists()), *arguments.validation):
             record.read(path)
 
-    def _train(self, missing: list[int], best: int | None, record: TaskRecord) -> None:
+    def _train(self, missing: list[int], best: int | None, record: TaskRecord) -> list[int]:
+        """Train what the first rank finds missing, and publish all. Returns the epochs that were trained."""
         # Torch is imported here, not above: publishing a finished epoch does not wait for it.
         from weaver_tasks.training.device import choose_device, device_name, prepare_process
         from weaver_tasks.training.distributed import from_first_rank, joined_ranks
@@ -210,10 +212,10 @@ class Work:
         with joined_ranks(device):
             # The first rank holds the lock: what it found missing is what all of them train.
             missing = from_first_rank(missing)
-            trainer = make_trainer(self, device)
+            trainer = make_trainer(self, device) if missing else None
             make_room: Callable[[], None] | None = functools.partial(self._make_room, best, record)
             for epoch, own, before, rates in self.links:
-                if epoch in missing and rates is not None:
+                if trainer is not None and epoch in missing and rates is not None:
                     metrics = trainer.train(EpochTask(epoch=epoch, digest=own, previous=before, rates=rates), before_writing=make_room)
                     make_room = None
                     if is_first_rank():
@@ -221,6 +223,7 @@ class Work:
                 if is_first_rank():
                     self._publish(epoch, own, rates, record)
                 from_first_rank(None)  # the other ranks read no checkpoint before it is published
+        return missing
 
     def _publish(self, epoch: int, own: str, rates: Rates | None, record: TaskRecord) -> None:
         for path in self.journal.publish_stopped(epoch, own) if rates is None else self.journal.publish(epoch, own):
@@ -229,7 +232,7 @@ class Work:
 
 def _meaning(configuration: DataConfiguration) -> str:
     """A digest of what training takes from the resolved data configuration: standardization, weights, inputs, labels."""
-    return digest(configuration.input_slice(), configuration.weights_slice())
+    return digest(fingerprints.batches(configuration), fingerprints.weighting(configuration))
 
 
 def _makes_schedule(network: Path) -> bool:
@@ -245,9 +248,9 @@ def make_trainer(work: Work, device: torch.device) -> Trainer:
     from weaver_tasks.weaver_compat.adapter import custom_epoch
     from weaver_tasks.weaver_compat.imports import configured_network
 
-    arguments, settings = work.arguments, work.arguments.settings
+    arguments, settings = work.arguments, work.settings
     network = configured_network(arguments.network, work.configuration.weaver, settings)
-    load_weights(network.model, None, freeze=(settings.get("network") or {}).get("freeze_weights") or ())
+    load_weights(network.model, None, freeze=settings.network.freeze_weights)
     network.model.to(device)
     open_batches = _opener(work, device, own_loop=network.train_fn is not None)
     optimizer, clip, scheduler = _optimizer(work, network, open_batches)
@@ -256,7 +259,7 @@ def make_trainer(work: Work, device: torch.device) -> Trainer:
     return Trainer(
         engine=engine,
         journal=work.journal,
-        seed=settings.get("seed", 1),
+        seed=settings.seed,
         open_batches=open_batches,
         describe=lambda batch: describe_batch(batch, work.manifest),
         board_folder=arguments.checkpoints.parent / "tensorboard",
@@ -272,8 +275,7 @@ def _opener(work: Work, device: torch.device, *, own_loop: bool) -> Callable[[in
     from weaver_tasks.training.device import batch_memory
     from weaver_tasks.training.distributed import rank, world_size
 
-    settings = work.arguments.settings
-    loading = settings.get("loading") or {}
+    settings = work.settings
     buffers = BufferPool(batch_memory(device))
     files = OpenFiles(work.manifest, work.configuration, custom_functions=work.arguments.custom_functions)
 
@@ -283,15 +285,15 @@ def _opener(work: Work, device: torch.device, *, own_loop: bool) -> Callable[[in
             work.configuration,
             settings,
             split="train",
-            seed=settings.get("seed", 1),
+            seed=settings.seed,
             epoch=epoch,
             rank=rank(),
             world_size=world_size(),
             position=position,
-            threads=loading.get("num_workers", 1),
+            threads=settings.loading.num_workers,
             files=files,
             buffers=buffers,
-            pad=own_loop or not loading.get("pad_on_device"),
+            pad=own_loop or not settings.loading.pad_on_device,
         )
 
     return open_batches
@@ -305,8 +307,8 @@ def _optimizer(work: Work, network: Network, open_batches: Callable[[int, Any], 
     training = work.training
     if network.init_opt is not None:
         return optimizer_of_network(network, training, steps=open_batches(work.links[0].epoch, None).steps)
-    name, options = training.optimizer.get("name", "ranger"), training.optimizer.get("options") or {}
-    built = build_optimizer(network.model, name, options, lr=training.lr, compiled_step=training.compile_optimizer)
+    chosen = training.optimizer
+    built = build_optimizer(network.model, chosen.name, chosen.options, lr=training.lr, compiled_step=training.compile_optimizer)
     return built.optimizer, built.clip_grad_norm, None
 
 

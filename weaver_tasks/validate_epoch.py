@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from weaver_tasks.base.command_line import run_command, stage_parser, task
-from weaver_tasks.base.files import copy_file, read_json, write_json
+from weaver_tasks.base.command_line import run_command, task
+from weaver_tasks.base.files import read_json, write_json
 from weaver_tasks.base.record import TaskRecord
-from weaver_tasks.training.journal import Journal, validation_key
+from weaver_tasks.settings.stage import StageSettings, stage_parser
+from weaver_tasks.training.journal import Journal, keep_validation, kept_validation, validation_key
 from weaver_tasks.training.launch import is_first_rank, launch_ranks
-from weaver_tasks.training.settings import TrainingSettings
 
 logger = logging.getLogger("weaver_tasks")
 
@@ -43,13 +43,14 @@ def main(argv: list[str] | None = None) -> None:
     epochs = [_Epoch(*values) for values in zip(arguments.epoch, arguments.state, arguments.output, trained, strict=True)]
     # Asked before any rank has joined the others, and so before any of these can be written: all ranks see the same.
     kept = {epoch: _kept(arguments, epoch) for epoch in epochs}
-    to_validate = [epoch for epoch in epochs if not (epoch.was_stopped() or ((found := kept[epoch]) and found.exists()))]
+    found = {epoch: metrics for epoch, place in kept.items() if place and (metrics := kept_validation(place))}
+    to_validate = [epoch for epoch in epochs if not (epoch.was_stopped() or epoch in found)]
     if to_validate:
-        launch_ranks("validate_epoch", argv, TrainingSettings.of(arguments.settings))
+        launch_ranks("validate_epoch", argv, arguments.settings.training)
     with task(arguments, first_rank=is_first_rank()) as record:
         for epoch in epochs:
             if epoch not in to_validate:
-                _publish(epoch, kept[epoch], arguments, record)
+                _publish(epoch, found.get(epoch), arguments, record)
         if to_validate:
             _validate(to_validate, kept, arguments, record)
 
@@ -74,7 +75,7 @@ def _kept(arguments: argparse.Namespace, epoch: _Epoch) -> Path | None:
     return Journal(epoch.state.parent, epoch.trained.parent).validation(epoch_digest, key) if epoch_digest and key else None
 
 
-def _publish(epoch: _Epoch, kept: Path | None, arguments: argparse.Namespace, record: TaskRecord) -> None:
+def _publish(epoch: _Epoch, found: dict[str, Any] | None, arguments: argparse.Namespace, record: TaskRecord) -> None:
     """Write the metrics of an epoch that need not be validated: it was stopped early, or the journal has them."""
     record.read(epoch.trained)
     if not is_first_rank():
@@ -83,9 +84,9 @@ def _publish(epoch: _Epoch, kept: Path | None, arguments: argparse.Namespace, re
         write_json(epoch.output, {"epoch": epoch.number, "stopped": True})
         logger.info("epoch %d was stopped early: nothing to validate", epoch.number)
     else:
-        assert kept is not None
+        assert found is not None
         record.read(arguments.inputs)
-        copy_file(kept, epoch.output)
+        write_json(epoch.output, found)
         logger.info("epoch %d: found finished in the journal", epoch.number)
     record.wrote(epoch.output)
 
@@ -96,7 +97,7 @@ def _validate(epochs: Sequence[_Epoch], kept: Mapping[_Epoch, Path | None], argu
     from weaver_tasks.training.device import choose_device, device_name, prepare_process
     from weaver_tasks.training.distributed import joined_ranks
 
-    training = TrainingSettings.of(arguments.settings)
+    training = arguments.settings.training
     configuration = load_data_configuration(arguments.data_config, custom_functions=arguments.custom_functions)
     record.read_configuration(data=arguments.data_config, functions=arguments.custom_functions)
     record.read_code(arguments.network)
@@ -115,7 +116,7 @@ def _validate(epochs: Sequence[_Epoch], kept: Mapping[_Epoch, Path | None], argu
             if is_first_rank():
                 place = kept[epoch]
                 if place is not None and place.parent.is_dir():
-                    write_json(place, metrics)
+                    keep_validation(place, metrics)
                 write_json(epoch.output, metrics)
                 record.wrote(epoch.output)
 
@@ -137,15 +138,15 @@ def validate_one(
     from weaver_tasks.weaver_compat.adapter import evaluate_by_network
     from weaver_tasks.weaver_compat.imports import configured_network
 
-    settings = arguments.settings
-    training = TrainingSettings.of(settings)
+    settings: StageSettings = arguments.settings
+    training = settings.training
     # Made anew for each epoch: what a network keeps besides its state shall not pass from one to the next.
     network = configured_network(arguments.network, configuration.weaver, settings)
     if network.evaluate_fn is not None and not leave_to_first_rank():
         return None
     checkpoint.load_state(network.model, epoch.state)
-    seed_generators(settings.get("seed", 1), "validation", rank())
-    pad = not (settings.get("loading") or {}).get("pad_on_device") or network.evaluate_fn is not None
+    seed_generators(settings.seed, "validation", rank())
+    pad = not settings.loading.pad_on_device or network.evaluate_fn is not None
     batches = _validation_batches(arguments, epoch, configuration, manifest, device, pad=pad)
     asked = Task.of(network, configuration, training, device)
     model = compiled(network.model.to(device), training)
@@ -174,11 +175,11 @@ def _validation_batches(
         configuration,
         arguments.settings,
         split="val",
-        seed=arguments.settings.get("seed", 1),
+        seed=arguments.settings.seed,
         epoch=epoch.number,
         rank=rank(),
         world_size=world_size(),
-        threads=(arguments.settings.get("loading") or {}).get("num_workers", 1),
+        threads=arguments.settings.loading.num_workers,
         custom_functions=arguments.custom_functions,
         buffers=BufferPool(batch_memory(device)),
         pad=pad,

@@ -113,7 +113,7 @@ def test_weights_inside_the_checkpoint_of_a_training_framework(tmp_path: Path, k
 def test_a_checkpoint_that_would_run_code_is_refused_with_the_remedy(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     torch.save({"state_dict": model().state_dict(), "hyper_parameters": argparse.Namespace(lr=1)}, path)
-    with pytest.raises(NetworkError, match=r"would run code when it is loaded \(argparse\.Namespace\); none of it was run\. Save model\.state_dict"):
+    with pytest.raises(NetworkError, match=r"would run code when it is loaded \(argparse\.Namespace\).* Save model\.state_dict"):
         load_weights(model(), path)
 
 

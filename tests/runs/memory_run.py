@@ -10,6 +10,7 @@ import torch
 import uproot
 from torch import nn
 
+from weaver_tasks.settings.model import TrainingSettings
 from weaver_tasks.training import checkpoint
 from weaver_tasks.training.distributed import from_first_rank
 from weaver_tasks.training.epoch import EpochTask, Trainer, first_companion
@@ -17,7 +18,6 @@ from weaver_tasks.training.journal import Journal, epoch_digest
 from weaver_tasks.training.losses import default_loss
 from weaver_tasks.training.optimizers import build_optimizer
 from weaver_tasks.training.schedules import epoch_rates
-from weaver_tasks.training.settings import TrainingSettings
 from weaver_tasks.training.step import Engine, Task
 
 PARTICLES = 32
@@ -150,7 +150,7 @@ class Chain:
 
     def _optimizer(self, model: nn.Module):
         optimizer = self.settings.optimizer
-        return build_optimizer(model, optimizer["name"], optimizer.get("options") or {}, lr=self.settings.lr)
+        return build_optimizer(model, optimizer.name, optimizer.options, lr=self.settings.lr)
 
     def trainer(self, **changes) -> Trainer:
         """A fresh process's trainer, with other weights and generators than the checkpoint's."""
@@ -174,7 +174,7 @@ class Chain:
 
     def rates(self, epoch: int):
         scheduler = self.settings.scheduler
-        return epoch_rates(scheduler["name"], horizon=self.settings.epochs, warmup=scheduler.get("warmup", 0), epoch=epoch)
+        return epoch_rates(scheduler.name, horizon=self.settings.horizon, warmup=scheduler.warmup, epoch=epoch)
 
     def train(self, trainer: Trainer, epoch: int) -> dict:
         task = EpochTask(epoch=epoch, digest=self.digest(epoch), previous=self.digest(epoch - 1), rates=self.rates(epoch))

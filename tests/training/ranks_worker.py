@@ -10,8 +10,8 @@ from torch import nn
 from weaver_tasks.base.command_line import run_command
 from weaver_tasks.base.errors import TrainingError
 from weaver_tasks.results.metrics.classification import auc
+from weaver_tasks.settings.model import TrainingSettings
 from weaver_tasks.training.distributed import joined_ranks, rank, synchronize_batch_norm, world_size
-from weaver_tasks.training.settings import TrainingSettings
 from weaver_tasks.training.step import Engine
 from weaver_tasks.training.validation import validate
 

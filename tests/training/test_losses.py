@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 
 from weaver_tasks.base.errors import NetworkError, TrainingError
 from weaver_tasks.networks.loading import import_network
-from weaver_tasks.training.settings import TrainingSettings
+from weaver_tasks.settings.model import TrainingSettings
 from weaver_tasks.training.step import Engine, Task
 
 BATCH = SimpleNamespace(

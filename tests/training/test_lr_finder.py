@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from weaver_tasks.settings.model import TrainingSettings
 from weaver_tasks.training.lr_finder import suggested_rate, sweep_rates
-from weaver_tasks.training.settings import TrainingSettings
 from weaver_tasks.training.step import Engine
 
 

@@ -11,7 +11,8 @@ import torch
 import stage_run
 from weaver_tasks.base.errors import CheckpointError, ConfigError
 from weaver_tasks.data.configuration import load_data_configuration
-from weaver_tasks.init_model import continue_training, fresh_network
+from weaver_tasks.jobs.new_network import continue_training, fresh_network
+from weaver_tasks.settings.stage import stage_settings
 from weaver_tasks.training.optimizers import build_optimizer
 from weaver_tasks.weaver_compat import imports
 
@@ -60,7 +61,7 @@ def settings(begun: Path, name: str, **options) -> dict:
 
 def network_of(begun: Path, given: dict):
     configuration = load_data_configuration(begun / "ours" / "data_config.auto.yaml")
-    network, optimizer = fresh_network(given, configuration, begun / "ours" / "network.py")
+    network, optimizer = fresh_network(stage_settings(given), configuration, begun / "ours" / "network.py")
     return network, optimizer
 
 
@@ -92,7 +93,7 @@ def test_the_next_updates_are_weavers(begun, name):
     # One update, and as many as take Lookahead through two of its synchronizations.
     for count in (1, 13):
         ours, our_optimizer = network_of(begun, given)
-        continue_training(given, ours, our_optimizer)
+        continue_training(stage_settings(given), ours, our_optimizer)
         before = [parameter.detach().clone() for parameter in ours.model.parameters()]
         found = steps(ours.model, our_optimizer, count)
         theirs, _ = network_of(begun, given)
@@ -108,7 +109,7 @@ def test_the_state_matters(begun):
     """Without the optimizer's state the next update is another one: what the test above compares is not only the weights."""
     given = settings(begun, "ranger")
     ours, continued = network_of(begun, given)
-    continue_training(given, ours, continued)
+    continue_training(stage_settings(given), ours, continued)
     fresh, optimizer = network_of(begun, given)
     fresh.model.load_state_dict(torch.load(begun / "ranger" / "net_epoch-1_state.pt", weights_only=True))
     difference = zip(steps(ours.model, continued, 1), steps(fresh.model, optimizer, 1), strict=True)
@@ -147,7 +148,7 @@ def test_another_optimizer_is_refused(begun, begun_with, here, options, message)
     given["training"]["continue_from"]["prefix"] = str(begun / begun_with / "net")
     network, optimizer = network_of(begun, given)
     with pytest.raises(CheckpointError, match=message):
-        continue_training(given, network, optimizer)
+        continue_training(stage_settings(given), network, optimizer)
 
 
 def test_another_network_is_refused(begun, tmp_path):
@@ -156,9 +157,11 @@ def test_another_network_is_refused(begun, tmp_path):
     (tmp_path / "network.py").write_text(
         text.replace("Linear(24, 24)", "Linear(24, 48)").replace("Linear(24, outputs)", "Linear(48, outputs)")
     )
-    network, optimizer = fresh_network(given, load_data_configuration(begun / "ours" / "data_config.auto.yaml"), tmp_path / "network.py")
+    network, optimizer = fresh_network(
+        stage_settings(given), load_data_configuration(begun / "ours" / "data_config.auto.yaml"), tmp_path / "network.py"
+    )
     with pytest.raises(CheckpointError, match=r"net_epoch-1_state\.pt: does not fit the network"):
-        continue_training(given, network, optimizer)
+        continue_training(stage_settings(given), network, optimizer)
 
 
 def test_files_that_are_not_there_or_not_weavers_are_named(begun, tmp_path):
@@ -166,14 +169,14 @@ def test_files_that_are_not_there_or_not_weavers_are_named(begun, tmp_path):
     network, optimizer = network_of(begun, given)
     given["training"]["continue_from"]["epoch"] = 7
     with pytest.raises(CheckpointError, match=r"net_epoch-7_state\.pt: no such checkpoint.*correct the path"):
-        continue_training(given, network, optimizer)
+        continue_training(stage_settings(given), network, optimizer)
     given["training"]["continue_from"] = {"prefix": str(tmp_path / "net"), "epoch": 0}
     for kind in ("state", "optimizer"):
         (tmp_path / f"net_epoch-0_{kind}.pt").write_bytes((begun / "adamW" / "net_epoch-1_state.pt").read_bytes())
     with pytest.raises(CheckpointError, match=r"net_epoch-0_optimizer\.pt: not the state of an optimizer"):
-        continue_training(given, network, optimizer)
+        continue_training(stage_settings(given), network, optimizer)
     with pytest.raises(ConfigError, match=r"makes its own optimizer.*network\.load_weights"):
-        continue_training(given, network, None)
+        continue_training(stage_settings(given), network, None)
 
 
 def test_a_built_optimizer_without_a_state_for_frozen_weights(begun):
@@ -186,5 +189,5 @@ def test_a_built_optimizer_without_a_state_for_frozen_weights(begun):
     torch.save(network.model.state_dict(), begun / "plain" / "net_epoch-5_state.pt")
     optimizer = build_optimizer(network.model, "ranger", {}, lr=LR).optimizer
     given["training"]["continue_from"]["epoch"] = 5
-    continue_training(given, network, optimizer)
+    continue_training(stage_settings(given), network, optimizer)
     assert len(optimizer.state) == len(list(network.model.parameters())) - 1

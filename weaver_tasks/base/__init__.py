@@ -1,1 +1,1 @@
-"""The ground that every other layer stands on. Standard library, PyYAML and jsonschema only."""
+"""The ground that every other layer stands on. Standard library, PyYAML and tqdm only."""

@@ -20,17 +20,35 @@ from weaver_tasks.base.record import TaskRecord
 logger = logging.getLogger("weaver_tasks")
 
 
-def stage_parser(stage: str, description: str | None) -> argparse.ArgumentParser:
-    """A parser with the options that all stages share: --settings, --log, --record."""
-    parser = argparse.ArgumentParser(
+class _Parser(argparse.ArgumentParser):
+    """Makes typed `settings` of what all --settings together give."""
+
+    make_settings: Callable[[dict[str, Any], str], Any] | None = None
+
+    def parse_args(self, *arguments: Any, **options: Any) -> Any:
+        parsed = super().parse_args(*arguments, **options)
+        parsed.settings = self.make_settings(parsed.given, parsed.stage) if self.make_settings else parsed.given
+        return parsed
+
+
+def stage_parser(
+    stage: str, description: str | None, *, settings: Callable[[dict[str, Any], str], Any] | None = None
+) -> argparse.ArgumentParser:
+    """A parser with the options that all stages share: --settings, --log, --record.
+
+    settings: makes `arguments.settings` of what is given (`arguments.given`, plain data) and the stage's name; None: as it is given.
+    """
+    parser = _Parser(
         prog=f"python -m weaver_tasks.{stage}",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.make_settings = settings
     parser.set_defaults(stage=stage)
     parser.add_argument(
         "--settings",
+        dest="given",
         type=_settings,
         action=_Merge,
         default={},
@@ -80,7 +98,7 @@ def task(arguments: argparse.Namespace, *, first_rank: bool = True) -> Iterator[
     """
     open_log(arguments.stage, arguments.log_file if first_rank else None)
     end_with_workflow()
-    record = TaskRecord(arguments.stage, arguments.settings, arguments.record)
+    record = TaskRecord(arguments.stage, arguments.given, arguments.record)
     try:
         yield record
     except WeaverTasksError as error:
@@ -145,11 +163,3 @@ def _open_log_to_add() -> None:
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         logger.addHandler(_log_handler(path, mode="a"))
-
-
-def setting(settings: dict[str, Any], stage: str, key: str) -> Any:
-    """`settings[key]`. Raises ConfigError, naming the stage, when the key was not given."""
-    try:
-        return settings[key]
-    except KeyError:
-        raise ConfigError(f"--settings of {stage}: key '{key}' is missing. Copy the command from `snakemake --printshellcmds`.") from None

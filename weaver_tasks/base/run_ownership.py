@@ -14,6 +14,7 @@ import subprocess
 import threading
 import time
 import uuid
+from datetime import datetime
 from pathlib import Path
 
 from weaver_tasks.base import lifetime
@@ -46,8 +47,30 @@ def clear_locks(file: Path, locks: Path) -> None:
     if not file.exists() or not lifetime.is_gone(file.read_text().partition(" ")[2]):
         return
     for lock in locks.glob("*.lock"):
-        if any(line.startswith(f"{file.parent}/") for line in lock.read_text().splitlines()):
+        if _is_of_run(lock, file.parent):
             lock.unlink(missing_ok=True)
+
+
+def in_progress(file: Path, locks: Path) -> str | None:
+    """In one line, that another process has Snakemake's locks of the run whose workflow `file` names; None when none has."""
+    if not file.exists():
+        return None
+    owner = file.read_text().partition(" ")[2]
+    if owner == lifetime.name_this_process() or not any(_is_of_run(lock, file.parent) for lock in locks.glob("*.lock")):
+        return None
+    since = datetime.fromtimestamp(file.stat().st_mtime).astimezone().strftime("%Y-%m-%d %H:%M")
+    host, process, *_ = [*owner.split(), "?", "?"]
+    return (
+        f"{file.parent} is in progress since {since}, by process {process} on {host}. Wait for it or stop it; "
+        "if that process is gone, give the same command once with --unlock."
+    )
+
+
+def _is_of_run(lock: Path, run: Path) -> bool:
+    try:
+        return any(line.startswith(f"{run}/") for line in lock.read_text().splitlines())
+    except FileNotFoundError:  # released meanwhile
+        return False
 
 
 def end_when_replaced(file: Path) -> None:

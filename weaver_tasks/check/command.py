@@ -15,13 +15,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from weaver_tasks.base.config import read_config
 from weaver_tasks.base.errors import WeaverTasksError
 from weaver_tasks.check.files import Finding, disk_needed, disk_problems, file_problems, look, readable
 from weaver_tasks.check.network import network_problems
 from weaver_tasks.data.configuration import DataConfiguration
-from weaver_tasks.plan import Plan, make_plan
+from weaver_tasks.plan import Plan, check_early, make_plan
 from weaver_tasks.results.metrics.evaluation import check_classes
+from weaver_tasks.settings.model import EvaluationSettings
+from weaver_tasks.settings.reading import read_config
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -31,6 +32,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--config", type=Path, nargs="+", required=True, metavar="FILE", help="config.yaml; several are merged")
     arguments = parser.parse_args(argv)
     plan = make_plan(read_config(arguments.config), where=", ".join(map(str, arguments.config)))
+    check_early(plan)
     findings = list(look(plan))
     console = Console(width=None if Console().is_terminal else 140)
     needed = disk_needed(plan, findings)
@@ -40,6 +42,8 @@ def main(argv: list[str] | None = None) -> None:
     problems += _evaluation_problems(plan)
     if problems:
         raise WeaverTasksError("; ".join(dict.fromkeys(problems)))
+    for warning in _class_warnings(plan, findings):
+        console.print(f"WARNING: {warning}", style="yellow", markup=False, soft_wrap=True)
     console.print("The run can work.")
 
 
@@ -52,11 +56,19 @@ def _class_problems(plan: Plan, findings: list[Finding]) -> Iterator[str]:
         read = sum(finding.read for finding in fitting)
         yield f"{plan.data_config_file('train')}: selection: none of {read} entries of the first training files passes. Correct it."
         return
+
+
+def _class_warnings(plan: Plan, findings: list[Finding]) -> Iterator[str]:
+    """Classes without an event in the files looked at: a network cannot learn them, yet the run can work."""
+    labels = plan.data_configuration("train").labels
+    fitting = [finding for finding in findings if finding.split == "train"]
+    if labels is None or labels.kind != "simple" or any(finding.problem or not finding.kept for finding in fitting):
+        return
     for name in labels.classes:
         if fitting and not any(finding.classes.get(name) for finding in fitting):
             yield (
                 f"{plan.data_config_file('train')}: labels.value: no event of class '{name}' in the first training file of any group. "
-                "Add files that hold it, or leave the class out."
+                "If no file holds one, the network cannot learn it (and reweighting, if it names the class, refuses)."
             )
 
 
@@ -66,7 +78,7 @@ def _evaluation_problems(plan: Plan) -> Iterator[str]:
     if labels is None or labels.kind != "simple":
         return
     try:
-        check_classes(labels.classes, plan.config["evaluation"])
+        check_classes(labels.classes, EvaluationSettings(**plan.config["evaluation"]))
     except WeaverTasksError as error:
         yield str(error)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from weaver_tasks.data.staging.ensure import located
 from weaver_tasks.data.staging.sources import opened
 from weaver_tasks.data.staging.unlabeled import lacks_labels, without_labels
 from weaver_tasks.plan.plan import InputFile, Plan
+from weaver_tasks.settings.stage import stage_settings
 
 _MOST_ENTRIES = 10_000
 
@@ -112,7 +114,7 @@ def _look_at(plan: Plan, file: InputFile) -> dict[str, Any]:
     try:
         return _look_with(configuration, plan, file)
     except InputFileError:
-        options = StagingOptions.from_settings(plan.settings("stage_inputs", split=file.split))
+        options = StagingOptions.from_settings(stage_settings(plan.settings("stage_inputs", split=file.split)))
         functions = plan.config["data"]["custom_functions"]
         asked = (file.source, file.source, configuration, file.split, options)
         if not lacks_labels(*asked, custom_functions=Path(functions) if functions else None):
@@ -121,7 +123,7 @@ def _look_at(plan: Plan, file: InputFile) -> dict[str, Any]:
 
 
 def _look_with(configuration: DataConfiguration, plan: Plan, file: InputFile) -> dict[str, Any]:
-    options = StagingOptions.from_settings(plan.settings("stage_inputs", split=file.split))
+    options = StagingOptions.from_settings(stage_settings(plan.settings("stage_inputs", split=file.split)))
     functions = plan.config["data"]["custom_functions"]
     transform = plan_transformation(configuration, file.split, options, custom_functions=Path(functions) if functions else None)
     source = file.source
@@ -201,6 +203,12 @@ def disk_problems(plan: Plan, needed: float) -> Iterator[str]:
         return
     there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else 0
     place = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.is_dir())
+    if not os.access(place, os.W_OK | os.X_OK):
+        yield (
+            f"{plan.where}: staging.directory: {plan.staged} cannot be made, since {place} cannot be written to. "
+            "Name another folder, or set staging.mode: none."
+        )
+        return
     free = shutil.disk_usage(place).free
     if needed - there > free:
         yield (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,12 +12,13 @@ import torch
 from rich.console import Console
 
 from weaver_tasks.base.errors import WeaverTasksError, nearest
-from weaver_tasks.init_model import fresh_network
+from weaver_tasks.jobs.new_network import fresh_network
 from weaver_tasks.plan import Plan
+from weaver_tasks.settings.model import TrainingSettings
+from weaver_tasks.settings.stage import stage_settings
 from weaver_tasks.training.device import choose_device
 from weaver_tasks.training.losses import default_loss
 from weaver_tasks.training.selection import METRICS
-from weaver_tasks.training.settings import TrainingSettings
 from weaver_tasks.training.step import Task
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def network_problems(plan: Plan, console: Console) -> Iterator[str]:
     """Make the network and its optimizer, as init_model will, and send two events through it; look whether validation gives the metric."""
     if plan.config["prediction"]["model"]:
         return
-    path, settings = plan.config["network"]["config"], plan.settings("init_model", member=plan.members()[0])
+    path, settings = plan.config["network"]["config"], stage_settings(plan.settings("init_model", member=plan.members()[0]))
     configuration = plan.data_configuration("train")
     try:
         network, _ = fresh_network(settings, configuration, Path(path))
@@ -41,7 +41,7 @@ def network_problems(plan: Plan, console: Console) -> Iterator[str]:
     trained = [parameter.numel() for parameter in network.model.parameters() if parameter.requires_grad]
     console.print(f"Network {path}: {sum(sizes):,} parameters, {sum(trained):,} of them trained.")
     try:
-        _take_a_step(network, configuration, TrainingSettings.of(settings))
+        _take_a_step(network, configuration, settings.training)
     except WeaverTasksError as error:
         yield str(error)
     metric, known = plan.config["validation"]["metric"], METRICS[plan.config["training"]["task"]]
@@ -60,7 +60,7 @@ def _take_a_step(network: Network, configuration: DataConfiguration, settings: T
     device = choose_device(settings.device)
     loss = network.loss if network.loss is not None else default_loss(settings.task)
     task = Task(
-        settings=settings if device.type == "cuda" else dataclasses.replace(settings, amp=None),
+        settings=settings if device.type == "cuda" else settings.model_copy(update={"amp": None}),
         device=device,
         input_names=configuration.input_names,
         label_names=configuration.label_names,

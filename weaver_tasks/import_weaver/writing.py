@@ -1,17 +1,19 @@
-"""config.yaml as text: in the schema's order, only what differs from the defaults, with comments."""
+"""config.yaml as text: in the order of the models, only what differs from the defaults, with comments."""
 
 from __future__ import annotations
 
 import shlex
 import textwrap
+from collections.abc import Iterator
 from typing import Any
 
 import yaml
 
-from weaver_tasks.base.config import resolve_config
 from weaver_tasks.base.errors import ConfigError
-from weaver_tasks.base.schemas import load_schema
 from weaver_tasks.import_weaver.result import TODO, Conversion, Setting
+from weaver_tasks.settings.fields import Section, default_of, is_optional, section_of
+from weaver_tasks.settings.model import Configuration
+from weaver_tasks.settings.reading import resolve_config
 
 _WIDTH = 130
 _LONGEST_COMMAND = 4000
@@ -42,12 +44,12 @@ def _problems(body: str, settings: dict[str, Setting]) -> list[tuple[str, str]]:
         resolved = resolve_config(document, where=_COMMAND)
     except ConfigError as error:
         return [("these settings", str(error).removeprefix(f"{_COMMAND}: "))]
-    problems = []
+    problems, defaults = [], dict(_entries(Configuration))
     for setting in settings.values():
         if setting.is_todo or (isinstance(setting.value, dict) and TODO in setting.value.values()):
             continue
         read = _at(resolved, setting.key)
-        if read != setting.value and not (setting.value is None and read == _default(setting.key)):
+        if read != setting.value and not (setting.value is None and read == defaults[setting.key]):
             problems.append((setting.key, f"{setting.value!r} would be read as {read!r} from YAML. Give another value"))
     return problems
 
@@ -73,11 +75,11 @@ def _head(words: list[str]) -> str:
 
 
 def _nested(settings: dict[str, Setting]) -> dict[str, Any]:
-    """The settings that differ from the schema's defaults, nested, in the schema's order."""
+    """The settings that differ from the defaults, nested, in the order of the models."""
     document: dict[str, Any] = {}
-    for key in _keys(load_schema("config"), ""):
+    for key, default in _entries(Configuration):
         setting = settings.get(key)
-        if setting is None or setting.value is None or (setting.value == _default(key) and key not in _ALWAYS):
+        if setting is None or setting.value is None or (setting.value == default and key not in _ALWAYS):
             continue
         *sections, name = key.split(".")
         section = document
@@ -91,19 +93,14 @@ def _nested(settings: dict[str, Setting]) -> dict[str, Any]:
 _ALWAYS = {"training.epochs", "training.batch_size", "training.lr", "training.optimizer.name", "training.scheduler.name"}
 
 
-def _keys(schema: dict[str, Any], prefix: str) -> list[str]:
-    keys = []
-    for name, child in schema["properties"].items():
-        nested = "properties" in child and child.get("type") == "object"
-        keys += _keys(child, f"{prefix}{name}.") if nested else [f"{prefix}{name}"]
-    return keys
-
-
-def _default(key: str) -> Any:
-    schema = load_schema("config")
-    for part in key.split("."):
-        schema = schema["properties"][part]
-    return schema.get("default")
+def _entries(model: type[Section], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted name, default) of what a command can set: keys, and sections that are null unless they are given."""
+    for name, field in model.model_fields.items():
+        inner = section_of(field)
+        if inner is None or is_optional(field):
+            yield f"{prefix}{name}", default_of(field)
+        else:
+            yield from _entries(inner, f"{prefix}{name}.")
 
 
 def _at(document: dict[str, Any], key: str) -> Any:

@@ -8,16 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from weaver_tasks.base.command_line import stage_parser
 from weaver_tasks.base.errors import TrainingError
 from weaver_tasks.base.record import TaskRecord
+from weaver_tasks.settings.stage import stage_parser
 from weaver_tasks.train_epoch import Work, make_trainer
 
 if TYPE_CHECKING:
     import torch
 
+    from weaver_tasks.settings.model import TrainingSettings
     from weaver_tasks.training.epoch import Trainer
-    from weaver_tasks.training.settings import TrainingSettings
 
 
 def tool_parser(tool: str, description: str | None) -> argparse.ArgumentParser:

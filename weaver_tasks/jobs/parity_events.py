@@ -15,6 +15,8 @@ from weaver_tasks.data.events.block import Block, StagingOptions, packed_columns
 from weaver_tasks.data.loading.prediction_order import prediction_batches
 from weaver_tasks.data.staging.sources import open_source
 from weaver_tasks.results.onnx.export import Standardize
+from weaver_tasks.settings.model import TrainingSettings
+from weaver_tasks.settings.stage import StageSettings
 
 if TYPE_CHECKING:
     from weaver_tasks.data.configuration import DataConfiguration
@@ -78,11 +80,14 @@ def _first_batch(
     custom_functions: Path | None,
 ) -> tuple[Inputs, Inputs] | None:
     """The first events of one file; last: of the last one in `last` of its entries."""
-    one_file = {**manifest, "files": [{**record, "split": "test"}]}
-    settings = {"training": {"batch_size_test": count}}
+    if record["split"] != "test":
+        configuration = dataclasses.replace(configuration, test_time_selection=configuration.selection)
+    manifest = _of_one_test_file(manifest, record)
+    (record,) = manifest["files"]
+    settings = StageSettings(training=TrainingSettings(batch_size_test=count))
     # Without threads: what is left of the batches needs no closing.
     batches: Iterator[Any] = prediction_batches(
-        one_file,
+        manifest,
         configuration,
         settings,
         group=record["group"],
@@ -98,6 +103,14 @@ def _first_batch(
     columns = [column.name for column in packed_columns(configuration)]
     block = source.read(int(batch.entry[0]), int(batch.entry[-1]) + 1, columns)
     return {name: values.copy() for name, values in batch.inputs.items()}, raw_inputs(block, configuration)
+
+
+def _of_one_test_file(manifest: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+    """A file of any split as one that is predicted, with the selection of its own split."""
+    options = manifest.get("options", {})
+    extra = (options.get("extra_selection") or {}).get(record["split"]) if record["split"] != "train" else None
+    options = {**options, "extra_selection": {"test": extra} if extra else {}}
+    return {**manifest, "files": [{**record, "split": "test"}], "options": options}
 
 
 def raw_inputs(block: Block, configuration: DataConfiguration) -> Inputs:

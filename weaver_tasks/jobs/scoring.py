@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
     from weaver_tasks.data.configuration import DataConfiguration
     from weaver_tasks.results.predictions.scoring import Inputs, Scorer, ScorerPool
-    from weaver_tasks.training.settings import TrainingSettings
+    from weaver_tasks.settings.model import NetworkSettings, TrainingSettings
 
 logger = logging.getLogger("weaver_tasks")
 
@@ -45,7 +44,7 @@ def load_scoring(
     network: Path | None,
     configuration: DataConfiguration,
     training: TrainingSettings,
-    options: Mapping[str, Any],
+    options: NetworkSettings,
     device: torch.device,
     examples: Callable[[], Iterable[Inputs]],
 ) -> Scoring:
@@ -107,12 +106,12 @@ def _check_fits(then: Mapping[str, Any] | None, configuration: DataConfiguration
         )
 
 
-def _load_network(model: Path, network: Path, configuration: DataConfiguration, options: Mapping[str, Any], device: torch.device) -> Any:
+def _load_network(model: Path, network: Path, configuration: DataConfiguration, options: NetworkSettings, device: torch.device) -> Any:
     from weaver_tasks.networks.loading import load_network
     from weaver_tasks.training import checkpoint
     from weaver_tasks.weaver_compat.imports import WeaverImports
 
-    loaded = load_network(network, configuration.weaver, options.get("options"), imports=WeaverImports.of(options))
+    loaded = load_network(network, configuration.weaver, options.options, imports=WeaverImports.of(options))
     checkpoint.load_state(loaded.model, model)
     loaded.model.to(device).eval()
     return loaded
@@ -122,6 +121,6 @@ def _scorer(network: Any, configuration: DataConfiguration, training: TrainingSe
     from weaver_tasks.results.predictions.scoring import torch_scorer
     from weaver_tasks.training.device import mixed_precision
 
-    amp = training if device.type == "cuda" else dataclasses.replace(training, amp=None)
+    amp = training if device.type == "cuda" else training.model_copy(update={"amp": None})
     precision = lambda: mixed_precision(amp, device)  # noqa: E731
     return torch_scorer(network.model, configuration.input_names, task=training.task, device=device, precision=precision)

@@ -39,7 +39,7 @@ def patterns_of(files: Any, split: str) -> dict[str, dict[str, Any]]:
     for name, entry in files.items():
         listed = entry["files"] if isinstance(entry, dict) else entry
         patterns = [listed] if isinstance(listed, str) else list(listed)
-        groups[name] = {"patterns": patterns, "split": entry.get("split", 0) if isinstance(entry, dict) else 0}
+        groups[name] = {"patterns": patterns, "split": (entry.get("split") or 0) if isinstance(entry, dict) else 0}
     return groups
 
 

@@ -13,13 +13,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from weaver_tasks.base.config import resolve_config
 from weaver_tasks.base.errors import ConfigError, DataConfigError
 from weaver_tasks.base.files import read_json, write_json
 from weaver_tasks.base.jet_observers import kinematic_observers
 from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration
 from weaver_tasks.plan.files import InputFile, expand, patterns_of, staging_jobs
 from weaver_tasks.plan.settings import Settings, of_member
+from weaver_tasks.settings.reading import resolve_config
 from weaver_tasks.training.journal import Journal
 
 FITTING = ("train", "val")
@@ -164,8 +164,8 @@ class Plan:
         return [f"seed-{seed}/" for seed in self.config["seeds"] or []] or [""]
 
     def merges(self) -> bool:
-        """Whether the predictions of several members are merged into those of the run."""
-        return len(self.members()) > 1
+        """Whether the predictions of the members, of one seed as of several, are merged into those of the run."""
+        return self.members() != [""]
 
     def model(self, member: str) -> str | None:
         """The trained model that a member predicts with; None: its best epoch."""
@@ -186,6 +186,14 @@ class Plan:
     def epochs(self) -> range:
         start = self.config["training"].get("continue_from")
         return range(start["epoch"] + 1 if start else 0, self.config["training"]["epochs"])
+
+    def fewest_events(self) -> int:
+        """The events that an epoch needs, those of one batch over all ranks; 0 where nothing is trained, or epochs go on in one stream."""
+        training = self.config["training"]
+        endless = training["samples_per_epoch"] is not None or training["steps_per_epoch"] is not None
+        if self.config["prediction"]["model"] or endless:
+            return 0
+        return training["batch_size"] * training["ranks"] * training["nodes"]
 
     def blocks(self) -> list[range]:
         """The epochs of each training job."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from weaver_tasks.base.errors import ConfigError
 from weaver_tasks.base.record import changed_files
-from weaver_tasks.base.schemas import check_no_key_twice
+from weaver_tasks.base.yaml_files import check_no_key_twice
 from weaver_tasks.plan.plan import Plan
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ from typing import Any
 from weaver_tasks.base.digests import digest
 from weaver_tasks.base.errors import ConfigError, NetworkError
 from weaver_tasks.base.source_digest import source_digest
-from weaver_tasks.data.configuration import DataConfiguration
+from weaver_tasks.data.configuration import DataConfiguration, fingerprints
+from weaver_tasks.settings.slices import depends_on, passed_besides
 from weaver_tasks.training.schedules import epoch_rates
 
 
@@ -22,64 +23,84 @@ class Settings:
     config: dict[str, Any]
     where: str
     data_configuration: Callable[[str], DataConfiguration]
+    # Thousands of jobs ask for a few slices.
+    _made: dict[tuple[str, str, bool], dict[str, Any]] = field(default_factory=dict)
 
     def of(self, stage: str, *, split: str = "train", member: str = "", epochs: range = range(0)) -> dict[str, Any]:
-        """The slice of the configuration that a job's result depends on: plain data, the rule's `params`."""
-        maker = {
+        """The slice of the configuration that a job's result depends on: plain data, the rule's `params`.
+
+        The keys themselves follow from what their fields say that they affect; here are those that act in another form.
+        """
+        forms: dict[str, Any] = {
             "stage_inputs": lambda: self._staging(split),
-            "standardize": self._standardization,
+            "gather_inputs": dict,
+            "gather_fitting_inputs": dict,
+            "standardize": lambda: {"meaning": digest(fingerprints.standardization(self.data_configuration("train")))},
             "reweight": lambda: self._weights(member),
             "init_model": lambda: self._initialization(member),
             "train_epoch": lambda: self._training(member, epochs),
             "validate_epoch": lambda: self._validation(member),
-            "select_best_epoch": lambda: {"validation": _only(self.config["validation"], "metric", "mode")},
+            "select_best_epoch": dict,
             "predict": lambda: self._prediction(member),
-            "merge_predictions": self._merging,
-            "evaluate": lambda: {**self._task(), "evaluation": self.config["evaluation"]},
-            "export_onnx": lambda: self._export(member),
+            "merge_predictions": lambda: {"cross_validation": self.config["cross_validation"]},
+            "evaluate": dict,
+            "export_onnx": lambda: {"meaning": self._meaning},
             "model_summary": lambda: self._initialization(member),
-            "find_lr": lambda: {**self._training(member, range(0)), "find_lr": self.config["tools"]["find_lr"]},
-            "profile_training": lambda: {**self._training(member, range(0)), "profile_training": self.config["tools"]["profile_training"]},
-        }[stage]
-        return maker()
+            "find_lr": lambda: self._training(member, range(0)),
+            "profile_training": lambda: self._training(member, range(0)),
+        }[stage]()
+        keys = self._keys(stage, member)
+        # Tools have their section to themselves.
+        return {**{name: section for name, section in keys.items() if name != "tools"}, **keys.get("tools", {}), **forms}
+
+    def _keys(self, stage: str, member: str, *, unconditionally: bool = False) -> dict[str, Any]:
+        """The keys that a stage depends on as they are, with the number of the fold or seed in paths. See `depends_on`."""
+        made = stage, member, unconditionally
+        if made not in self._made:
+            self._made[made] = self._make_keys(*made)
+        return self._made[made]
+
+    def _make_keys(self, stage: str, member: str, unconditionally: bool) -> dict[str, Any]:
+        keys = depends_on(self.config, stage, unconditionally=unconditionally)
+        weights = keys.get("network", {}).get("load_weights")
+        if weights:
+            keys["network"]["load_weights"] = (
+                of_member(weights, member) if isinstance(weights, str) else [of_member(path, member) for path in weights]
+            )
+        if keys.get("prediction", {}).get("model"):
+            keys["prediction"]["model"] = of_member(keys["prediction"]["model"], member)
+        return keys
 
     def untracked(self) -> dict[str, Any]:
-        """Settings that a task needs but that must not rerun it: they change speed or watching, or `settings` tracks them in another form.
+        """Settings that a task needs but that must not rerun it: they change speed or watching, or `of` tracks them in another form.
 
         The schedule is one of the latter: `of` holds the learning rates that follow from it.
         """
-        training = self.config["training"]
-        return {
-            "loading": _only(self.config["loading"], "num_workers", "prefetch", "pad_on_device"),
-            "training": {
-                **_only(training, "epochs", "epochs_per_job", "snapshot_minutes", "tensorboard", "keep_checkpoints", "continue_from"),
-                "scheduler": {**training["scheduler"], "horizon": self._horizon()},
-            },
-            "network": {"source_digest": self._network_digest},
-            # Which epoch is the best so far, for keep_checkpoints.
-            "validation": _only(self.config["validation"], "metric", "mode"),
-        }
+        passed = passed_besides(self.config)
+        passed["training"]["scheduler"]["horizon"] = self._horizon()
+        return {**passed, "network": {**passed.get("network", {}), "source_digest": self._network_digest}}
 
     def _horizon(self) -> int:
         return self.config["training"]["scheduler"]["horizon"] or self.config["training"]["epochs"]
 
     def _staging(self, split: str) -> dict[str, Any]:
-        data, staging, folds = self.config["data"], self.config["staging"], self.config["cross_validation"]
+        folds = self.config["cross_validation"]
         return {
-            "staging": _only(staging, "mode", "max_entries"),
-            "data": {"extra_selection": data["extra_selection"]},
             # How many folds there are changes no staged event.
-            "cross_validation": _only(folds, "variable") if folds else None,
-            "validation_from_training": data["val"] is None,
+            "cross_validation": {"variable": folds["variable"]} if folds else None,
+            **self._split(),
             "meaning": digest(self._events(split), self._functions_digest),
         }
+
+    def _split(self) -> dict[str, Any]:
+        return {"validation_from_training": self.config["data"]["val"] is None}
 
     def _events(self, split: str) -> dict[str, Any]:
         """What the events of a split depend on, of the data configuration."""
         extra, folds = self.config["data"]["extra_selection"], self.config["cross_validation"]
         texts = {f"data.extra_selection.{reader}": text for reader, text in extra.items() if text}
         texts |= {"cross_validation.variable": folds["variable"]} if folds else {}
-        return self.data_configuration(split).staging_slice(split, texts)
+        return fingerprints.staging(self.data_configuration(split), split, texts)
 
     @cached_property
     def _functions_digest(self) -> str | None:
@@ -90,37 +111,18 @@ class Settings:
             raise ConfigError(f"{self.where}: data.custom_functions: no such file '{functions}'. Correct the path, or leave the key out.")
         return source_digest(Path(functions))
 
-    def _standardization(self) -> dict[str, Any]:
-        return {"meaning": digest(self.data_configuration("train").standardization_slice())}
-
     def _weights(self, member: str) -> dict[str, Any]:
-        configuration = self.data_configuration("train")
-        return {
-            "sampling": _only(self.config["sampling"], "remake_weights"),
-            **self._fold(member),
-            # The whole document: it goes into data_config.auto.yaml.
-            "meaning": digest(configuration.raw),
-        }
+        # The whole document: it goes into data_config.auto.yaml.
+        return {**self._fold(member), "meaning": digest(self.data_configuration("train").raw)}
 
     def _fold(self, member: str) -> dict[str, Any]:
         if not member.startswith("fold-"):
             return {}
-        return {"fold": {**self.config["cross_validation"], "index": int(member[5:-1])}}
+        folds = self.config["cross_validation"]
+        return {"fold": {"variable": folds["variable"], "folds": folds["folds"], "index": int(member[5:-1])}}
 
     def _seed(self, member: str) -> int:
         return int(member[5:-1]) if member.startswith("seed-") else self.config["seed"]
-
-    def _task(self) -> dict[str, Any]:
-        return {"training": _only(self.config["training"], "task")}
-
-    def _network(self, member: str) -> dict[str, Any]:
-        section = _only(self.config["network"], "options", "weaver_imports", "load_weights", "exclude_weights", "freeze_weights")
-        weights = section["load_weights"]
-        if weights:
-            section["load_weights"] = (
-                of_member(weights, member) if isinstance(weights, str) else [of_member(path, member) for path in weights]
-            )
-        return section
 
     @cached_property
     def _network_digest(self) -> str:
@@ -138,105 +140,53 @@ class Settings:
         training = self.data_configuration("train")
         return digest(
             self._events("train"),
-            training.standardization_slice(),
-            training.weights_slice(),
-            training.input_slice(),
+            fingerprints.standardization(training),
+            fingerprints.weighting(training),
+            fingerprints.batches(training),
             self._events("val"),
             self._functions_digest,
         )
 
+    @cached_property
+    def _meaning(self) -> str:
+        return digest(self._data_meaning, self._network_digest)
+
     def _initialization(self, member: str) -> dict[str, Any]:
-        return {
-            "seed": self._seed(member),
-            **self._fold(member),
-            "network": self._network(member),
-            "training": _only(self.config["training"], "task", "lr", "optimizer", "amp", "compile", "device", "threads", "continue_from"),
-            "meaning": digest(self._data_meaning, self._network_digest),
-        }
+        return {"seed": self._seed(member), **self._fold(member), "meaning": self._meaning}
 
     def _training(self, member: str, epochs: range) -> dict[str, Any]:
-        config = self.config
-        uses = {
-            "seed": self._seed(member),
-            **self._fold(member),
-            "data": _only(config["data"], "data_fraction", "file_fraction", "train_val_split"),
-            "loading": _only(config["loading"], "fetch_by_files", "fetch_step", "split_num", "max_window_events", "in_memory"),
-            "sampling": config["sampling"],
-            "network": self._network(member),
-            "training": _only(
-                config["training"],
-                *("task", "batch_size", "samples_per_epoch", "steps_per_epoch", "lr", "optimizer", "amp", "compile", "compile_optimizer"),
-                *("device", "ranks", "nodes", "threads"),
-            ),
-        }
-        scheduler = config["training"]["scheduler"]
-        meaning = digest(uses)
-        settings = {
-            **uses,
-            "validation_from_training": config["data"]["val"] is None,
-            "meaning": digest(self._data_meaning, self._network_digest),
+        own = {"seed": self._seed(member), **self._fold(member)}
+        scheduler = self.config["training"]["scheduler"]
+        # Early stopping decides whether an epoch is trained, not what comes out of it.
+        uses = digest({**own, **self._keys("train_epoch", member, unconditionally=True)})
+        return {
+            **own,
+            **self._split(),
+            "meaning": self._meaning,
             "epochs": {
                 str(epoch): {
-                    "uses": meaning,
+                    "uses": uses,
                     "rates": epoch_rates(scheduler["name"], horizon=self._horizon(), warmup=scheduler["warmup"], epoch=epoch),
                 }
                 for epoch in epochs
             },
         }
-        if config["training"]["early_stopping"]:
-            settings["training"] = {**settings["training"], "early_stopping": config["training"]["early_stopping"]}
-            settings["validation"] = _only(config["validation"], "metric", "mode")
-        return settings
 
     def _validation(self, member: str) -> dict[str, Any]:
-        config = self.config
-        loading = _only(config["loading"], "fetch_by_files", "fetch_step", "fetch_step_val", "max_window_events", "in_memory")
         return {
             "seed": self._seed(member),
             **self._fold(member),
-            "data": _only(config["data"], "data_fraction", "data_fraction_val", "train_val_split"),
-            "validation_from_training": config["data"]["val"] is None,
-            "loading": loading,
-            "sampling": config["sampling"] if config["validation"]["reweight"] else {},
-            "network": self._network(member),
-            "training": _only(
-                config["training"],
-                *("task", "batch_size", "batch_size_val", "samples_per_epoch_val", "steps_per_epoch_val", "samples_per_epoch"),
-                *("steps_per_epoch", "amp", "compile", "device", "ranks", "nodes", "threads"),
-            ),
-            "validation": _only(config["validation"], "reweight"),
-            "meaning": digest(self._data_meaning, self._network_digest),
+            **self._split(),
+            # Empty, not absent, where events are not drawn by weight: as in the keys of validations that were made before.
+            "sampling": depends_on(self.config, "validate_epoch").get("sampling", {}),
+            "meaning": self._meaning,
         }
 
     def _prediction(self, member: str) -> dict[str, Any]:
-        config = self.config
-        return {
-            **self._fold(member),
-            "data": _only(config["data"], "data_fraction_test"),
-            "network": self._network(member),
-            "training": _only(config["training"], "task", "batch_size", "batch_size_test", "amp", "device", "threads"),
-            "prediction": {**config["prediction"], "model": of_member(config["prediction"]["model"] or "", member) or None},
-            "meaning": digest(self._data_meaning, self._network_digest, self._events("test")),
-        }
-
-    def _merging(self) -> dict[str, Any]:
-        folds = self.config["cross_validation"]
-        return {**self._task(), "data": _only(self.config["data"], "data_fraction_test"), "cross_validation": folds}
-
-    def _export(self, member: str) -> dict[str, Any]:
-        return {
-            "network": self._network(member),
-            **self._task(),
-            "export": self.config["export"],
-            "meaning": digest(self._data_meaning, self._network_digest),
-        }
+        return {**self._fold(member), "meaning": digest(self._data_meaning, self._network_digest, self._events("test"))}
 
 
 def of_member(path: str, member: str) -> str:
     """`path` with {fold} or {seed} replaced by the number of the member."""
     kind, _, number = member.rstrip("/").partition("-")
     return path.replace(f"{{{kind}}}", number) if kind else path
-
-
-def _only(section: dict[str, Any], *keys: str) -> dict[str, Any]:
-    return {key: section[key] for key in keys}

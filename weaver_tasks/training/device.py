@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from weaver_tasks.base.errors import ConfigError, TrainingError
-from weaver_tasks.training.settings import TrainingSettings
+from weaver_tasks.settings.model import TrainingSettings
 
 _PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from weaver_tasks.base.digests import digest
 from weaver_tasks.base.errors import TrainingError
 from weaver_tasks.base.lifetime import VARIABLE, end_with_workflow, name_this_process
-from weaver_tasks.training.settings import TrainingSettings
+from weaver_tasks.settings.model import TrainingSettings
 
 _GRACE = 10.0  # seconds between asking the other ranks to end and killing them
 

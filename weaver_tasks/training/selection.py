@@ -12,7 +12,7 @@ from weaver_tasks.base.errors import ResultError, nearest
 METRICS = {"classification": ("accuracy", "auc", "loss"), "regression": ("loss", "mae", "mse")}
 """What a validation measures, by task; a network's own evaluate function may measure something else."""
 
-_NOT_METRICS = ("epoch", "digest", "samples", "seconds", "samples_per_second", "stopped")
+_NOT_METRICS = ("epoch", "digest", "samples", "seconds", "samples_per_second", "stopped", "threads")
 
 
 def best_epoch(validations: Iterable[Mapping[str, Any]], *, metric: str, mode: str) -> dict[str, Any] | None:
@@ -42,7 +42,8 @@ def metric_value(validation: Mapping[str, Any], metric: str) -> float:
 def should_stop(validations: Iterable[Mapping[str, Any]], *, epoch: int, patience: int, metric: str, mode: str) -> bool:
     """Whether `epoch` is not worth training: the best of the epochs up to epoch - 2 is `patience` or more of them old.
 
-    Asked as long as no epoch before was stopped: none is trained after one that was. Two back, so that the validation of one epoch runs beside the training of the next.
+    Asked as long as no epoch before was stopped: none is trained after one that was. Two back, so that the validation of one epoch runs
+    beside the training of the next.
     """
     seen = [each for each in validations if each["epoch"] <= epoch - 2 and not each.get("stopped")]
     best = best_epoch(seen, metric=metric, mode=mode)

@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from weaver_tasks.base.errors import NetworkError
 from weaver_tasks.base.progress import Progress
 from weaver_tasks.base.user_code import users_code
+from weaver_tasks.settings.model import TrainingSettings
 from weaver_tasks.training.device import compiled, enough_memory, gradient_scaler, mixed_precision
 from weaver_tasks.training.distributed import rank, synchronize_batch_norm, world_size
 from weaver_tasks.training.losses import LossFunction, Outcome, default_loss, outcome
@@ -27,7 +28,6 @@ from weaver_tasks.training.metric_sums import Tally, figures
 from weaver_tasks.training.optimizers import apply_rates, compiled_step
 from weaver_tasks.training.padding import on_device
 from weaver_tasks.training.schedules import Rates, step_rates
-from weaver_tasks.training.settings import TrainingSettings
 from weaver_tasks.training.tensorboard import TensorBoard
 
 

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from weaver_tasks.base.errors import ConfigError
+from weaver_tasks.settings.model import TrainingSettings
 from weaver_tasks.training.distributed import rank
-from weaver_tasks.training.settings import TrainingSettings
 
 _NAMES = {"loss": "Loss", "accuracy": "Acc", "mse": "MSE", "mae": "MAE", "lr": "LearningRate", "gradient_norm": "GradNorm"}
 _OF_EPOCHS = ("loss", "accuracy", "mse", "mae")

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from weaver_tasks.settings.model import TrainingSettings
 from weaver_tasks.training.distributed import world_size
 from weaver_tasks.training.epoch import EpochTask
 from weaver_tasks.training.optimizers import apply_rates
 from weaver_tasks.training.schedules import Rates, constant_in_epoch, step_rates
-from weaver_tasks.training.settings import TrainingSettings
 from weaver_tasks.training.step import Engine, Task
 from weaver_tasks.weaver_compat.loops import set_tensorboard_helper
 
@@ -69,19 +69,18 @@ class EpochScheduler:
 
 def weaver_arguments(settings: TrainingSettings, options: Mapping[str, Any], *, steps: int | None) -> Namespace:
     """The options of weaver's command line that its loops and `init_opt` of public networks read."""
-    scheduler = dict(settings.scheduler or {})
-    total = None if steps is None else steps * (scheduler.get("horizon") or settings.epochs)
+    total = None if steps is None else steps * settings.horizon
     return Namespace(
         use_amp=settings.amp is not None,
         amp_dtype=settings.amp or "fp16",
         start_lr=settings.lr,
-        num_epochs=scheduler.get("horizon") or settings.epochs,
+        num_epochs=settings.horizon,
         steps_per_epoch=steps,
         batch_size=settings.batch_size,
-        optimizer=settings.optimizer.get("name", "ranger"),
-        optimizer_option=list((settings.optimizer.get("options") or {}).items()),
-        lr_scheduler=scheduler.get("name", "none"),
-        warmup_steps=0 if total is None else round((scheduler.get("warmup") or 0) * (steps or 0)),
+        optimizer=settings.optimizer.name,
+        optimizer_option=list(settings.optimizer.options.items()),
+        lr_scheduler=settings.scheduler.name,
+        warmup_steps=0 if total is None else round(settings.scheduler.warmup * (steps or 0)),
         lr_finder=None,
         load_epoch=None,
         compile=bool(settings.compile),
@@ -95,7 +94,7 @@ def weaver_arguments(settings: TrainingSettings, options: Mapping[str, Any], *, 
 def optimizer_of_network(network: Any, settings: TrainingSettings, *, steps: int | None) -> tuple[torch.optim.Optimizer, float, Any]:
     """Optimizer, largest norm of gradients and scheduler, made by the network's own init_opt."""
     arguments = weaver_arguments(settings, network.options, steps=steps)
-    optimizer, scheduler = network.init_opt(arguments, network.model, **(settings.optimizer.get("options") or {}))
+    optimizer, scheduler = network.init_opt(arguments, network.model, **settings.optimizer.options)
     return optimizer, float(getattr(optimizer, "_clip_grad_norm", math.inf)), scheduler
 
 

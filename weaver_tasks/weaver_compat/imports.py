@@ -16,7 +16,7 @@ import math
 import random
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
@@ -26,6 +26,8 @@ from typing import Any, Literal
 
 from weaver_tasks.base.errors import NetworkError, nearest
 from weaver_tasks.networks.loading import Network, import_network, load_network
+from weaver_tasks.settings.model import NetworkSettings
+from weaver_tasks.settings.stage import StageSettings
 
 Choice = Literal["own", "weaver-core"]
 
@@ -265,9 +267,9 @@ class WeaverImports:
     choice: Choice = "own"
 
     @classmethod
-    def of(cls, section: Mapping[str, Any]) -> WeaverImports:
+    def of(cls, section: NetworkSettings) -> WeaverImports:
         """As `weaver_imports` of the section `network` of config.yaml says."""
-        return cls(section.get("weaver_imports") or "own")
+        return cls(section.weaver_imports)
 
     def install(self) -> None:
         choose(self.choice)
@@ -276,16 +278,15 @@ class WeaverImports:
         return remedy(error, self.choice)
 
 
-def configured_network(path: str | Path, data_configuration: Any, settings: Mapping[str, Any]) -> Network:
+def configured_network(path: str | Path, data_configuration: Any, settings: StageSettings) -> Network:
     """`load_network` for training, as the sections network and training of config.yaml want it."""
-    chosen, training = settings.get("network") or {}, settings.get("training") or {}
     return load_network(
         path,
         data_configuration,
-        chosen.get("options"),
-        use_amp=training.get("amp") is not None,
-        compile_model=bool(training.get("compile")),
-        imports=WeaverImports.of(chosen),
+        settings.network.options,
+        use_amp=settings.training.amp is not None,
+        compile_model=bool(settings.training.compile),
+        imports=WeaverImports.of(settings.network),
     )
 
 

@@ -60,8 +60,14 @@ def checked_plan():
         config.pop("report_page", None)
         if workflow.is_main_process:
             planning.check_configuration_files(CONFIG_FILES)
-        plan = planning.make_plan(config, where=WHERE)
+        # Snakemake takes a name such as 2024_05 for a number.
+        arguments = workflow.config_settings.config_args or ()
+        document = planning.names_as_written(
+            config, files=CONFIG_FILES, arguments=arguments
+        )
+        plan = planning.make_plan(document, where=WHERE)
         plan.files
+        planning.check_early(plan)
         if workflow.is_main_process:
             planning.check_run_folder(plan, writes=not workflow.dryrun)
             planning.check_clean_code(plan, Path(WORKFLOW_FOLDER))
@@ -181,6 +187,7 @@ COMMON = SimpleNamespace(
     network=NETWORK,
     data_config=DATA_CONFIG,
     test_config=PLAN.data_config_file("test"),
+    batch=PLAN.fewest_events(),
     custom_functions=(
         shlex.join(["--custom-functions", FUNCTIONS]) if FUNCTIONS else ""
     ),
@@ -208,13 +215,51 @@ def touches_the_run():
     return set(workflow.dag_settings.targets) != {"quick_check"}
 
 
+def epochs_to_train():
+    """(member, epoch) of the jobs that are to run, trained or only published again."""
+    if workflow.dag is None:
+        return []
+    pattern = re.compile(
+        rf"{re.escape(RUN)}/((?:fold|seed)-\d+/|)checkpoints/net_epoch-(\d+)_state\.pt"
+    )
+    written = (
+        str(path)
+        for job in workflow.dag.needrun_jobs(exclude_finished=False)
+        for path in job.output
+    )
+    return [
+        (found[1], int(found[2])) for path in written if (found := pattern.match(path))
+    ]
+
+
 def start_run():
     """What a run begins with; a workflow that uses this one as a module calls it in its `onstart`."""
+    try:
+        planning.check_retraining(PLAN, epochs_to_train())
+    except WeaverTasksError as error:
+        refuse(error)
     for line in PLAN.told_at_the_start():
         print(f"WARNING: {line}", file=sys.stderr, flush=True)
     PLAN.freeze_files()
-    PLAN.note_selected()
+    if runs_commands():
+        PLAN.note_selected()
     run_ownership.take_over(WORKFLOW_NAME)
+
+
+@atexit.register
+def tell_before_a_run():
+    """What a dry run shows only if it is looked at: that finished epochs are of other settings. And why a run could not start."""
+    if not workflow.is_main_process:
+        return
+    if workflow.dryrun:
+        try:
+            planning.check_retraining(PLAN, epochs_to_train())
+        except WeaverTasksError as error:
+            print(f"WARNING: {error}", file=sys.stderr, flush=True)
+    elif runs_commands():
+        held = run_ownership.in_progress(WORKFLOW_NAME, Path(".snakemake/locks"))
+        if held:
+            print(f"ERROR: {held}", file=sys.stderr, flush=True)
 
 
 def show_summary():

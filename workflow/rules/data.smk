@@ -79,17 +79,12 @@ rule gather_inputs:
         # Not every record by its name: thousands would make the command too long.
         splits=READ_SPLITS,
         # What weighs the test events must be finite.
-        settings=lambda w: as_file(
-            "gather_inputs",
-            {
-                "staging": PLAN.config["staging"],
-                "evaluation": {"weight": PLAN.config["evaluation"]["weight"]},
-            },
-        ),
+        settings=settings("gather_inputs"),
     shell:
         "{params.common.python} -m weaver_tasks.stage_inputs"
         " --gather-run {params.common.run}"
         " --splits {params.splits}"
+        " --batch {params.common.batch}"
         " --output {output.manifest:q}"
         " --settings {params.settings:q}"
         " --settings {params.common.untracked:q}"
@@ -108,7 +103,7 @@ use rule gather_inputs as gather_fitting_inputs with:
         f"{RUN}/logs/stage_inputs/gather-fitting.log",
     params:
         splits=["train", "val"],
-        settings=lambda w: as_file("gather_inputs", {"staging": PLAN.config["staging"]}),
+        settings=settings("gather_fitting_inputs"),
 
 
 use rule gather_inputs as gather_test_inputs with:

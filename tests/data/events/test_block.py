@@ -13,6 +13,7 @@ from weaver_tasks.data.configuration.uses import describe_use
 from weaver_tasks.data.events.block import ABSENT, PackedColumn, StagingOptions, packed_columns, plain_columns
 from weaver_tasks.data.events.transform import changes_each_epoch, plan_transformation
 from weaver_tasks.data.staging.sources import join, transformed_blocks
+from weaver_tasks.settings.stage import stage_settings
 
 
 @pytest.fixture
@@ -90,13 +91,12 @@ def test_plain_columns_of_each_split(configure):
 
 
 def test_options_survive_the_list_of_inputs():
-    options = StagingOptions.from_settings(
-        {
-            "data": {"extra_selection": {"train": "a > 1", "val": None, "test": ""}},
-            "cross_validation": {"variable": "event", "folds": 5},
-            "validation_from_training": True,
-        }
-    )
+    given = {
+        "data": {"extra_selection": {"train": "a > 1", "val": None, "test": ""}},
+        "cross_validation": {"variable": "event", "folds": 5},
+        "validation_from_training": True,
+    }
+    options = StagingOptions.from_settings(stage_settings(given))
     assert options == StagingOptions(extra_selection={"train": "a > 1"}, fold_variable="event", validation_from_training=True)
     assert StagingOptions.from_manifest({"options": options.as_dict()}) == options
 

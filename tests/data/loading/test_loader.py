@@ -30,6 +30,7 @@ from weaver_tasks.data.staging.manifest import make_manifest
 from weaver_tasks.data.staging.sources import join, transformed_blocks
 from weaver_tasks.data.staging.stage import Staging, stage_file
 from weaver_tasks.data.statistics.weights import fill, make_histograms
+from weaver_tasks.settings.stage import StageSettings, stage_settings
 
 CLASSES = {"ZJetsToNuNu": "label_QCD", "HToBB": "label_Hbb", "TTBar": "label_Tbqq"}
 DOCUMENT: dict[str, Any] = {
@@ -123,8 +124,14 @@ def weighted(make_sample: MakeSample) -> Sample:
     return make_sample(weights=WEIGHTS)
 
 
+def typed(given: dict[str, Any]) -> StageSettings:
+    """The settings that are given; without `data`, every event trains, which no configuration can ask for."""
+    made = stage_settings(given)
+    return made if "data" in given else made.model_copy(update={"data": made.data.model_copy(update={"train_val_split": 1.0})})
+
+
 def settings(*, batch_size: int = 32, **sections: Any) -> dict[str, Any]:
-    result: dict[str, Any] = {"data": {"train_val_split": 1.0}, "loading": {"fetch_step": 0.2}, "training": {"batch_size": batch_size}}
+    result: dict[str, Any] = {"loading": {"fetch_step": 0.2}, "training": {"batch_size": batch_size}}
     for section, values in sections.items():
         result[section] = {**result.get(section, {}), **values}
     return result
@@ -132,7 +139,8 @@ def settings(*, batch_size: int = 32, **sections: Any) -> dict[str, Any]:
 
 def load(sample: Sample, given: dict[str, Any], *, mode: str = "columnar", split: str = "train", **options: Any) -> list[Batch]:
     manifest = sample.manifest(mode)
-    return list(EpochLoader(manifest, sample.configuration, given, split=split, **{"seed": 1, "epoch": 0, "threads": 0, **options}))
+    asked = {"seed": 1, "epoch": 0, "threads": 0, **options}
+    return list(EpochLoader(manifest, sample.configuration, typed(given), split=split, **asked))
 
 
 def events(batches: list[Batch]) -> list[tuple[int, int]]:
@@ -216,7 +224,7 @@ def test_another_epoch_or_seed_gives_other_batches_of_the_same_events(plain: Sam
 
 def test_steps_and_samples_are_known_beforehand(weighted: Sample, plain: Sample) -> None:
     for sample in (weighted, plain):
-        loader = EpochLoader(sample.manifest(), sample.configuration, settings(), split="train", seed=1, epoch=2, threads=2)
+        loader = EpochLoader(sample.manifest(), sample.configuration, typed(settings()), split="train", seed=1, epoch=2, threads=2)
         assert loader.steps == len(list(loader)) == loader.samples / 32
 
 
@@ -251,7 +259,14 @@ def test_the_rest_of_an_epoch_does_not_change_its_steps(weighted: Sample) -> Non
     given = settings()
     whole = load(weighted, given)
     loader = EpochLoader(
-        weighted.manifest(), weighted.configuration, given, split="train", seed=1, epoch=0, position=whole[3].end_position, threads=0
+        weighted.manifest(),
+        weighted.configuration,
+        typed(given),
+        split="train",
+        seed=1,
+        epoch=0,
+        position=whole[3].end_position,
+        threads=0,
     )
     assert loader.steps == len(whole)
     assert len(list(loader)) == len(whole) - 4
@@ -282,7 +297,15 @@ def test_validation_serves_each_event_once_in_whole_batches(plain: Sample, world
     assert sorted(events(alone) + events(trained)) == sorted(plain.selected())
     for rank, batches in enumerate(ranks):
         loader = EpochLoader(
-            plain.manifest(), plain.configuration, given, split="val", seed=1, epoch=0, rank=rank, world_size=world_size, threads=0
+            plain.manifest(),
+            plain.configuration,
+            typed(given),
+            split="val",
+            seed=1,
+            epoch=0,
+            rank=rank,
+            world_size=world_size,
+            threads=0,
         )
         assert loader.steps == len(batches)
         assert loader.samples == len(events(alone))
@@ -307,8 +330,8 @@ def test_files_of_their_own_are_the_validation(make_sample: MakeSample, jets: Pa
     sample = make_sample()
     manifest = sample.manifest(validation=jets / "test" / "TTBar.root")
     given = settings(batch_size=10, data={"train_val_split": 0.5})
-    train = list(EpochLoader(manifest, sample.configuration, given, split="train", seed=1, epoch=0, threads=0))
-    validation = list(EpochLoader(manifest, sample.configuration, given, split="val", seed=1, epoch=0, threads=0))
+    train = list(EpochLoader(manifest, sample.configuration, typed(given), split="train", seed=1, epoch=0, threads=0))
+    validation = list(EpochLoader(manifest, sample.configuration, typed(given), split="val", seed=1, epoch=0, threads=0))
     assert len(events(train)) == len(sample.selected()) // 10 * 10
     assert {file for file, _ in events(train)} == {0, 1, 2}
     assert {file for file, _ in events(validation)} == {3}
@@ -415,14 +438,14 @@ def test_too_few_events_are_refused_by_name(plain: Sample) -> None:
 def test_an_error_in_a_file_reaches_the_caller(plain: Sample, threads: int) -> None:
     manifest = copy.deepcopy(plain.manifest("none"))
     manifest["files"][2]["source"] = "gone.root"
-    loader = EpochLoader(manifest, plain.configuration, settings(), split="train", seed=1, epoch=0, threads=threads)
+    loader = EpochLoader(manifest, plain.configuration, typed(settings()), split="train", seed=1, epoch=0, threads=threads)
     with pytest.raises(InputFileError, match=r"gone\.root"):
         list(loader)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("loader")]
 
 
 def test_leaving_early_ends_the_threads(weighted: Sample) -> None:
-    loader = EpochLoader(weighted.manifest(), weighted.configuration, settings(), split="train", seed=1, epoch=0, threads=3)
+    loader = EpochLoader(weighted.manifest(), weighted.configuration, typed(settings()), split="train", seed=1, epoch=0, threads=3)
     for batch in loader:
         assert len(batch) == 32
         break
@@ -433,7 +456,7 @@ def test_leaving_early_ends_the_threads(weighted: Sample) -> None:
 
 
 def test_batches_that_are_held_keep_their_values(weighted: Sample) -> None:
-    loader = EpochLoader(weighted.manifest(), weighted.configuration, settings(), split="train", seed=1, epoch=0, threads=2)
+    loader = EpochLoader(weighted.manifest(), weighted.configuration, typed(settings()), split="train", seed=1, epoch=0, threads=2)
     expected = [batch.inputs["features"].copy() for batch in loader]
     for batch, values in zip(list(loader), expected, strict=True):
         np.testing.assert_array_equal(batch.inputs["features"], values)
@@ -444,11 +467,14 @@ import json, re, sys
 from pathlib import Path
 from weaver_tasks.data.configuration import load_data_configuration
 from weaver_tasks.data.loading.loader import EpochLoader
+from weaver_tasks.settings.stage import stage_settings
 
 manifest, given = json.loads(Path(sys.argv[1]).read_text()), json.loads(sys.argv[3])
+settings = stage_settings(given)
+settings = settings.model_copy(update={"data": settings.data.model_copy(update={"train_val_split": 1.0})})
 manifest["files"] = manifest["files"] * int(sys.argv[4])
 highest = events = 0
-for batch in EpochLoader(manifest, load_data_configuration(sys.argv[2]), given, split="train", seed=1, epoch=0, threads=2):
+for batch in EpochLoader(manifest, load_data_configuration(sys.argv[2]), settings, split="train", seed=1, epoch=0, threads=2):
     events += len(batch)
     highest = max(highest, int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text()).group(1)))
 print(events, highest)
@@ -483,7 +509,7 @@ def test_random_expressions_are_drawn_anew_in_each_epoch_and_counted_right(make_
     first = load(sample, given, mode="none")
     assert events(first) == events(load(sample, given, mode="none", threads=2))
     assert set(events(first)) != set(events(load(sample, given, mode="none", epoch=1)))
-    loader = EpochLoader(sample.manifest("none"), sample.configuration, given, split="train", seed=1, epoch=0, threads=0)
+    loader = EpochLoader(sample.manifest("none"), sample.configuration, typed(given), split="train", seed=1, epoch=0, threads=0)
     assert loader.steps == len(first)
 
 

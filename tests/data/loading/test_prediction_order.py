@@ -19,6 +19,7 @@ from weaver_tasks.data.loading.batch import Batch
 from weaver_tasks.data.loading.prediction_order import prediction_batches, prediction_entries
 from weaver_tasks.data.staging.manifest import make_manifest
 from weaver_tasks.data.staging.stage import Staging, stage_file
+from weaver_tasks.settings.stage import StageSettings, stage_settings
 
 DOCUMENT: dict[str, Any] = {
     "selection": "jet_pt > 500",
@@ -63,7 +64,7 @@ def joined(batches: list[Batch], name: str) -> Any:
 def test_every_event_once_in_file_order_with_its_observers(
     manifest: Any, configuration: DataConfiguration, jets: Path, most: int, threads: int
 ) -> None:
-    settings = {"training": {"batch_size_test": 33}, "loading": {"max_window_events": most}}
+    settings = stage_settings({"training": {"batch_size_test": 33}, "loading": {"max_window_events": most}})
     batches = list(prediction_batches(manifest, configuration, settings, group="background", threads=threads))
     trees = [uproot.open(jets / "test" / f"{process}.root")["tree"] for process in GROUPS["background"]]
     tables = [tree.arrays(["jet_pt", "jet_nparticles", "part_energy", "part_deta", "label_Hbb"]) for tree in trees]
@@ -85,7 +86,7 @@ def test_every_event_once_in_file_order_with_its_observers(
 
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_ranks_take_stretches_in_a_row(manifest: Any, configuration: DataConfiguration, world_size: int) -> None:
-    settings = {"training": {"batch_size_test": 10}}
+    settings = stage_settings({"training": {"batch_size_test": 10}})
 
     def served(**options: int) -> list[tuple[int, int]]:
         batches = prediction_batches(manifest, configuration, settings, group="background", threads=0, **options)
@@ -99,7 +100,7 @@ def test_ranks_take_stretches_in_a_row(manifest: Any, configuration: DataConfigu
 
 
 def test_a_data_fraction_is_the_leading_part_of_each_file(manifest: Any, configuration: DataConfiguration) -> None:
-    settings = {"data": {"data_fraction_test": 0.3}}
+    settings = stage_settings({"data": {"data_fraction_test": 0.3}})
     batches = list(prediction_batches(manifest, configuration, settings, group="background", threads=0))
     assert set(np.concatenate([batch.file for batch in batches])) == {0, 1}
     assert max(batch.entry.max() for batch in batches) < 30
@@ -108,15 +109,17 @@ def test_a_data_fraction_is_the_leading_part_of_each_file(manifest: Any, configu
 def test_a_fold_serves_its_own_events(manifest: Any, configuration: DataConfiguration) -> None:
     seen = []
     for index in range(2):
-        settings = {"fold": {"variable": "jet_nparticles", "folds": 2, "index": index}}
+        settings = stage_settings({"fold": {"variable": "jet_nparticles", "folds": 2, "index": index}})
         for batch in prediction_batches(manifest, configuration, settings, group="signal", threads=0):
             assert (batch.observers["jet_nparticles"] % 2 == index).all()
             seen += batch.entry.tolist()
-    everything = [entry for batch in prediction_batches(manifest, configuration, {}, group="signal", threads=0) for entry in batch.entry]
+    everything = [
+        entry for batch in prediction_batches(manifest, configuration, StageSettings(), group="signal", threads=0) for entry in batch.entry
+    ]
     assert sorted(seen) == everything
 
 
 def test_a_fold_variable_that_is_not_in_the_files_is_named(manifest: Any, configuration: DataConfiguration) -> None:
-    settings = {"fold": {"variable": "event_no", "folds": 2, "index": 0}}
+    settings = stage_settings({"fold": {"variable": "event_no", "folds": 2, "index": 0}})
     with pytest.raises(DataConfigError, match="event_no"):
         list(prediction_batches(manifest, configuration, settings, group="signal", threads=0))

@@ -17,6 +17,7 @@ from weaver_tasks.data.events.block import StagingOptions
 from weaver_tasks.data.loading.prediction_windows import WindowBatch, window_batches
 from weaver_tasks.data.staging.manifest import make_manifest
 from weaver_tasks.data.staging.stage import Staging, stage_file
+from weaver_tasks.settings.stage import StageSettings, stage_settings
 
 DOCUMENT: dict[str, Any] = {
     "selection": "jet_pt > 550",
@@ -77,7 +78,7 @@ def back_in_order(batches: list[WindowBatch], of: Any) -> np.ndarray:
 def test_every_event_is_once_in_a_batch_and_beside_what_is_written_of_it(
     manifest: Any, configuration: DataConfiguration, expected: ak.Array, most: int, options: dict[str, Any]
 ) -> None:
-    settings = {"loading": {"max_window_events": most}}
+    settings = stage_settings({"loading": {"max_window_events": most}})
     batches = list(window_batches(manifest, configuration, settings, group="all", batch_size=16, **options))
     assert max(len(batch.places) for batch in batches) <= (16 if options.get("fullness") is None else 9)
     windows = [batch.window for batch in batches if batch.window is not None]
@@ -93,7 +94,9 @@ def test_every_event_is_once_in_a_batch_and_beside_what_is_written_of_it(
 def test_batches_by_length_hold_similar_events_and_are_as_large_as_was_said(
     manifest: Any, configuration: DataConfiguration, expected: ak.Array
 ) -> None:
-    batches = list(window_batches(manifest, configuration, {}, group="all", batch_size=64, by_length=True, fullness=0.25, threads=0))
+    batches = list(
+        window_batches(manifest, configuration, StageSettings(), group="all", batch_size=64, by_length=True, fullness=0.25, threads=0)
+    )
     lengths = np.minimum(ak.to_numpy(ak.num(expected.part_deta)), 60)
     slots = [batch.inputs["points"].shape[0] * batch.inputs["points"].shape[2] for batch in batches]
     assert max(slots) <= 0.25 * 64 * 60
@@ -102,12 +105,13 @@ def test_batches_by_length_hold_similar_events_and_are_as_large_as_was_said(
 
 
 def test_small_files_share_windows(manifest: Any, configuration: DataConfiguration) -> None:
-    batches = list(window_batches(manifest, configuration, {}, group="all", batch_size=1000, threads=0))
+    batches = list(window_batches(manifest, configuration, StageSettings(), group="all", batch_size=1000, threads=0))
     assert len(batches) == 1
 
 
 def test_ranks_take_stretches_and_a_fold_its_events(manifest: Any, configuration: DataConfiguration, expected: ak.Array) -> None:
-    def served(settings: dict[str, Any], **options: int) -> list[float]:
+    def served(given: dict[str, Any], **options: int) -> list[float]:
+        settings = stage_settings(given)
         batches = window_batches(manifest, configuration, settings, group="all", batch_size=9, by_length=True, threads=0, **options)
         return [pt for batch in batches if batch.window is not None for pt in batch.window.observers["jet_pt"].tolist()]
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from weaver_tasks.data.loading.options import Fold, SplitOptions, split_options
+from weaver_tasks.data.loading.options import SplitOptions, split_options
 from weaver_tasks.data.loading.window_plan import PlannedFile, Window, entry_at, plan_windows
+from weaver_tasks.settings.stage import Fold, stage_settings
 
 
 def planned(sizes: list[int], groups: int = 3) -> list[PlannedFile]:
@@ -154,24 +155,32 @@ def test_options_of_the_splits_follow_config_yaml() -> None:
         "sampling": {"max_resample": 3},
         "fold": {"variable": "event_no", "folds": 5, "index": 2},
     }
-    train = split_options(config, "train", world_size=4, own_files=False)
+    train = split_options(stage_settings(config), "train", world_size=4, own_files=False)
     assert (train.start, train.stop, train.data_fraction) == (0.0, 0.7, 0.5)
     assert (train.steps, train.endless, train.drop_last, train.sample, train.max_resample) == (25, True, True, True, 3)
     assert train.fold == Fold(variable="event_no", folds=5, index=2)
-    validation = split_options(config, "val", world_size=4, own_files=False)
+    validation = split_options(stage_settings(config), "val", world_size=4, own_files=False)
     assert (validation.start, validation.stop, validation.batch_size) == (0.7, 1.0, 250)
     assert (validation.steps, validation.sample, validation.shuffle, validation.drop_last, validation.whole_batches) == (
         None, False, False, False, True,
     )  # fmt: skip
-    assert split_options(config, "val", own_files=True).start == 0.0
-    assert split_options(config, "train", own_files=True).stop == 1.0
+    assert split_options(stage_settings(config), "val", own_files=True).start == 0.0
+    assert split_options(stage_settings(config), "train", own_files=True).stop == 1.0
 
 
 def test_weavers_way_of_validating_takes_its_share_of_the_training_steps() -> None:
     config = {"training": {"batch_size": 100, "batch_size_val": 50, "steps_per_epoch": 90}, "validation": {"reweight": True}}
-    validation = split_options(config, "val", own_files=False)
+    validation = split_options(stage_settings(config), "val", own_files=False)
     assert validation.steps == round(90 * 100 * 0.2 / 0.8 / 50)
     assert validation.sample
     assert validation.drop_last
     config["training"]["steps_per_epoch_val"] = -1
-    assert split_options(config, "val", own_files=False).steps is None
+    assert split_options(stage_settings(config), "val", own_files=False).steps is None
+
+
+@pytest.mark.parametrize("entries", [1, 7, 100, 5000])
+def test_a_small_fraction_takes_an_entry_of_every_file(entries):
+    files = [PlannedFile(index=index, group="a", entries=entries) for index in range(3)]
+    windows = plan_windows(files, SplitOptions(start=0.8, stop=1.0, data_fraction=0.001), seed=(0,))
+    rest = entries - int(0.8 * entries + 1e-9)
+    assert sum(window.entries for window in windows) == 3 * max(1, int(0.001 * rest))

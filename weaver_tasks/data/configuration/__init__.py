@@ -1,6 +1,6 @@
-"""The data configuration, in weaver's YAML format: read, checked by schema and by meaning, as one frozen object.
+"""The data configuration, in weaver's YAML format: read, checked key by key (`document`) and as a whole, as one frozen object.
 
-Imported at every parse of the workflow: standard library and PyYAML only, nothing of numpy.
+Imported at every parse of the workflow: nothing of numpy.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from weaver_tasks.data.configuration.checks import check_document, check_meaning
+from weaver_tasks.data.configuration.document import BucketingSection, LabelsSection, WeightsSection
 from weaver_tasks.data.configuration.model import Bucketing, DataConfiguration, InputGroup, Labels, Variable, WeaverView, Weights
 from weaver_tasks.data.configuration.parsing import read_document, variable_parameters
 from weaver_tasks.data.configuration.resolved import dump_auto
@@ -34,25 +35,25 @@ def load_data_configuration(path: str | Path, *, custom_functions: str | Path | 
     Raises DataConfigError naming the file, the key, its value and the remedy.
     """
     path = Path(path)
-    document = read_document(path)
+    document, sections = read_document(path)
     functions = own_functions(Path(custom_functions)) if custom_functions else {}
     check_document(document, where=str(path))
     configuration = DataConfiguration(
         path=path,
-        treename=document["treename"],
-        branch_magic=document["branch_magic"] or {},
-        file_magic=document["file_magic"] or {},
-        selection=document["selection"],
-        test_time_selection=document["test_time_selection"] or document["selection"],
+        treename=sections.treename,
+        branch_magic=sections.branch_magic or {},
+        file_magic=sections.file_magic or {},
+        selection=sections.selection,
+        test_time_selection=sections.test_time_selection or sections.selection,
         definitions=_definitions(document),
-        preprocess_method=document["preprocess"]["method"],
-        preprocess_fraction=document["preprocess"]["data_fraction"],
+        preprocess_method=sections.preprocess.method,
+        preprocess_fraction=sections.preprocess.data_fraction,
         inputs=_inputs(document),
-        labels=_labels(document["labels"]),
-        observers=tuple(document["observers"]),
-        monitor_variables=tuple(document["monitor_variables"]),
-        weights=_weights(document["weights"]),
-        bucketing=_bucketing(document["bucketing"]),
+        labels=_labels(sections.labels),
+        observers=tuple(sections.observers),
+        monitor_variables=tuple(sections.monitor_variables),
+        weights=_weights(sections.weights),
+        bucketing=_bucketing(sections.bucketing),
         functions=functions,
         raw=document,
     )
@@ -89,35 +90,35 @@ def _inputs(document: dict[str, Any]) -> tuple[InputGroup, ...]:
     return tuple(groups)
 
 
-def _labels(labels: dict[str, Any]) -> Labels | None:
-    if not labels:
-        return None
-    if labels["type"] == "simple":
-        return Labels(kind="simple", names=("_label_",), classes=tuple(labels["value"]))
-    return Labels(kind="custom", names=tuple(labels["value"]), classes=tuple(labels.get("names") or ()), expressions=dict(labels["value"]))
+def _labels(labels: LabelsSection) -> Labels | None:
+    if isinstance(labels.value, list):
+        return Labels(kind="simple", names=("_label_",), classes=tuple(labels.value))
+    if isinstance(labels.value, dict):
+        return Labels(kind="custom", names=tuple(labels.value), classes=tuple(labels.names or ()), expressions=dict(labels.value))
+    return None
 
 
-def _weights(weights: dict[str, Any] | None) -> Weights | None:
+def _weights(weights: WeightsSection | None) -> Weights | None:
     if weights is None:
         return None
-    if weights["use_precomputed_weights"]:
-        return Weights(precomputed=True, branches=tuple(weights["weight_branches"]))
-    classes = tuple(weights["reweight_classes"])
+    if weights.use_precomputed_weights:
+        return Weights(precomputed=True, branches=tuple(weights.weight_branches or ()))
+    classes = tuple(weights.reweight_classes or ())
     return Weights(
         precomputed=False,
-        method=weights["reweight_method"],
-        variables={name: tuple(map(float, edges)) for name, edges in weights["reweight_vars"].items()},
+        method=weights.reweight_method,
+        variables={name: tuple(map(float, edges)) for name, edges in (weights.reweight_vars or {}).items()},
         classes=classes,
-        class_weights=tuple(map(float, weights.get("class_weights") or [1.0] * len(classes))),
-        threshold=float(weights.get("reweight_threshold", 10)),
-        discard_under_overflow=weights.get("reweight_discard_under_overflow", True),
-        base_weight=weights.get("reweight_basewgt"),
-        histograms=weights.get("reweight_hists"),
+        class_weights=tuple(map(float, weights.class_weights or [1.0] * len(classes))),
+        threshold=float(weights.reweight_threshold),
+        discard_under_overflow=weights.reweight_discard_under_overflow,
+        base_weight=weights.reweight_basewgt,
+        histograms=weights.reweight_hists,
     )
 
 
-def _bucketing(bucketing: dict[str, Any] | None) -> Bucketing | None:
+def _bucketing(bucketing: BucketingSection | None) -> Bucketing | None:
     if bucketing is None:
         return None
-    bins = bucketing["bins"]
-    return Bucketing(variable=bucketing["var"], edges=bins if isinstance(bins, int) else tuple(map(float, bins)))
+    bins = bucketing.bins
+    return Bucketing(variable=bucketing.var, edges=bins if isinstance(bins, int) else tuple(map(float, bins)))

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import awkward as ak
 
     from weaver_tasks.data.configuration.model import DataConfiguration
+    from weaver_tasks.settings.stage import StageSettings
 
 LABEL = "_label_"
 """The class index of simple labels, -1 where an event belongs to none."""
@@ -97,14 +98,14 @@ class StagingOptions:
     max_entries: int | None = None
 
     @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> StagingOptions:
-        """From the sections of config.yaml: data.extra_selection, cross_validation, staging, and validation_from_training."""
-        extra = settings.get("data", {}).get("extra_selection") or {}
+    def from_settings(cls, settings: StageSettings) -> StagingOptions:
+        """From the settings of a staging task."""
+        extra = settings.data.extra_selection.plain()
         return cls(
             extra_selection={split: text for split, text in extra.items() if text},
-            fold_variable=(settings.get("cross_validation") or {}).get("variable"),
-            validation_from_training=settings.get("validation_from_training", False),
-            max_entries=settings.get("staging", {}).get("max_entries"),
+            fold_variable=settings.cross_validation.variable if settings.cross_validation else None,
+            validation_from_training=settings.validation_from_training,
+            max_entries=settings.staging.max_entries,
         )
 
     @classmethod

@@ -22,6 +22,7 @@ from weaver_tasks.data.loading.parts import OpenFiles
 from weaver_tasks.data.loading.prefetch import ordered_map
 from weaver_tasks.data.loading.window import WindowReader
 from weaver_tasks.data.loading.window_plan import PlannedFile, Window, plan_windows
+from weaver_tasks.settings.stage import StageSettings
 
 if TYPE_CHECKING:
     from weaver_tasks.data.configuration import DataConfiguration
@@ -49,7 +50,7 @@ class EpochLoader:
         self,
         manifest: Mapping[str, Any],
         configuration: DataConfiguration,
-        settings: Mapping[str, Any],
+        settings: StageSettings,
         *,
         split: str,
         seed: int,
@@ -72,7 +73,7 @@ class EpochLoader:
         self._epoch = epoch
         self._position = position
         self._threads = threads
-        self._prefetch = settings.get("loading", {}).get("prefetch", 4)
+        self._prefetch = settings.loading.prefetch
         # Training is one stream of passes, whatever its epochs. Weaver's way of validating draws anew in each epoch.
         self._pass_of_epoch = epoch if split == "train" and not self._options.endless else 0
         self._seed = (seed, 0) if split == "train" else (seed, 1, epoch if self._options.sample else 0)
@@ -203,7 +204,8 @@ class EpochLoader:
     def _too_few(self, events: int) -> DataConfigError:
         return DataConfigError(
             f"{self._configuration.path}: {events} events are selected and accepted, too few for a batch of "
-            f"{self._dealing.global_batch} over all ranks. Check selection, weights, data fractions and training.batch_size."
+            f"{self._dealing.global_batch} over all ranks. "
+            "Check selection and data fractions, lower training.batch_size, or, where weights reject most events, sampling.weight_scale."
         )
 
 

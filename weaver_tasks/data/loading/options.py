@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from weaver_tasks.settings.model import TrainingSettings
+from weaver_tasks.settings.stage import Fold, StageSettings
 
-@dataclass(frozen=True, kw_only=True)
-class Fold:
-    """Cross-validation by an integer variable: fold `index` never trains on events with variable % folds == index."""
-
-    variable: str
-    folds: int
-    index: int
+_DEFAULT = StageSettings()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,20 +25,20 @@ class SplitOptions:
 
     start: float = 0.0
     stop: float = 1.0
-    data_fraction: float = 1.0
-    file_fraction: float = 1.0
-    fetch_by_files: bool = False
-    fetch_step: float = 0.01
-    split_num: int = 1
-    max_window_events: int = 200_000
-    in_memory: bool = False
+    data_fraction: float = _DEFAULT.data.data_fraction
+    file_fraction: float = _DEFAULT.data.file_fraction
+    fetch_by_files: bool = _DEFAULT.loading.fetch_by_files
+    fetch_step: float = _DEFAULT.loading.fetch_step
+    split_num: int = _DEFAULT.loading.split_num
+    max_window_events: int = _DEFAULT.loading.max_window_events
+    in_memory: bool = _DEFAULT.loading.in_memory
     sample: bool = False
     shuffle: bool = False
     same_each_pass: bool = False
-    up_sample: bool = True
-    max_resample: int = 10
-    weight_scale: float = 1.0
-    batch_size: int = 128
+    up_sample: bool = _DEFAULT.sampling.up_sample
+    max_resample: int = _DEFAULT.sampling.max_resample
+    weight_scale: float = _DEFAULT.sampling.weight_scale
+    batch_size: int = _DEFAULT.training.batch_size
     drop_last: bool = False
     whole_batches: bool = False
     endless: bool = False
@@ -51,63 +46,60 @@ class SplitOptions:
     fold: Fold | None = None
 
 
-def split_options(settings: Mapping[str, Any], split: str, *, world_size: int = 1, own_files: bool = True) -> SplitOptions:
+def split_options(settings: StageSettings, split: str, *, world_size: int = 1, own_files: bool = True) -> SplitOptions:
     """The options of `split` ("train", "val" or "test").
 
-    settings: sections data, loading, sampling, training, validation of config.yaml (missing keys take their
-    defaults) and perhaps fold: {variable, folds, index}.
-    own_files: the validation has files of its own, so that neither split is a part of each training file.
+    settings: of the task. own_files: the validation has files of its own, so that neither split is a part of each training file.
     """
-    data, training = settings.get("data", {}), settings.get("training", {})
+    data = settings.data
     if split == "test":
         return SplitOptions(
-            data_fraction=data.get("data_fraction_test", 1.0),
+            data_fraction=data.data_fraction_test,
             **_loading(settings, split),
-            batch_size=_batch_size(training, split),
-            fold=_fold(settings),
+            batch_size=_batch_size(settings.training, split),
+            fold=settings.fold,
         )
-    boundary = 1.0 if own_files else float(data.get("train_val_split", 0.8))
+    boundary = 1.0 if own_files else float(data.train_val_split)
     if split == "train":
         return SplitOptions(
             stop=boundary,
-            data_fraction=data.get("data_fraction", 1.0),
+            data_fraction=data.data_fraction,
             **_sampled(settings, split, world_size),
-            fold=_fold(settings),
+            fold=settings.fold,
         )
-    sampled = bool(settings.get("validation", {}).get("reweight", False))
     return SplitOptions(
         start=0.0 if own_files else boundary,
-        data_fraction=_first_set(data.get("data_fraction_val"), data.get("data_fraction"), 1.0),
-        **(_sampled if sampled else _every_event_once)(settings, split, world_size),
-        fold=_fold(settings),
+        data_fraction=_first_set(data.data_fraction_val, data.data_fraction),
+        **(_sampled if settings.validation.reweight else _every_event_once)(settings, split, world_size),
+        fold=settings.fold,
     )
 
 
-def _sampled(settings: Mapping[str, Any], split: str, world_size: int) -> dict[str, Any]:
-    sampling = settings.get("sampling", {})
+def _sampled(settings: StageSettings, split: str, world_size: int) -> dict[str, Any]:
+    sampling = settings.sampling
     steps = _steps(settings, split, world_size)
     return {
         **_loading(settings, split),
-        "file_fraction": settings.get("data", {}).get("file_fraction", 1.0),
-        "batch_size": _batch_size(settings.get("training", {}), split),
+        "file_fraction": settings.data.file_fraction,
+        "batch_size": _batch_size(settings.training, split),
         "sample": True,
         "shuffle": True,
-        "up_sample": sampling.get("up_sample", True),
-        "max_resample": sampling.get("max_resample", 10),
-        "weight_scale": sampling.get("weight_scale", 1.0),
+        "up_sample": sampling.up_sample,
+        "max_resample": sampling.max_resample,
+        "weight_scale": sampling.weight_scale,
         "drop_last": True,
         "steps": steps,
         "endless": steps is not None,
     }
 
 
-def _every_event_once(settings: Mapping[str, Any], split: str, world_size: int) -> dict[str, Any]:
+def _every_event_once(settings: StageSettings, split: str, world_size: int) -> dict[str, Any]:
     """A number of steps below all takes the same random part of the events in each epoch, so that epochs compare."""
     steps = _steps(settings, split, 1)
     return {
         **_loading(settings, split),
-        "file_fraction": settings.get("data", {}).get("file_fraction", 1.0),
-        "batch_size": _batch_size(settings.get("training", {}), split),
+        "file_fraction": settings.data.file_fraction,
+        "batch_size": _batch_size(settings.training, split),
         # In the order of the files, each is best read at one go.
         **({"shuffle": True} if steps is not None else {"fetch_by_files": True, "fetch_step": 1}),
         "same_each_pass": True,
@@ -116,41 +108,36 @@ def _every_event_once(settings: Mapping[str, Any], split: str, world_size: int) 
     }
 
 
-def _loading(settings: Mapping[str, Any], split: str) -> dict[str, Any]:
-    loading = settings.get("loading", {})
-    fetch_step = loading.get("fetch_step", 0.01)
+def _loading(settings: StageSettings, split: str) -> dict[str, Any]:
+    loading = settings.loading
     return {
-        "fetch_by_files": loading.get("fetch_by_files", False),
-        "fetch_step": fetch_step if split == "train" else _first_set(loading.get("fetch_step_val"), fetch_step),
-        "split_num": loading.get("split_num", 1),
-        "max_window_events": loading.get("max_window_events", 200_000),
-        "in_memory": loading.get("in_memory", False),
+        "fetch_by_files": loading.fetch_by_files,
+        "fetch_step": loading.fetch_step if split == "train" else _first_set(loading.fetch_step_val, loading.fetch_step),
+        "split_num": loading.split_num,
+        "max_window_events": loading.max_window_events,
+        "in_memory": loading.in_memory,
     }
 
 
-def _batch_size(training: Mapping[str, Any], split: str) -> int:
-    batch_size = training.get("batch_size", 128)
-    return batch_size if split == "train" else _first_set(training.get(f"batch_size_{split}"), batch_size)
+def _batch_size(training: TrainingSettings, split: str) -> int:
+    of_split = {"train": None, "val": training.batch_size_val, "test": training.batch_size_test}
+    return _first_set(of_split[split], training.batch_size)
 
 
-def _steps(settings: Mapping[str, Any], split: str, world_size: int) -> int | None:
+def _steps(settings: StageSettings, split: str, world_size: int) -> int | None:
     """Batches of an epoch, or None for all there are. Weaver's way of validating takes its own share of the training steps."""
-    training = settings.get("training", {})
-    suffix = "" if split == "train" else "_val"
-    steps, samples = training.get(f"steps_per_epoch{suffix}"), training.get(f"samples_per_epoch{suffix}")
+    training = settings.training
+    steps, samples = training.steps_per_epoch, training.samples_per_epoch
+    if split == "val":
+        steps, samples = training.steps_per_epoch_val, training.samples_per_epoch_val
     if steps is None and samples is not None:
         steps = samples // (_batch_size(training, split) * world_size) if samples >= 0 else -1
-    if steps is None and split == "val" and settings.get("validation", {}).get("reweight", False):
+    if steps is None and split == "val" and settings.validation.reweight:
         trained = _steps(settings, "train", world_size)
         if trained is not None:
-            share = settings.get("data", {}).get("train_val_split", 0.8)
-            steps = round(trained * _batch_size(training, "train") * (1 - share) / share / _batch_size(training, "val"))
+            share = settings.data.train_val_split
+            steps = round(trained * training.batch_size * (1 - share) / share / _batch_size(training, "val"))
     return None if steps is None or steps < 0 else steps
-
-
-def _fold(settings: Mapping[str, Any]) -> Fold | None:
-    fold = settings.get("fold")
-    return Fold(**fold) if fold else None
 
 
 def _first_set(*values: Any) -> Any:

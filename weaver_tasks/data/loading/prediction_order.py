@@ -21,6 +21,7 @@ from weaver_tasks.data.loading.parts import OpenFiles
 from weaver_tasks.data.loading.prefetch import ordered_map
 from weaver_tasks.data.loading.window import WindowReader
 from weaver_tasks.data.loading.window_plan import Window, plan_windows
+from weaver_tasks.settings.stage import StageSettings
 
 if TYPE_CHECKING:
     from weaver_tasks.data.configuration import DataConfiguration
@@ -32,7 +33,7 @@ _WINDOW_EVENTS = 1_250
 def prediction_batches(
     manifest: Mapping[str, Any],
     configuration: DataConfiguration,
-    settings: Mapping[str, Any],
+    settings: StageSettings,
     *,
     group: str,
     rank: int = 0,
@@ -60,7 +61,7 @@ def prediction_batches(
         lambda batch: make_batch(batch, assembler, configuration),
         planned,
         threads=threads,
-        ahead=settings.get("loading", {}).get("prefetch", 4),
+        ahead=settings.loading.prefetch,
         name="loader-batches",
     )
     with contextlib.closing(batches):
@@ -78,7 +79,7 @@ def prediction_reader(
 def prediction_values(
     manifest: Mapping[str, Any],
     configuration: DataConfiguration,
-    settings: Mapping[str, Any],
+    settings: StageSettings,
     variable: str,
     *,
     group: str,
@@ -97,7 +98,7 @@ def prediction_values(
             yield np.asarray(part.of(part.block.plain[variable]))
 
 
-def prediction_entries(manifest: Mapping[str, Any], settings: Mapping[str, Any], *, group: str, rank: int = 0, world_size: int = 1) -> int:
+def prediction_entries(manifest: Mapping[str, Any], settings: StageSettings, *, group: str, rank: int = 0, world_size: int = 1) -> int:
     """The entries, before selection, that `prediction_batches` goes through."""
     windows = planned_windows(manifest, split_options(settings, "test"), group=group, rank=rank, world_size=world_size)
     return sum(window.entries for window in windows)

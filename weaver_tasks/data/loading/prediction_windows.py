@@ -21,6 +21,7 @@ from weaver_tasks.data.loading.prediction_order import planned_windows, predicti
 from weaver_tasks.data.loading.prefetch import ordered_map
 from weaver_tasks.data.loading.window import LoadedWindow
 from weaver_tasks.data.loading.window_plan import Window
+from weaver_tasks.settings.stage import StageSettings
 
 if TYPE_CHECKING:
     from weaver_tasks.data.configuration import DataConfiguration
@@ -54,7 +55,7 @@ class WindowBatch:
 def window_batches(
     manifest: Mapping[str, Any],
     configuration: DataConfiguration,
-    settings: Mapping[str, Any],
+    settings: StageSettings,
     *,
     group: str,
     batch_size: int,
@@ -84,7 +85,7 @@ def window_batches(
         lambda part: _make(*part, assembler, configuration),
         _cut(loaded, assembler, batch_size=batch_size, fullness=fullness if by_length else None),
         threads=threads,
-        ahead=settings.get("loading", {}).get("prefetch", 4),
+        ahead=settings.loading.prefetch,
         name="loader-batches",
     )
     with contextlib.closing(made):

@@ -90,15 +90,15 @@ def _draw_parts(
 ) -> tuple[np.ndarray, np.ndarray]:
     """First and last entry of each file in this pass: (F,), (F,).
 
-    A `data_fraction` below 1 is a contiguous part of each file's range: at its start, or, with shuffling, at a random
-    place, its size rounded up or down at random, so that small files count fully on average.
+    A `data_fraction` below 1 is a contiguous part of each file's range: at its start, one entry at least, or, with shuffling, at a
+    random place, its size rounded up or down at random, so that small files count fully on average.
     """
     entries = np.array([file.entries for file in files], dtype=np.int64)
     start, stop = entry_at(options.start, entries), entry_at(options.stop, entries)
     if options.data_fraction >= 1:
         return start, stop
     if not options.shuffle:
-        return start, start + entry_at(options.data_fraction, stop - start)
+        return start, start + np.maximum(entry_at(options.data_fraction, stop - start), np.minimum(1, stop - start))
     draws = generator(seed, Purpose.PARTS, pass_number)
     size = np.floor((stop - start) * options.data_fraction + draws.random(len(files))).astype(np.int64)
     first = start + draws.integers(0, stop - start - size, endpoint=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from weaver_tasks.results.metrics.classification import accuracy, auc, auc_matri
 from weaver_tasks.results.metrics.regression import regression_by_bins, regression_summary
 from weaver_tasks.results.metrics.roc import pair_ratio
 from weaver_tasks.results.predictions.columns import Predictions, outputs_match
+from weaver_tasks.settings.model import EvaluationSettings
 
 Array = np.ndarray
 
@@ -45,7 +46,7 @@ def labeled_events(predictions: Predictions) -> Predictions:
     )
 
 
-def evaluate_classification(predictions: Predictions, settings: Mapping[str, Any]) -> dict[str, Any]:
+def evaluate_classification(predictions: Predictions, settings: EvaluationSettings) -> dict[str, Any]:
     """The figures of a classifier, over all test groups that have labels and for each group.
 
     settings: the `evaluation` section: signal_efficiencies, background, metrics.
@@ -62,13 +63,13 @@ def evaluate_classification(predictions: Predictions, settings: Mapping[str, Any
         if group in predictions.unlabeled:
             groups[group] = _unlabeled(predictions, group)
             continue
-        found = _classification(predictions, events, {**settings, "metrics": []}, warnings)
+        found = _classification(predictions, events, settings.model_copy(update={"metrics": []}), warnings)
         groups[group] = {"labeled": predictions.labels is not None, "entries_not_finite": predictions.not_finite.get(group, 0), **found}
     return {
         "task": "classification",
         "classes": list(predictions.classes),
         "background": predictions.classes[background_class(predictions.classes, settings)] if predictions.classes else None,
-        "background_chosen": settings.get("background") is not None,
+        "background_chosen": settings.background is not None,
         "entries_not_finite": sum(whole.not_finite.values()),
         "groups_without_labels": list(predictions.unlabeled),
         **everything,
@@ -119,9 +120,9 @@ def _told_weights(predictions: Predictions) -> Iterator[str]:
                 yield f"the weights of class {name} do not add up to more than zero: figures that need it are null"
 
 
-def check_classes(classes: tuple[str, ...], settings: Mapping[str, Any]) -> None:
+def check_classes(classes: tuple[str, ...], settings: EvaluationSettings) -> None:
     """Raises ConfigError when `evaluation.background` or `evaluation.signal_efficiencies` name classes that are not there."""
-    named = {"background": [settings.get("background")], "signal_efficiencies": list(settings.get("signal_efficiencies") or {})}
+    named: dict[str, list[str | None]] = {"background": [settings.background], "signal_efficiencies": list(settings.signal_efficiencies)}
     for key, names in named.items():
         for name in names:
             if name is not None and name not in classes:
@@ -129,7 +130,7 @@ def check_classes(classes: tuple[str, ...], settings: Mapping[str, Any]) -> None
                 raise ConfigError(f"config.yaml: evaluation.{key}: '{name}' is not a class. {known}")
 
 
-def _classification(predictions: Predictions, events: slice, settings: Mapping[str, Any], warnings: list[str]) -> dict[str, Any]:
+def _classification(predictions: Predictions, events: slice, settings: EvaluationSettings, warnings: list[str]) -> dict[str, Any]:
     scores, classes = predictions.scores[events], predictions.classes
     labels = np.full(len(scores), -1) if predictions.labels is None else predictions.labels[events]
     weights = None if predictions.weights is None else predictions.weights[events]
@@ -144,7 +145,7 @@ def _classification(predictions: Predictions, events: slice, settings: Mapping[s
     unusual = len(np.unique(labels)) < len(classes) or (weights is not None and not _usual(weights, labels, len(classes)))
     metrics = {
         name: _metric(name, functools.partial(classification_metric, name, scores, labels, weights), warnings, optional=unusual)
-        for name in settings.get("metrics") or []
+        for name in settings.metrics
     }
     return {
         **summary,
@@ -178,11 +179,11 @@ def _metric(name: str, compute: Callable[[], Any], warnings: list[str], *, optio
 
 
 def rejections(
-    scores: Array, labels: Array, weights: Array | None, classes: tuple[str, ...], settings: Mapping[str, Any]
+    scores: Array, labels: Array, weights: Array | None, classes: tuple[str, ...], settings: EvaluationSettings
 ) -> list[dict[str, Any]]:
     """For each class but the background, the rejection of the background by score_S / (score_S + score_B)."""
     background = background_class(classes, settings)
-    efficiencies = settings.get("signal_efficiencies") or {}
+    efficiencies = settings.signal_efficiencies
     rows = []
     for signal, name in enumerate(classes):
         if signal == background:
@@ -199,13 +200,13 @@ def rejections(
     return rows
 
 
-def background_class(classes: tuple[str, ...], settings: Mapping[str, Any]) -> int:
+def background_class(classes: tuple[str, ...], settings: EvaluationSettings) -> int:
     """The index of `evaluation.background`; the first class where it is null."""
-    name = settings.get("background")
+    name = settings.background
     return 0 if name is None else classes.index(name)
 
 
-def evaluate_regression(predictions: Predictions, settings: Mapping[str, Any]) -> dict[str, Any]:
+def evaluate_regression(predictions: Predictions, settings: EvaluationSettings) -> dict[str, Any]:
     """Bias and resolution of each target: over all test groups with labels, in bins of the target, per group.
 
     Events whose target is NaN or infinite are left out of its figures, and counted. Raises as `evaluate_classification`.
@@ -241,7 +242,7 @@ def _not_compared(predictions: Predictions) -> dict[str, Any]:
     return {**nothing, "entries": len(predictions.scores), "entries_not_finite": 0, "metrics": {}, "bins": [], "groups": groups}
 
 
-def _regression(predictions: Predictions, name: str, predicted: Array, settings: Mapping[str, Any], warnings: list[str]) -> dict[str, Any]:
+def _regression(predictions: Predictions, name: str, predicted: Array, settings: EvaluationSettings, warnings: list[str]) -> dict[str, Any]:
     """The figures of one target."""
     target, weights = predictions.targets[name], predictions.weights
     finite = np.isfinite(target)
@@ -263,6 +264,6 @@ def _regression(predictions: Predictions, name: str, predicted: Array, settings:
     unusual = not finite.any() or (weights_of is not None and not ((weights_of >= 0).all() and weights_of.sum() > 0))
     metrics = {
         metric: _metric(metric, functools.partial(regression_metric, metric, *whole), warnings, optional=unusual)
-        for metric in settings.get("metrics") or []
+        for metric in settings.metrics
     }
     return {**regression_summary(*whole), "entries_not_finite": left, "metrics": metrics, "bins": bins, "groups": groups}

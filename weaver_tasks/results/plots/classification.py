@@ -16,6 +16,7 @@ from weaver_tasks.results.metrics.evaluation import background_class
 from weaver_tasks.results.metrics.roc import pair_ratio, roc_curve
 from weaver_tasks.results.plots.style import class_name, figure, legend_beside, look, save, say_left_out, say_why_empty, with_unit
 from weaver_tasks.results.predictions.columns import Predictions, left_out
+from weaver_tasks.settings.model import EvaluationSettings
 
 Array = np.ndarray
 
@@ -26,7 +27,7 @@ _SHAPE_EVENTS = 10  # at least, for their distribution to be drawn
 _FEW_BINS = 7  # edges up to which points are not joined
 
 
-def plot_roc(predictions: Predictions, figures: Mapping[str, Any], settings: Mapping[str, Any], path: Path) -> list[Path]:
+def plot_roc(predictions: Predictions, figures: Mapping[str, Any], settings: EvaluationSettings, path: Path) -> list[Path]:
     """Background rejection (logarithmic) against signal efficiency, one curve per class, with the quoted working points."""
     background = background_class(predictions.classes, settings)
     points = {row["signal"]: row for row in figures["rejections"]}
@@ -169,7 +170,7 @@ def plot_confusion(figures: Mapping[str, Any], path: Path, *, missing: str = "")
         return save(drawn, path)
 
 
-def plot_kinematics(predictions: Predictions, figures: Mapping[str, Any], settings: Mapping[str, Any], folder: Path) -> list[Path]:
+def plot_kinematics(predictions: Predictions, figures: Mapping[str, Any], settings: EvaluationSettings, folder: Path) -> list[Path]:
     """efficiency_pt and efficiency_mass: what the quoted working points do along the observer.
 
     Left the signal efficiency, in the middle the background's, right the background's distribution before and after the cut.
@@ -185,7 +186,7 @@ def plot_kinematics(predictions: Predictions, figures: Mapping[str, Any], settin
 
 
 def _plot_against(
-    predictions: Predictions, figures: Mapping[str, Any], settings: Mapping[str, Any], observer: str, path: Path
+    predictions: Predictions, figures: Mapping[str, Any], settings: EvaluationSettings, observer: str, path: Path
 ) -> list[Path]:
     background = background_class(predictions.classes, settings)
     values = predictions.observers[observer]

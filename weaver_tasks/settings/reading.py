@@ -1,0 +1,129 @@
+"""config.yaml read and checked: types as the models say, defaults filled in, keys that do not go together refused.
+
+Both the workflow and the tools (`check`, `import_weaver`) read configurations through `resolve_config`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from weaver_tasks.base.errors import ConfigError
+from weaver_tasks.base.maps import merge
+from weaver_tasks.base.yaml_files import read_yaml
+from weaver_tasks.settings.errors import checked
+from weaver_tasks.settings.model import Configuration
+
+
+def read_config(paths: list[Path]) -> dict[str, Any]:
+    """Read one or several configuration files, the later ones winning key by key. Raises ConfigError."""
+    merged: dict[str, Any] = {}
+    for path in paths:
+        document = read_yaml(path, names=("run",), keys_as_text=True)
+        if not isinstance(document, dict):
+            raise ConfigError(f"{path}: holds no keys. See config/README.md for those there are.")
+        merged = merge(merged, document)
+    return merged
+
+
+def resolve_config(document: Mapping[str, Any], *, where: str = "config.yaml") -> dict[str, Any]:
+    """The complete configuration as plain data: types as the models say, every key present.
+
+    where: what error messages call the configuration (its file names).
+    Raises ConfigError naming the key, the value and the remedy.
+    """
+    config = checked(Configuration, document, where=where)
+    _check_keys_together(config, where)
+    plain = config.plain()
+    return {**plain, "validation": {**plain["validation"], **config.best_epoch_by()}}
+
+
+def names_as_written(config: Mapping[str, Any], *, files: Iterable[str | Path], arguments: Sequence[str]) -> dict[str, Any]:
+    """A configuration that Snakemake has read, with the names that it took for numbers as they are written.
+
+    `run: 2024_05` and `train: {2016_05: …}` are numbers to YAML 1.1, without their underscore.
+    files: those that it has read. arguments: `key=value` of --config. What is found in neither stays as it is.
+    """
+    texts: list[dict[str, Any]] = []
+    for file in files:
+        with contextlib.suppress(OSError, UnicodeDecodeError, yaml.YAMLError):
+            document = yaml.load(Path(file).read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+            texts.append(document if isinstance(document, dict) else {})
+    texts += [{name: value} for name, _, value in (argument.partition("=") for argument in arguments)]
+    made = _names_as_written(config, texts, top=True)
+    assert isinstance(made, dict)
+    return made
+
+
+def _names_as_written(value: Any, texts: Sequence[Any], *, top: bool = False) -> Any:
+    """texts: the same place in the documents that the configuration was merged of, each scalar as text."""
+    if not isinstance(value, dict):
+        return value
+    made: dict[Any, Any] = {}
+    for name, item in value.items():
+        written = _written(name, [key for text in texts if isinstance(text, dict) for key in text])
+        below = [text[written] for text in texts if isinstance(text, dict) and written in text]
+        made[written] = _written(item, below) if top and name == "run" else _names_as_written(item, below)
+    return made
+
+
+def _written(value: Any, texts: Sequence[Any]) -> Any:
+    """The last of `texts` that stands for the number or truth value `value`."""
+    if not isinstance(value, (bool, int, float)):
+        return value
+    for text in reversed(texts):
+        for read in (yaml.safe_load, type(value)):
+            with contextlib.suppress(yaml.YAMLError, ValueError):
+                if isinstance(text, str) and type(found := read(text)) is type(value) and found == value:
+                    return text
+    return value
+
+
+def _check_keys_together(config: Configuration, where: str) -> None:
+    training = config.training
+    for suffix in ("", "_val"):
+        samples, steps = f"samples_per_epoch{suffix}", f"steps_per_epoch{suffix}"
+        if getattr(training, samples) is not None and getattr(training, steps) is not None:
+            raise ConfigError(f"{where}: training.{samples} and training.{steps} are both set. Keep one of them.")
+    batch, jets = training.batch_size * training.ranks * training.nodes, training.samples_per_epoch
+    if jets is not None and jets < batch:
+        raise ConfigError(f"{where}: training.samples_per_epoch: {jets} are less than one batch of {batch} over all ranks. Give more.")
+    if config.seeds and config.cross_validation:
+        raise ConfigError(f"{where}: seeds and cross_validation are both set. Keep one of them.")
+    _check_places(config, where)
+    _check_continuation(config, where)
+    if training.amp == "fp16" and training.device == "cpu":
+        raise ConfigError(f"{where}: training.amp: fp16 needs a GPU. On training.device: cpu use bf16.")
+    if not config.data.train and not config.prediction.model:
+        raise ConfigError(f"{where}: data.train is empty. Give the training files, or a prediction.model that is already trained.")
+
+
+def _check_places(config: Configuration, where: str) -> None:
+    """{fold} and {seed} in paths stand for the number of the fold or seed, where there are several."""
+    weights = config.network.load_weights
+    given = [("prediction.model", config.prediction.model)]
+    given += [("network.load_weights", path) for path in ([weights] if isinstance(weights, str) else weights or [])]
+    for key, path in given:
+        for place, needed, there in (("{fold}", "cross_validation", config.cross_validation), ("{seed}", "seeds", config.seeds)):
+            if path and place in path and not there:
+                raise ConfigError(f"{where}: {key}: '{path}' has {place}, but there is no {needed}. Set {needed}, or give one path.")
+
+
+def _check_continuation(config: Configuration, where: str) -> None:
+    start = config.training.continue_from
+    if not start:
+        return
+    for key, value in (("seeds", config.seeds), ("cross_validation", config.cross_validation)):
+        if value:
+            raise ConfigError(f"{where}: training.continue_from and {key} are both set: one training is continued. Take out one of them.")
+    if config.network.load_weights:
+        raise ConfigError(f"{where}: training.continue_from and network.load_weights are both set. Keep one of them.")
+    if start.epoch + 1 >= config.training.epochs:
+        raise ConfigError(
+            f"{where}: training.epochs: {config.training.epochs} leaves nothing to train after epoch {start.epoch} of "
+            "training.continue_from. Epochs count from the first of that training, 0: give more."
+        )
