@@ -124,7 +124,8 @@ def figures(metrics: Mapping[str, Any], parity: Mapping[str, Any] | None) -> Ite
         yield "test accuracy", _number(metrics["accuracy"], metrics["accuracy_error"])
         yield "test AUC", _number(metrics["auc"])
     for name, target in metrics.get("targets", {}).items():
-        yield f"test resolution of {name}", f"{target['resolution']:.4g} (bias {target['bias']:.4g})"
+        defined = target["resolution"] is not None
+        yield f"test resolution of {name}", f"{target['resolution']:.4g} (bias {target['bias']:.4g})" if defined else _number(None)
     if metrics["entries"]:
         yield "test jets", f"{metrics['entries']:,}"
     if metrics.get("best_epoch"):
