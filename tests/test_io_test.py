@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,29 @@ def test_without_padding_fewer_bytes_are_served(run: Path, tmp_path: Path) -> No
 def test_a_group_that_is_not_there_is_named(run: Path) -> None:
     with pytest.raises(ConfigError, match=r"group 'HtoBB'. Did you mean: HToBB"):
         main(command(run, "--split", "test", "--group", "HtoBB"))
+
+
+@pytest.mark.parametrize(("split", "events"), [("train", 200), ("val", 50)])
+def test_the_files_of_one_group_can_be_read_alone(run: Path, tmp_path: Path, split: str, events: int) -> None:
+    settings = '{"training": {"batch_size": 10}}'
+    main(command(run, "--split", split, "--group", "HToBB", "--output", str(tmp_path / "io.json"), "--settings", settings))
+    assert json.loads((tmp_path / "io.json").read_text())["epochs"][0]["jets"] == events
+    with pytest.raises(ConfigError, match=r"train files of group 'HtoBB'. Did you mean: HToBB"):
+        main(command(run, "--split", split, "--group", "HtoBB"))
+
+
+def test_what_the_run_has_set_holds(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whole batches of 130 jets, as in the run, of 400 training events; not of 128, the default."""
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    record = folder / "provenance" / "tasks" / "train_epoch" / "epoch-0.json"
+    write_json(record, {"settings": {"training": {"batch_size": 130}}})
+    found = {}
+    for name, options in (("run", ()), ("given", ("--settings", '{"training": {"batch_size": 100}}'))):
+        main(command(folder, *options, "--output", str(tmp_path / f"{name}.json")))
+        found[name] = json.loads((tmp_path / f"{name}.json").read_text())["epochs"][0]["jets"]
+    assert found == {"run": 390, "given": 400}
+    assert f"settings of {record}" in capsys.readouterr().err
 
 
 def test_nothing_to_measure_is_told_as_such() -> None:

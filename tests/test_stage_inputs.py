@@ -100,6 +100,15 @@ def test_a_record_says_what_the_file_holds(stage, tmp_path, hbb):
     assert record["staged"] in task["outputs"]
 
 
+def test_records_of_versions_that_did_not_name_the_events_give_the_same_digest(stage, gather, hbb, top):
+    """Their digest of the staging was that of the events: so epochs trained with it are found in the journal."""
+    records = stage(hbb, top)
+    old = [{key: value for key, value in record.items() if key != "events_digest"} for record in records]
+    for record, now in zip(old, records, strict=True):
+        record["staging_digest"] = now["events_digest"]
+    assert gather(*old)["digest"] == gather(*records)["digest"]
+
+
 def test_several_files_to_a_job(stage, hbb, top):
     records = stage(hbb, top)
     assert [record["classes"]["label_Tbqq"] > 0 for record in records] == [False, True]
@@ -370,3 +379,38 @@ def test_formats_give_the_same_staged_values(stage, samples, repository, process
         own = vectors.values[vectors.offsets[event] : vectors.offsets[event + 1]][:128]
         assert_array_equal(padded.values[128 * event :][: len(own)], own)
         assert not padded.values[128 * event + len(own) : 128 * (event + 1)].any()
+
+
+@pytest.mark.parametrize("mode", ["columnar", "none"])
+def test_lists_of_negative_length_are_refused_by_name(tmp_path, data_config, stage, mode):
+    source, functions = tmp_path / "jets.root", tmp_path / "functions.py"
+    with uproot.recreate(source) as file:
+        file["tree"] = {
+            "n": np.array([3, -1, 2]),
+            "x": np.array([1.0, 2.0, 3.0]),
+            "label_a": np.array([1, 0, 1]),
+            "label_b": np.array([0, 1, 0]),
+        }
+    functions.write_text(
+        "import awkward as ak\n"
+        "import numpy as np\n\n"
+        "def lists(n, x):\n"
+        "    offsets = ak.index.Index64(np.append(0, np.cumsum(ak.to_numpy(n))))\n"
+        "    return ak.Array(ak.contents.ListOffsetArray(offsets, ak.contents.NumpyArray(np.arange(4.0))))\n"
+    )
+    document = """
+treename: tree
+new_variables: {{p: "{0}"}}
+preprocess: {{method: manual}}
+inputs: {{particles: {{length: 4, vars: [[p, null]]}}}}
+labels: {{type: simple, value: [label_a, label_b]}}
+"""
+    for text, options in (("ak.unflatten(np.arange(4), n)", {}), ("lists(n, x)", {"data": {"custom_functions": str(functions)}})):
+        data_config.write_text(document.format(text))
+        arguments = ["--data-config", str(data_config), "--split", "train", "--group", "a", "--sources", str(source)]
+        arguments += ["--records", str(tmp_path / "r.json"), "--settings", json.dumps({"staging": {"mode": mode}})]
+        arguments += ["--staged", str(tmp_path / "x.arrow")] if mode == "columnar" else []
+        arguments += ["--custom-functions", str(functions)] if options else []
+        with pytest.raises(DataConfigError, match=r"new_variables\.p.*(negative count|reach outside of their values)"):
+            stage_inputs.main(arguments)
+        assert not (tmp_path / "x.arrow").exists()

@@ -177,3 +177,37 @@ def test_a_networks_own_optimizer_and_schedule_go_on_exactly(tmp_path, staged):
         states.append(torch.load(training.checkpoint("net_epoch-1_state"), weights_only=True))
         assert training.read("train_epoch-1.json")["lr"] == pytest.approx(5e-3 * 0.99**12, rel=1e-6)
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+def test_a_networks_own_evaluation_runs_on_one_rank_whatever_the_batches(run):
+    """Five batches of 30 for two ranks: weaver's loop gathers the rows of all ranks, which must then be as many on each."""
+    loops = (
+        "\nfrom weaver.utils.nn.tools import train_classification, evaluate_classification\n"
+        "def get_train_fn(data_config, **kwargs): return train_classification\n"
+        "def get_evaluate_fn(data_config, **kwargs): return evaluate_classification\n"
+    )
+    made = run("own", network=stage_run.NETWORK + loops, training={"batch_size_val": 30, "optimizer": {"name": "adamW", "options": {}}})
+    alone = made.read("val_epoch-0.json")
+    for path in made.checkpoints.rglob("validation-*.json"):
+        path.unlink()
+    made.call("train_epoch", epochs=[0, 1])
+    made.settings["training"]["ranks"] = 2
+    done = made.run("validate_epoch", epochs=[0, 1])
+    assert done.returncode == 0, done.stderr
+    shared = made.read("val_epoch-0.json")
+    assert (shared["accuracy"], shared["samples"]) == (alone["accuracy"], alone["samples"]) == (shared["accuracy"], 150)
+    assert made.read("val_epoch-1.json")["samples"] == 150
+    assert done.stderr.count("epoch 0: accuracy") == done.stderr.count("epoch 1: accuracy") == 1
+
+
+def test_three_ranks_say_once_what_they_have_found(run):
+    made = run(training={"batch_size_val": 100})
+    for path in made.checkpoints.rglob("validation-*.json"):
+        path.unlink()
+    expected = made.read("val_epoch-0.json")
+    made.settings["training"]["ranks"] = 3
+    done = made.run("validate_epoch")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("epoch 0: loss") == 1
+    assert "150/150" in done.stderr  # two batches, of 100 and 50, and none for the third rank
+    assert made.read("val_epoch-0.json")["loss"] == expected["loss"]

@@ -2,7 +2,8 @@
 
     python -m weaver_tasks.io_test --data-config results/demo/data_config.auto.yaml --inputs results/demo/inputs.json
 
-Copy both --settings from the command of train_epoch that `snakemake --printshellcmds` shows, to measure what training would see.
+Batch size, fractions, windows and the like are those of the run, once it has trained, validated or predicted (as --split says);
+--settings gives others.
 """
 
 from __future__ import annotations
@@ -17,14 +18,17 @@ from typing import Any
 from weaver_tasks.base.command_line import run_command, task
 from weaver_tasks.base.errors import ConfigError, nearest
 from weaver_tasks.base.files import read_json, write_json
+from weaver_tasks.base.maps import merge
 from weaver_tasks.base.progress import Progress
 from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration
 from weaver_tasks.data.loading.batch import Batch
 from weaver_tasks.data.loading.loader import EpochLoader
 from weaver_tasks.data.loading.prediction_order import prediction_batches, prediction_entries
-from weaver_tasks.settings.stage import stage_parser
+from weaver_tasks.settings.stage import StageSettings, stage_parser, stage_settings
 
 logger = logging.getLogger("weaver_tasks")
+
+_READERS = {"train": "train_epoch", "val": "validate_epoch", "test": "predict"}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -33,17 +37,19 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--custom-functions", type=Path, help="functions that the data configuration's expressions use")
     parser.add_argument("--inputs", type=Path, required=True, help="the manifest of input files")
     parser.add_argument("--split", choices=["train", "val", "test"], default="train")
-    parser.add_argument("--group", help="the group of test files (default: the first)")
+    parser.add_argument("--group", help="only the files of this group (default: all; of the test files the first)")
     parser.add_argument("--epochs", type=int, default=1, help="how many epochs to go through")
     parser.add_argument("--output", type=Path, metavar="JSON", help="write the figures here as well")
     arguments = parser.parse_args(argv)
     with task(arguments) as record:
         configuration = load_data_configuration(record.read(arguments.data_config), custom_functions=arguments.custom_functions)
         manifest = read_json(record.read(arguments.inputs))
+        given = arguments.settings.model_dump(exclude_unset=True)
+        settings = stage_settings(merge(_settings_of_run(arguments.inputs.parent, arguments.split), given), "io_test")
         epochs = []
         for epoch in range(arguments.epochs):
             begin = time.perf_counter()
-            batches, samples = _batches(arguments, configuration, manifest, epoch)
+            batches, samples = _batches(arguments, settings, configuration, manifest, epoch)
             epochs.append(measure(batches, begin=begin, samples=samples, description=f"epoch {epoch}"))
             logger.info("epoch %d: %s", epoch, described(epochs[-1]))
         if arguments.output:
@@ -92,23 +98,43 @@ def described(figures: dict[str, Any]) -> str:
     )
 
 
+def _settings_of_run(folder: Path, split: str) -> dict[str, Any]:
+    """The settings of the run's latest task that read such a split; {} while there is none."""
+    stage = _READERS[split]
+    records = sorted((folder / "provenance" / "tasks" / stage).rglob("*.json"), key=lambda path: path.stat().st_mtime)
+    if not records:
+        logger.info("%s: no task of %s yet: the settings are those of --settings, or the defaults", folder, stage)
+        return {}
+    settings = read_json(records[-1])["settings"]
+    logger.info("settings of %s", records[-1])
+    return settings
+
+
 def _batches(
-    arguments: argparse.Namespace, configuration: DataConfiguration, manifest: dict[str, Any], epoch: int
+    arguments: argparse.Namespace, settings: StageSettings, configuration: DataConfiguration, manifest: dict[str, Any], epoch: int
 ) -> tuple[Iterable[Batch], int | None]:
-    settings = arguments.settings
     loading = settings.loading
     options = {
         "threads": loading.num_workers,
         "custom_functions": arguments.custom_functions,
         "pad": not loading.pad_on_device,
     }
+    # Without validation files of their own, a part of the training files are those.
+    own = any(record["split"] == arguments.split for record in manifest["files"])
+    split = arguments.split if own else "train"
+    groups = list(dict.fromkeys(record["group"] for record in manifest["files"] if record["split"] == split))
+    if arguments.group and arguments.group not in groups:
+        raise ConfigError(
+            f"{arguments.inputs}: has no {split} files of group '{arguments.group}'.{nearest(arguments.group, groups)} See data.{split}."
+        )
     if arguments.split != "test":
+        if arguments.group:
+            manifest = {**manifest, "files": [record for record in manifest["files"] if record["group"] == arguments.group]}
         loader = EpochLoader(manifest, configuration, settings, split=arguments.split, seed=settings.seed, epoch=epoch, **options)
         return loader, None
-    groups = list(dict.fromkeys(record["group"] for record in manifest["files"] if record["split"] == "test"))
-    group: str = arguments.group or next(iter(groups), "")
-    if group not in groups:
-        raise ConfigError(f"{arguments.inputs}: has no test files of group '{group}'.{nearest(str(group), groups)} See data.test.")
+    if not own:
+        raise ConfigError(f"{arguments.inputs}: has no test files. Name some in data.test, or give --split train.")
+    group: str = arguments.group or groups[0]
     entries = prediction_entries(manifest, settings, group=group)
     return prediction_batches(manifest, configuration, settings, group=group, **options), entries
 

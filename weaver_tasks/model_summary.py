@@ -18,7 +18,7 @@ from weaver_tasks.base.command_line import run_command, task
 from weaver_tasks.base.files import atomic_path, write_json
 from weaver_tasks.base.record import TaskRecord
 from weaver_tasks.data.configuration import load_data_configuration
-from weaver_tasks.init_model import fresh_network
+from weaver_tasks.jobs.new_network import fresh_network
 from weaver_tasks.settings.stage import stage_parser
 
 logger = logging.getLogger("weaver_tasks")

@@ -56,6 +56,10 @@ onstart:
 
 onsuccess:
     training.show_summary()
+
+
+onerror:
+    training.tell_failures()
 """
 
 CONFIG = """\

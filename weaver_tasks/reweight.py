@@ -22,7 +22,7 @@ from weaver_tasks.base.command_line import run_command, task
 from weaver_tasks.base.digests import digest
 from weaver_tasks.base.files import atomic_path, read_json, write_json
 from weaver_tasks.base.record import TaskRecord
-from weaver_tasks.data.configuration import DataConfiguration, dump_auto, load_data_configuration
+from weaver_tasks.data.configuration import DataConfiguration, dump_auto, fingerprints, load_data_configuration
 from weaver_tasks.data.events.block import StagingOptions, extra_selection_column
 from weaver_tasks.data.staging.sources import open_source
 from weaver_tasks.data.statistics.passes import Passes, TrainingFile, add_options, check_options, make_sums
@@ -86,7 +86,7 @@ def _passes(configuration: DataConfiguration, manifest: dict[str, Any], argument
         # Histograms that are kept are filled all the same, to show what they do.
         functools.partial(next_pass, configuration),
         list(_training_files(manifest, configuration, arguments)),
-        digest=digest(manifest["digest"], configuration.weights_slice(), fold.plain() if fold else None),
+        digest=digest(manifest["digest"], fingerprints.weighting(configuration), fold.plain() if fold else None),
         after=arguments.after,
     )
 

@@ -43,12 +43,22 @@ def select(arguments: argparse.Namespace, record: TaskRecord) -> None:
             "removed it, undo the change of the configuration: what was selected before is kept. Or set it to all, "
             f"delete {arguments.checkpoints} and {journal.metrics}, and train again."
         )
-    if journal.metrics_file(best["epoch"]).exists():
+    own = journal.published_digest(best["epoch"]) if journal.metrics_file(best["epoch"]).exists() else None
+    written = journal.checksums(own) if own else {}
+    for source, name in zip(found, ("state", "optimizer"), strict=True):
+        checksum = record.inputs[str(record.read(source))]
+        if written.get(f"{name}.pt", checksum) != checksum:
+            validated = journal.metrics / f"val_epoch-{best['epoch']}.json"
+            raise CheckpointError(
+                f"{source}: damaged checkpoint (it is not what was written). Delete it and {validated} and run again: "
+                f"epoch {best['epoch']} is then trained again."
+            )
+    if own:
         # Before it is published: what best_epoch.json has ever named is never removed.
-        journal.note_selected(journal.published_digest(best["epoch"]), best)
+        journal.note_selected(own, best)
     for source, name in zip(found, ("state", "optimizer"), strict=True):
         target = arguments.checkpoints / f"net_best_epoch_{name}.pt"
-        copy_file(record.read(source), target)
+        copy_file(source, target)
         record.wrote(target)
     write_json(arguments.best, best)
     record.wrote(arguments.best)

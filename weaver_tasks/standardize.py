@@ -18,7 +18,7 @@ from weaver_tasks.base.command_line import run_command, task
 from weaver_tasks.base.digests import digest
 from weaver_tasks.base.files import read_json, write_json
 from weaver_tasks.base.record import TaskRecord
-from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration
+from weaver_tasks.data.configuration import DataConfiguration, fingerprints, load_data_configuration
 from weaver_tasks.data.events.block import Block, StagingOptions
 from weaver_tasks.data.staging.sources import open_source
 from weaver_tasks.data.statistics.passes import Passes, TrainingFile, add_options, check_options, make_sums
@@ -53,7 +53,7 @@ def _standardize(arguments: argparse.Namespace, record: TaskRecord) -> None:
     passes = Passes(
         functools.partial(next_pass, configuration),
         list(_training_files(manifest, configuration, arguments.custom_functions)),
-        digest=digest(manifest["digest"], configuration.standardization_slice()),
+        digest=digest(manifest["digest"], fingerprints.standardization(configuration)),
         after=arguments.after,
     )
     if arguments.sums:

@@ -21,7 +21,7 @@ from weaver_tasks.base.digests import digest
 from weaver_tasks.base.files import exclusive, read_json, write_json
 from weaver_tasks.base.record import TaskRecord
 from weaver_tasks.base.source_digest import source_digest
-from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration, trained_on
+from weaver_tasks.data.configuration import DataConfiguration, fingerprints, load_data_configuration, trained_on
 from weaver_tasks.settings.model import TrainingSettings
 from weaver_tasks.settings.stage import StageSettings, stage_parser
 from weaver_tasks.training.journal import REMOVAL, Journal, epoch_digest, epoch_uses
@@ -123,20 +123,21 @@ class Work:
             self._tell_inputs()
         missing = self.missing()
         best = self._best_so_far()
-        found = [epoch for epoch, _, _, rates in self.links if rates is not None and epoch not in missing]
-        if not missing:
+        # A rank joins the others even when it finds nothing missing: what they see may have changed since they were started.
+        if not missing and not is_rank():
             for epoch, own, _, rates in self.links:
                 self._publish(epoch, own, rates, record)
             if is_first_rank() and best is not None:
                 # Copies of the epoch trained last, which stays: of many epochs not trained there shall not be many.
                 self._note_removed(self.journal.drop_stopped(below=self._no_longer_read()), record)
         else:
-            if best is not None and self.journal.tensors(best) is None:
+            if missing and best is not None and self.journal.tensors(best) is None:
                 logger.warning(
                     "epoch %d is the best so far, but %s has removed its weights: unless a later one is better, no epoch can be selected. "
                     "Undo the change of the configuration to get what was selected before.", best, REMOVAL,
                 )  # fmt: skip
-            self._train(missing, best, record)
+            missing = self._train(missing, best, record)
+        found = [epoch for epoch, _, _, rates in self.links if rates is not None and epoch not in missing]
         stopped = [epoch for epoch, _, _, rates in self.links if rates is None]
         trained_by = {link.epoch: self.journal.made_by(link.digest) for link in self.links if link.epoch in found}
         record.note(trained_epochs=missing, epochs_from_journal=found, stopped_epochs=stopped, trained_by=trained_by)
@@ -197,7 +198,8 @@ class Work:
         for path in (arguments.inputs, *(path for path in state if path.exists()), *arguments.validation):
             record.read(path)
 
-    def _train(self, missing: list[int], best: int | None, record: TaskRecord) -> None:
+    def _train(self, missing: list[int], best: int | None, record: TaskRecord) -> list[int]:
+        """Train what the first rank finds missing, and publish all. Returns the epochs that were trained."""
         # Torch is imported here, not above: publishing a finished epoch does not wait for it.
         from weaver_tasks.training.device import choose_device, device_name, prepare_process
         from weaver_tasks.training.distributed import from_first_rank, joined_ranks
@@ -210,10 +212,10 @@ class Work:
         with joined_ranks(device):
             # The first rank holds the lock: what it found missing is what all of them train.
             missing = from_first_rank(missing)
-            trainer = make_trainer(self, device)
+            trainer = make_trainer(self, device) if missing else None
             make_room: Callable[[], None] | None = functools.partial(self._make_room, best, record)
             for epoch, own, before, rates in self.links:
-                if epoch in missing and rates is not None:
+                if trainer is not None and epoch in missing and rates is not None:
                     metrics = trainer.train(EpochTask(epoch=epoch, digest=own, previous=before, rates=rates), before_writing=make_room)
                     make_room = None
                     if is_first_rank():
@@ -221,6 +223,7 @@ class Work:
                 if is_first_rank():
                     self._publish(epoch, own, rates, record)
                 from_first_rank(None)  # the other ranks read no checkpoint before it is published
+        return missing
 
     def _publish(self, epoch: int, own: str, rates: Rates | None, record: TaskRecord) -> None:
         for path in self.journal.publish_stopped(epoch, own) if rates is None else self.journal.publish(epoch, own):
@@ -229,7 +232,7 @@ class Work:
 
 def _meaning(configuration: DataConfiguration) -> str:
     """A digest of what training takes from the resolved data configuration: standardization, weights, inputs, labels."""
-    return digest(configuration.input_slice(), configuration.weights_slice())
+    return digest(fingerprints.batches(configuration), fingerprints.weighting(configuration))
 
 
 def _makes_schedule(network: Path) -> bool:

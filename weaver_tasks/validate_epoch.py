@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from weaver_tasks.base.command_line import run_command, task
-from weaver_tasks.base.files import copy_file, read_json, write_json
+from weaver_tasks.base.files import read_json, write_json
 from weaver_tasks.base.record import TaskRecord
 from weaver_tasks.settings.stage import StageSettings, stage_parser
-from weaver_tasks.training.journal import Journal, validation_key
+from weaver_tasks.training.journal import Journal, keep_validation, kept_validation, validation_key
 from weaver_tasks.training.launch import is_first_rank, launch_ranks
 
 logger = logging.getLogger("weaver_tasks")
@@ -43,13 +43,14 @@ def main(argv: list[str] | None = None) -> None:
     epochs = [_Epoch(*values) for values in zip(arguments.epoch, arguments.state, arguments.output, trained, strict=True)]
     # Asked before any rank has joined the others, and so before any of these can be written: all ranks see the same.
     kept = {epoch: _kept(arguments, epoch) for epoch in epochs}
-    to_validate = [epoch for epoch in epochs if not (epoch.was_stopped() or ((found := kept[epoch]) and found.exists()))]
+    found = {epoch: metrics for epoch, place in kept.items() if place and (metrics := kept_validation(place))}
+    to_validate = [epoch for epoch in epochs if not (epoch.was_stopped() or epoch in found)]
     if to_validate:
         launch_ranks("validate_epoch", argv, arguments.settings.training)
     with task(arguments, first_rank=is_first_rank()) as record:
         for epoch in epochs:
             if epoch not in to_validate:
-                _publish(epoch, kept[epoch], arguments, record)
+                _publish(epoch, found.get(epoch), arguments, record)
         if to_validate:
             _validate(to_validate, kept, arguments, record)
 
@@ -74,7 +75,7 @@ def _kept(arguments: argparse.Namespace, epoch: _Epoch) -> Path | None:
     return Journal(epoch.state.parent, epoch.trained.parent).validation(epoch_digest, key) if epoch_digest and key else None
 
 
-def _publish(epoch: _Epoch, kept: Path | None, arguments: argparse.Namespace, record: TaskRecord) -> None:
+def _publish(epoch: _Epoch, found: dict[str, Any] | None, arguments: argparse.Namespace, record: TaskRecord) -> None:
     """Write the metrics of an epoch that need not be validated: it was stopped early, or the journal has them."""
     record.read(epoch.trained)
     if not is_first_rank():
@@ -83,9 +84,9 @@ def _publish(epoch: _Epoch, kept: Path | None, arguments: argparse.Namespace, re
         write_json(epoch.output, {"epoch": epoch.number, "stopped": True})
         logger.info("epoch %d was stopped early: nothing to validate", epoch.number)
     else:
-        assert kept is not None
+        assert found is not None
         record.read(arguments.inputs)
-        copy_file(kept, epoch.output)
+        write_json(epoch.output, found)
         logger.info("epoch %d: found finished in the journal", epoch.number)
     record.wrote(epoch.output)
 
@@ -115,7 +116,7 @@ def _validate(epochs: Sequence[_Epoch], kept: Mapping[_Epoch, Path | None], argu
             if is_first_rank():
                 place = kept[epoch]
                 if place is not None and place.parent.is_dir():
-                    write_json(place, metrics)
+                    keep_validation(place, metrics)
                 write_json(epoch.output, metrics)
                 record.wrote(epoch.output)
 

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from weaver_tasks import reweight, stage_inputs, standardize
 from weaver_tasks.base.files import read_json
-from weaver_tasks.data.configuration import load_data_configuration
+from weaver_tasks.data.configuration import fingerprints, load_data_configuration
 from weaver_tasks.data.loading.collate import InputAssembler, PackedPieces
 from weaver_tasks.data.staging.sources import open_source
 from weaver_tasks.data.statistics.weights import event_weights
@@ -62,7 +62,7 @@ def family(request, tmp_path, repository, jets):
     if name.startswith("jetclass"):
         return path, sorted((jets / "train").glob("*.root"))
     configuration, generator = load_data_configuration(path), np.random.default_rng(4)
-    branches = {*configuration.staging_slice("train")["branches"], *configuration.staging_slice("test")["branches"]}
+    branches = {*fingerprints.staging(configuration, "train")["branches"], *fingerprints.staging(configuration, "test")["branches"]}
     files = [tmp_path / "a.root", tmp_path / "b.root"]
     for file in files:
         columns = made_up(branches, generator)

@@ -11,7 +11,7 @@ import torch
 import stage_run
 from weaver_tasks.base.errors import CheckpointError, ConfigError
 from weaver_tasks.data.configuration import load_data_configuration
-from weaver_tasks.init_model import continue_training, fresh_network
+from weaver_tasks.jobs.new_network import continue_training, fresh_network
 from weaver_tasks.settings.stage import stage_settings
 from weaver_tasks.training.optimizers import build_optimizer
 from weaver_tasks.weaver_compat import imports

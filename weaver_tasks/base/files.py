@@ -8,7 +8,6 @@ import fcntl
 import json
 import math
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -77,8 +76,21 @@ def copy_file(source: str | os.PathLike[str], target: str | os.PathLike[str]) ->
 
     For two names that Snakemake knows: links of one file have one time between them, and a job of the one would make the other new.
     """
-    with atomic_path(target) as temporary:
-        shutil.copyfile(source, temporary)
+    with atomic_path(target) as temporary, temporary.open("wb") as out:
+        for chunk in _chunks(Path(source)):
+            out.write(chunk)
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    """The bytes of a file. Raises WeaverTasksError when they cannot be read, so that the file they are written to is not blamed."""
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 22):
+                yield chunk
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise WeaverTasksError(f"{path}: cannot be read ({error.strerror}). Make it readable, or delete it and run again.") from error
 
 
 def link_or_copy(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
@@ -117,9 +129,14 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 def write_json(path: str | os.PathLike[str], content: Any) -> None:
     """Write JSON atomically, indented, keys in the order given. NaN and infinity become null: JSON has neither."""
-    text = json.dumps(_without_nan(content), indent=1, ensure_ascii=False, allow_nan=False)
+    text = json_text(content)
     with atomic_path(path) as temporary:
-        temporary.write_text(text + "\n")
+        temporary.write_text(text)
+
+
+def json_text(content: Any) -> str:
+    """What `write_json` writes."""
+    return json.dumps(_without_nan(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _without_nan(content: Any) -> Any:

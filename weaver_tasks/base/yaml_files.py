@@ -40,6 +40,9 @@ def read_yaml(
     except yaml.MarkedYAMLError as cause:
         mark = cause.problem_mark or cause.context_mark
         place = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
+        line = text.split("\n")[mark.line] if mark and mark.line <= text.count("\n") else ""
+        if "\t" in line[: len(line) - len(line.lstrip())]:
+            raise error(f"{path}:{place} a tab, which YAML does not take as indentation. Put spaces in its place.") from None
         raise error(
             f"{path}:{place} not valid YAML ({_one_line(cause.problem or cause.context)}). Mind indentation, colons and quotes."
         ) from None

@@ -42,6 +42,8 @@ def main(argv: list[str] | None = None) -> None:
     problems += _evaluation_problems(plan)
     if problems:
         raise WeaverTasksError("; ".join(dict.fromkeys(problems)))
+    for warning in _class_warnings(plan, findings):
+        console.print(f"WARNING: {warning}", style="yellow", markup=False, soft_wrap=True)
     console.print("The run can work.")
 
 
@@ -54,11 +56,19 @@ def _class_problems(plan: Plan, findings: list[Finding]) -> Iterator[str]:
         read = sum(finding.read for finding in fitting)
         yield f"{plan.data_config_file('train')}: selection: none of {read} entries of the first training files passes. Correct it."
         return
+
+
+def _class_warnings(plan: Plan, findings: list[Finding]) -> Iterator[str]:
+    """Classes without an event in the files looked at: a network cannot learn them, yet the run can work."""
+    labels = plan.data_configuration("train").labels
+    fitting = [finding for finding in findings if finding.split == "train"]
+    if labels is None or labels.kind != "simple" or any(finding.problem or not finding.kept for finding in fitting):
+        return
     for name in labels.classes:
         if fitting and not any(finding.classes.get(name) for finding in fitting):
             yield (
                 f"{plan.data_config_file('train')}: labels.value: no event of class '{name}' in the first training file of any group. "
-                "Add files that hold it, or leave the class out."
+                "If no file holds one, the network cannot learn it (and reweighting, if it names the class, refuses)."
             )
 
 

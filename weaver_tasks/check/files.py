@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -202,6 +203,12 @@ def disk_problems(plan: Plan, needed: float) -> Iterator[str]:
         return
     there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else 0
     place = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.is_dir())
+    if not os.access(place, os.W_OK | os.X_OK):
+        yield (
+            f"{plan.where}: staging.directory: {plan.staged} cannot be made, since {place} cannot be written to. "
+            "Name another folder, or set staging.mode: none."
+        )
+        return
     free = shutil.disk_usage(place).free
     if needed - there > free:
         yield (

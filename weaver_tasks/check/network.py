@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 
 from weaver_tasks.base.errors import WeaverTasksError, nearest
-from weaver_tasks.init_model import fresh_network
+from weaver_tasks.jobs.new_network import fresh_network
 from weaver_tasks.plan import Plan
 from weaver_tasks.settings.model import TrainingSettings
 from weaver_tasks.settings.stage import stage_settings

@@ -11,7 +11,7 @@ from typing import Any
 from weaver_tasks.base.digests import digest
 from weaver_tasks.base.errors import ConfigError, NetworkError
 from weaver_tasks.base.source_digest import source_digest
-from weaver_tasks.data.configuration import DataConfiguration
+from weaver_tasks.data.configuration import DataConfiguration, fingerprints
 from weaver_tasks.settings.slices import depends_on, passed_besides
 from weaver_tasks.training.schedules import epoch_rates
 
@@ -35,7 +35,7 @@ class Settings:
             "stage_inputs": lambda: self._staging(split),
             "gather_inputs": dict,
             "gather_fitting_inputs": dict,
-            "standardize": lambda: {"meaning": digest(self.data_configuration("train").standardization_slice())},
+            "standardize": lambda: {"meaning": digest(fingerprints.standardization(self.data_configuration("train")))},
             "reweight": lambda: self._weights(member),
             "init_model": lambda: self._initialization(member),
             "train_epoch": lambda: self._training(member, epochs),
@@ -100,7 +100,7 @@ class Settings:
         extra, folds = self.config["data"]["extra_selection"], self.config["cross_validation"]
         texts = {f"data.extra_selection.{reader}": text for reader, text in extra.items() if text}
         texts |= {"cross_validation.variable": folds["variable"]} if folds else {}
-        return self.data_configuration(split).staging_slice(split, texts)
+        return fingerprints.staging(self.data_configuration(split), split, texts)
 
     @cached_property
     def _functions_digest(self) -> str | None:
@@ -140,9 +140,9 @@ class Settings:
         training = self.data_configuration("train")
         return digest(
             self._events("train"),
-            training.standardization_slice(),
-            training.weights_slice(),
-            training.input_slice(),
+            fingerprints.standardization(training),
+            fingerprints.weighting(training),
+            fingerprints.batches(training),
             self._events("val"),
             self._functions_digest,
         )

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import pickle
 import random
+import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,13 @@ from weaver_tasks.base.digests import file_checksum
 from weaver_tasks.base.errors import CheckpointError
 from weaver_tasks.base.files import atomic_path, check_regular
 from weaver_tasks.base.unpickling import why_refused
-from weaver_tasks.training.journal import refuse_removed
+from weaver_tasks.training.journal import refuse_damaged, refuse_removed
 
-_DAMAGED = (OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile, pickle.UnpicklingError)
+# What torch's reader of pickles stumbles over, of bytes that are not what was written.
+_DAMAGED = (
+    *(OSError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile, pickle.UnpicklingError, struct.error),
+    *(LookupError, TypeError, AttributeError, AssertionError, ArithmeticError, MemoryError),
+)
 
 
 def save_state(path: Path, model: nn.Module) -> None:
@@ -83,6 +88,48 @@ def load_tensors(path: Path) -> dict[str, Any]:
     return content
 
 
+def content_digest(content: Any) -> str:
+    """A digest of tensors and plain values, however they are nested: names, types, shapes and values."""
+    sha = hashlib.sha256()
+    for part in _parts(content):
+        sha.update(part)
+    return sha.hexdigest()
+
+
+def _parts(content: Any) -> Iterator[Any]:
+    if isinstance(content, Tensor):
+        yield f"{content.dtype} {tuple(content.shape)};".encode()
+        yield content.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    elif isinstance(content, Mapping):
+        yield f"{len(content)} keys;".encode()
+        for key, value in content.items():
+            yield f"{key!r}:".encode()
+            yield from _parts(value)
+    elif isinstance(content, (list, tuple)):
+        yield f"{len(content)} values;".encode()
+        for value in content:
+            yield from _parts(value)
+    else:
+        yield f"{content!r};".encode()
+
+
+def save_snapshot(path: Path, content: Mapping[str, Any]) -> None:
+    """Write tensors and plain values with a checksum of them, atomically."""
+    plain = _on_cpu(content)
+    _write(path, {"content": plain, "checksum": content_digest(plain)})
+
+
+def load_snapshot(path: Path) -> dict[str, Any]:
+    """What `save_snapshot` wrote. Raises CheckpointError when it is damaged."""
+    whole = load_tensors(path)
+    if "model" in whole:
+        return whole  # of an earlier version, which wrote no checksum
+    content = whole.get("content")
+    if not isinstance(content, dict) or content_digest(content) != whole.get("checksum"):
+        raise CheckpointError(f"{path}: damaged checkpoint (it is not what was written). Delete it and run again.")
+    return content
+
+
 def is_companion(content: Mapping[str, Any]) -> bool:
     """Whether tensors that were loaded are what `save_companion` wrote, rather than weaver's state of an optimizer."""
     return "state_checksum" in content and "optimizer" in content
@@ -90,6 +137,7 @@ def is_companion(content: Mapping[str, Any]) -> bool:
 
 def load_companion(path: Path, *, state: Path, expected_digest: str | None = None) -> dict[str, Any]:
     """What `save_companion` wrote. Raises CheckpointError when it is damaged, not that of `state`, or of another training."""
+    refuse_damaged(path)
     content = load_tensors(path)
     if not state.exists():
         raise CheckpointError(f"{state}: no such checkpoint. Run the rule that makes it.")
@@ -106,7 +154,8 @@ def load_companion(path: Path, *, state: Path, expected_digest: str | None = Non
 
 
 def load_state(model: nn.Module, path: Path) -> None:
-    """Load bare weights strictly. Raises CheckpointError naming the first weights that do not fit."""
+    """Load bare weights strictly. Raises CheckpointError naming the first weights that do not fit, or when a run wrote others there."""
+    refuse_damaged(path)
     try:
         model.load_state_dict(load_tensors(path))
     except RuntimeError as error:

@@ -150,14 +150,14 @@ class Trainer:
                 "generators": generators,
                 "model": self.engine.model.state_dict(),
             }
-            checkpoint.save_tensors(self.journal.snapshot(task.digest), content)
+            checkpoint.save_snapshot(self.journal.snapshot(task.digest), content)
         self.engine.join()
 
     def _find_snapshot(self, task: EpochTask) -> dict[str, Any] | None:
         path = self.journal.snapshot(task.digest)
         if not from_first_rank(path.exists()):
             return None
-        content = checkpoint.load_tensors(path)
+        content = checkpoint.load_snapshot(path)
         if content.get("digest") != task.digest or len(content["generators"]) != world_size():
             raise CheckpointError(f"{path}: of another training. Delete it and run again.")
         self.engine.model.load_state_dict(content["model"])

@@ -11,8 +11,11 @@ Free of numpy and torch: what is already there is published within a fraction of
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +23,7 @@ from typing import Any
 
 from weaver_tasks.base.digests import digest, file_checksum
 from weaver_tasks.base.errors import CheckpointError
-from weaver_tasks.base.files import atomic_path, copy_file, link_or_copy, read_json, write_json
+from weaver_tasks.base.files import atomic_path, copy_file, json_text, link_or_copy, read_json, write_json
 from weaver_tasks.base.record import environment
 from weaver_tasks.settings.slices import depends_on
 from weaver_tasks.settings.stage import StageSettings
@@ -29,6 +32,7 @@ from weaver_tasks.training.schedules import Rates
 logger = logging.getLogger("weaver_tasks")
 
 REMOVAL = "training.keep_checkpoints: best_and_last"
+_TENSORS = ("state.pt", "optimizer.pt")
 _REMOVED = "removed.json"
 _SELECTED = "selected.json"
 _PLACEHOLDER = f"removed by {REMOVAL}\n"
@@ -96,26 +100,45 @@ class Journal:
     def is_finished(self, epoch_digest: str) -> bool:
         """Whether an entry is complete, and its files are still what was written.
 
-        They are links of the published files: what damages those damages these. An epoch that was removed is finished too.
+        Those with tensors are links of the published files: what damages those damages these. An epoch that was removed is finished too.
         """
         entry = self.entry(epoch_digest)
-        if self.is_removed(epoch_digest):
-            return True
         # Written last.
         if not (entry / "metrics.json").exists():
             return False
-        written = read_json(entry / "checksums.json")
-        damaged = [name for name, checksum in written.items() if not _holds(entry / name, checksum)]
+        damaged = self._damaged(entry, epoch_digest)
         for name in damaged:
             logger.warning("%s: not what was written, so the epoch is trained again", entry / name)
         return not damaged
 
+    def _damaged(self, entry: Path, epoch_digest: str) -> list[str]:
+        """The files of a complete entry that are missing, unreadable or not what was written."""
+        written = _read_dictionary(entry / "checksums.json")
+        if written is None or not {*_TENSORS} <= written.keys():
+            return ["checksums.json"]
+        checked = {name: checksum for name, checksum in written.items() if name not in _TENSORS or not self.is_removed(epoch_digest)}
+        damaged = [name for name, checksum in checked.items() if not _holds(entry / name, checksum)]
+        # Of earlier versions, which wrote no checksums of these.
+        if "metrics.json" not in written and (_read_dictionary(entry / "metrics.json") or {}).get("digest") != epoch_digest:
+            damaged.append("metrics.json")
+        if "made_by.json" not in written and (entry / "made_by.json").exists() and _read_dictionary(entry / "made_by.json") is None:
+            damaged.append("made_by.json")
+        return damaged
+
+    def checksums(self, epoch_digest: str) -> dict[str, str]:
+        """The SHA-256 of each file of a finished epoch as it was written; empty where that cannot be told."""
+        return _read_dictionary(self.entry(epoch_digest) / "checksums.json") or {}
+
     def finish(self, epoch_digest: str, metrics: Mapping[str, Any]) -> None:
         """Complete an entry whose state.pt and optimizer.pt are written."""
         entry = self.entry(epoch_digest)
-        write_json(entry / "checksums.json", {name: file_checksum(entry / name) for name in ("state.pt", "optimizer.pt")})
+        content = {**metrics, "digest": epoch_digest}
+        # Trained again, because of damage to what its removal had left.
+        (entry / _REMOVED).unlink(missing_ok=True)
         write_json(entry / "made_by.json", {**environment(), "end": datetime.now(UTC).isoformat()})
-        write_json(entry / "metrics.json", {**metrics, "digest": epoch_digest})
+        checksums = {name: file_checksum(entry / name) for name in (*_TENSORS, "made_by.json")}
+        write_json(entry / "checksums.json", {**checksums, "metrics.json": hashlib.sha256(json_text(content).encode()).hexdigest()})
+        write_json(entry / "metrics.json", content)
         self.snapshot(epoch_digest).unlink(missing_ok=True)
 
     def made_by(self, epoch_digest: str) -> dict[str, Any] | None:
@@ -130,8 +153,11 @@ class Journal:
         for source, target in names.items():
             if source.endswith(".pt") and self.is_removed(epoch_digest):
                 write_placeholder(target)
-            else:
+            elif source.endswith(".pt"):
                 link_or_copy(entry / source, target)
+            else:
+                # Small, and edited by hand at times: what happens to the published file shall not happen to this one.
+                copy_file(entry / source, target)
             # Older than its inputs, an output found here would be asked for again.
             os.utime(target)
         return list(names.values())
@@ -182,7 +208,7 @@ class Journal:
             return
         # First: an entry without tensors that does not say why is a damaged one.
         write_json(entry / _REMOVED, {"removed_by": REMOVAL})
-        for name in ("state.pt", "optimizer.pt", "snapshot.pt"):
+        for name in (*_TENSORS, "snapshot.pt"):
             (entry / name).unlink(missing_ok=True)
 
     def is_removed(self, epoch_digest: str) -> bool:
@@ -223,6 +249,62 @@ class Journal:
     def validation(self, epoch_digest: str, key: str) -> Path:
         """Where what validation found of an epoch is kept. key: a digest of all that it depends on besides the epoch."""
         return self.entry(epoch_digest) / f"validation-{key}.json"
+
+
+def keep_validation(path: Path, metrics: Mapping[str, Any]) -> None:
+    """Write what validation found into the journal, with a checksum of its own."""
+    plain = json.loads(json_text(metrics))
+    write_json(path, {**plain, "checksum": digest(plain)})
+
+
+def kept_validation(path: Path) -> dict[str, Any] | None:
+    """What `keep_validation` wrote; None where there is none, or where it is not what was written."""
+    if not path.exists():
+        return None
+    content = _read_dictionary(path)
+    # Earlier versions wrote no checksum.
+    written = content.pop("checksum", None) if content else None
+    if not content or "epoch" not in content or (written is not None and digest(content) != written):
+        logger.warning("%s: not what was written, so the epoch is validated again", path)
+        return None
+    return content
+
+
+_CHECKPOINT = re.compile(r"net_(?:epoch-(?P<epoch>\d+)|best_epoch)_(?P<kind>state|optimizer)\.pt|init_(?P<first>state|optimizer)\.pt")
+
+
+def refuse_damaged(path: Path) -> None:
+    """Raises CheckpointError when a checkpoint of a run is not what was written by the task that made it.
+
+    Files that lie beside no journal, and what earlier versions wrote no checksum of, pass.
+    """
+    expected = _written_checksum(path)
+    if expected is not None and path.exists() and not is_placeholder(path) and file_checksum(path) != expected:
+        raise CheckpointError(f"{path}: damaged checkpoint (it is not what was written). Delete it and run again.")
+
+
+def _written_checksum(path: Path) -> str | None:
+    found = _CHECKPOINT.fullmatch(path.name)
+    run = path.parent.parent
+    if not found:
+        return None
+    if found["first"]:
+        first = _read_dictionary(run / "metrics" / "init_model.json") or {}
+        return (first.get("checksums") or {}).get(f"{found['first']}.pt")
+    epoch = found["epoch"] or (_read_dictionary(run / "best_epoch.json") or {}).get("epoch")
+    trained = _read_dictionary(run / "metrics" / f"train_epoch-{epoch}.json") or {}
+    if trained.get("stopped") or "digest" not in trained:
+        return None
+    return (_read_dictionary(path.parent / ".journal" / trained["digest"] / "checksums.json") or {}).get(f"{found['kind']}.pt")
+
+
+def _read_dictionary(path: Path) -> dict[str, Any] | None:
+    """The content of a JSON file; None when it cannot be read or holds something else."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def write_placeholder(path: Path) -> None:

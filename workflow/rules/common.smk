@@ -243,7 +243,8 @@ def start_run():
     for line in PLAN.told_at_the_start():
         print(f"WARNING: {line}", file=sys.stderr, flush=True)
     PLAN.freeze_files()
-    PLAN.note_selected()
+    if runs_commands():
+        PLAN.note_selected()
     run_ownership.take_over(WORKFLOW_NAME)
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import yaml
 
 from weaver_tasks.base.errors import DataConfigError
-from weaver_tasks.data.configuration import Bucketing, dump_auto, load_data_configuration
+from weaver_tasks.data.configuration import Bucketing, dump_auto, fingerprints, load_data_configuration
 
 MINIMAL = """
 selection:
@@ -131,8 +132,8 @@ def test_branches_read_are_those_that_weaver_reads(load, weaver_config, tmp_path
     # Weaver wants definitions in order, and knows no bare abs.
     text = FULL.replace("abs(jet_eta)", "np.abs(jet_eta)")
     configuration, theirs = load(text), weaver_config.load(_weaver_ready(tmp_path, text))
-    assert set(configuration.staging_slice("train")["branches"]) == theirs.train_load_branches - {"_label_"}
-    assert set(configuration.staging_slice("test")["branches"]) == theirs.test_load_branches
+    assert set(fingerprints.staging(configuration, "train")["branches"]) == theirs.train_load_branches - {"_label_"}
+    assert set(fingerprints.staging(configuration, "test")["branches"]) == theirs.test_load_branches
 
 
 def _weaver_ready(folder: Path, text: str) -> Path:
@@ -185,7 +186,8 @@ def test_comments_and_empty_sections_are_valid(load):
     text = MINIMAL + "observers:\n   # - jet_pt\nmonitor_variables:\npreprocess:\n   method:\n   data_fraction:\ntreename:\nbucketing:\n"
     assert load(text).observers == ()
     selection = "selection:\n   ### why\n   |\n   (jet_pt > 500)  # high\n   & (jet_eta < 2)  # central\n"
-    assert load(MINIMAL.replace("selection:\n", selection)).staging_slice("train")["selection"] == "( jet_pt > 500 ) & ( jet_eta < 2 )"
+    configuration = load(MINIMAL.replace("selection:\n", selection))
+    assert fingerprints.staging(configuration, "train")["selection"] == "( jet_pt > 500 ) & ( jet_eta < 2 )"
 
 
 def test_custom_labels_with_masks_and_particle_classes(load):
@@ -197,7 +199,7 @@ def test_custom_labels_with_masks_and_particle_classes(load):
     assert configuration.labels.masks == {"part_label": "part_label_mask"}
     assert configuration.labels.classes == ("b", "c", "other")
     assert configuration.definitions["m"] == "jet_sdmass"
-    assert {"part_origin", "jet_sdmass"} <= set(configuration.staging_slice("test")["branches"])
+    assert {"part_origin", "jet_sdmass"} <= set(fingerprints.staging(configuration, "test")["branches"])
 
 
 def test_no_labels_at_all(load):
@@ -288,7 +290,7 @@ def test_a_mistake_is_told_in_one_line_with_file_and_key(load, old, new, expecte
         ("[500, 700, 1000]", "[500, 500, 1000]", "weights.reweight_vars.jet_pt: the bin edges do not increase"),
         ("[500, 700, 1000]", "[500, 700, .inf]", "weights.reweight_vars.jet_pt: inf is not finite"),
         ("class_weights: [1, 2]", "class_weights: [1]", "weights.class_weights: 1 numbers for 2 reweight_classes"),
-        ("class_weights: [1, 2]", "class_weights: [1, -2]", "key 'weights.class_weights[1]': -2 does not fit; more than 0 is wanted"),
+        ("class_weights: [1, 2]", "class_weights: [1, -2]", "key 'weights.class_weights[1]': -2 does not fit; at least 0 is wanted"),
         ("class_weights: [1, 2]", "reweight_hists: {label_QCD: [[1, 1, 1], [1, 1, 1]]}", "weights.reweight_hists: 'label_Hbb' is missing"),
         (
             "class_weights: [1, 2]",
@@ -326,15 +328,15 @@ def test_own_functions_are_known_without_running_the_file(load):
     source = "import numpy as np\nraise RuntimeError('run')\ndef my_pt(x, y): return x\ndef noise(x): return np.random.rand(len(x))\n"
     configuration = load(text, functions=source)
     assert configuration.functions == {"my_pt": False, "noise": True}
-    assert configuration.staging_slice("train")["branches"] == ("label_Hbb", "label_QCD", "part_deta", "part_px", "part_py")
+    assert fingerprints.staging(configuration, "train")["branches"] == ("label_Hbb", "label_QCD", "part_deta", "part_px", "part_py")
     with pytest.raises(DataConfigError, match="there is no function 'my_pt'"):
         load(text)
 
 
 def test_the_workflow_parses_configurations_without_numpy(repository):
     code = (
-        "import sys; from weaver_tasks.data.configuration import load_data_configuration as load; "
-        f"load({str(repository / 'config/data/jetclass_full.yaml')!r}).staging_slice('train'); "
+        "import sys; from weaver_tasks.data.configuration import fingerprints, load_data_configuration as load; "
+        f"fingerprints.staging(load({str(repository / 'config/data/jetclass_full.yaml')!r}), 'train'); "
         "print([name for name in ('numpy', 'awkward', 'torch') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=repository)
@@ -383,3 +385,20 @@ def test_the_auto_file_of_custom_labels_and_precomputed_weights(load, tmp_path, 
 def test_the_auto_file_needs_every_standardization(load):
     with pytest.raises(DataConfigError, match="the standardization of 'late' is missing"):
         dump_auto(load(FULL), {}, HISTOGRAMS)
+
+
+@pytest.mark.parametrize("kind", ["hybrid", "simple"])
+def test_hybrid_labels_of_forks_are_told_with_what_to_write(tmp_path, kind):
+    path = tmp_path / "data.yaml"
+    document = {
+        "inputs": {"jet": {"length": None, "vars": ["jet_pt"]}},
+        "labels": {"type": kind, "value": ["is_a", "is_b"], "value_custom": {"target_mass": "mass"}},
+    }
+    path.write_text(yaml.safe_dump(document, sort_keys=False))
+    with pytest.raises(DataConfigError, match=r"data\.yaml: labels\.type: hybrid is of a fork of weaver\. Write type: custom") as told:
+        load_data_configuration(path)
+    # What it says is a configuration that loads.
+    written = re.search(r"value: (\{.*?\}), set", str(told.value))[1]
+    document["labels"] = {"type": "custom", "value": yaml.safe_load(written)}
+    path.write_text(yaml.safe_dump(document, sort_keys=False))
+    assert load_data_configuration(path).label_names == ("truth_label", "target_mass")

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from weaver_tasks.base.digests import digest
-from weaver_tasks.data.configuration import load_data_configuration
+from weaver_tasks.data.configuration import fingerprints, load_data_configuration
 
 DOCUMENT = """
 treename: tree
@@ -41,10 +41,10 @@ def digests(tmp_path):
     def digests(text):
         (tmp_path / "data.yaml").write_text(text)
         configuration = load_data_configuration(tmp_path / "data.yaml")
-        slices = {split: configuration.staging_slice(split) for split in ("train", "val", "test")}
-        slices["standardization"] = configuration.standardization_slice()
-        slices["weights"] = configuration.weights_slice()
-        slices["inputs"] = configuration.input_slice()
+        slices = {split: fingerprints.staging(configuration, split) for split in ("train", "val", "test")}
+        slices["standardization"] = fingerprints.standardization(configuration)
+        slices["weights"] = fingerprints.weighting(configuration)
+        slices["inputs"] = fingerprints.batches(configuration)
         json.dumps(slices)
         return {stage: digest(part) for stage, part in slices.items()}
 

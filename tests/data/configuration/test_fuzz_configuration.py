@@ -11,7 +11,7 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 
 from weaver_tasks.base.errors import DataConfigError
-from weaver_tasks.data.configuration import load_data_configuration
+from weaver_tasks.data.configuration import fingerprints, load_data_configuration
 from weaver_tasks.data.expressions.evaluation import evaluate
 from weaver_tasks.data.expressions.functions import expression_functions
 from weaver_tasks.data.expressions.parsing import normal_form, parse_expression
@@ -180,10 +180,10 @@ def load_or_refuse(path):
         assert message.startswith(str(path))
         return False
     for split in ("train", "val", "test"):
-        configuration.staging_slice(split)
-    configuration.standardization_slice()
-    configuration.weights_slice()
-    configuration.input_slice()
+        fingerprints.staging(configuration, split)
+    fingerprints.standardization(configuration)
+    fingerprints.weighting(configuration)
+    fingerprints.batches(configuration)
     return True
 
 

@@ -11,7 +11,7 @@ import uproot
 import yaml
 
 from weaver_tasks.base.errors import DataConfigError
-from weaver_tasks.data.configuration import dump_auto, load_data_configuration
+from weaver_tasks.data.configuration import dump_auto, fingerprints, load_data_configuration
 from weaver_tasks.data.expressions.elementwise import flat_columns
 from weaver_tasks.data.expressions.evaluation import evaluate
 from weaver_tasks.data.expressions.functions import expression_functions
@@ -244,7 +244,7 @@ def test_own_functions_that_cannot_be_imported(tmp_path, source):
         ("10 ** 300 * 10 ** 300", "a whole number of .* bits"),
         ("math.factorial(10 ** 7)", "a whole number above 1000"),
         ("math.comb(10 ** 7, 5 * 10 ** 6)", "a whole number above 1000"),
-        ("np.ones(10 ** 13)", "MemoryError"),
+        ("np.ones(10 ** 13)", "np.ones would make 1e.13 values"),
         ("ak.Array(jet_pt, backend='cuda')", "ModuleNotFoundError"),
         ("jet_pt ** 10 ** 300", "RuntimeError|cannot be computed"),
     ],
@@ -303,7 +303,7 @@ def made_up(branches, events=40):
 @pytest.mark.parametrize("name", ["ak4_flavor", "quark_gluon", "top_landscape"])
 def test_shipped_configurations_of_other_data_compute_as_weaver(name, repository, functions, weaver_eval):
     configuration = load_data_configuration(repository / "config" / "data" / f"{name}.yaml")
-    table = made_up(configuration.staging_slice("train")["branches"])
+    table = made_up(fingerprints.staging(configuration, "train")["branches"])
     ours, theirs = columns(table), table
     for variable, text in configuration.raw["new_variables"].items():
         theirs[variable] = weaver_eval(text, theirs)

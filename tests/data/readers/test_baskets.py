@@ -12,6 +12,7 @@ import uproot
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from weaver_tasks.base.errors import InputFileError
 from weaver_tasks.data.readers.baskets import baskets_of
 from weaver_tasks.data.readers.root import open_root
 
@@ -179,3 +180,44 @@ def test_a_reader_that_nobody_has_any_more_leaves_no_file_open(jets):
     reader = open_root(str(path), None)
     reader.close()
     assert ours() == 0
+
+
+def test_split_collections_are_read_as_uproot_reads_them():
+    path = WRITTEN_BY_ROOT / "collections.root"
+    with uproot.open(path) as file, closing(open_root(str(path), None)) as reader:
+        branches = dict(file["Delphes"].iteritems(recursive=True))
+        assert {"Particle/Particle.fPx", "Particle/Particle.fMother[2]", "Event.HT"} <= set(branches)
+        for first, last in ((0, 40), (7, 20)):
+            for name, branch in branches.items():
+                same(reader.read([name], first, last)[name], branch.array(entry_start=first, entry_stop=last))
+        # Under the last part of its name, and without the size that ROOT writes into it.
+        same(reader.read(["Particle.fMother"], 0, 40)["Particle.fMother"], branches["Particle/Particle.fMother[2]"].array())
+        counts = ak.num(reader.read(["Particle.fE"], 0, 40)["Particle.fE"]).to_list()
+        assert counts == reader.read(["Particle_size"], 0, 40)["Particle_size"].to_list()
+
+
+@pytest.mark.parametrize("kind", ["d", "f"])
+@pytest.mark.parametrize("limits", ["", "_range"])
+def test_arrays_of_truncated_numbers(kind, limits):
+    """Of 16 bits from 0 to 100: as near as half a step; of no range: as these numbers are, exactly."""
+    step = 100 / (1 << 16) if limits else 0.0
+    with closing(open_root(str(WRITTEN_BY_ROOT / "truncated.root"), None)) as reader:
+        arrays = reader.read([f"{kind}{limits}", f"list_{kind}{limits}", "n"], 2, 9)
+    fixed, lists = arrays[f"{kind}{limits}"], arrays[f"list_{kind}{limits}"]
+    assert arrays["n"].to_list() == ak.num(lists).to_list() == list(range(2, 9))
+    np.testing.assert_allclose(ak.to_numpy(fixed), np.arange(2, 9)[:, None] + np.arange(3) / 4, rtol=0, atol=step / 2 * 1.01)
+    expected = np.concatenate([n + np.arange(n) / 4 for n in range(2, 9)])
+    np.testing.assert_allclose(ak.to_numpy(ak.flatten(lists)), expected, rtol=0, atol=step / 2 * 1.01)
+
+
+def test_a_range_of_truncated_numbers_may_be_in_pi():
+    with closing(open_root(str(WRITTEN_BY_ROOT / "truncated.root"), None)) as reader:
+        found = ak.to_numpy(reader.read(["d_pi"], 0, 9)["d_pi"])
+    np.testing.assert_allclose(found, (np.arange(9)[:, None] + np.arange(3) / 4) / 4, rtol=0, atol=10 / (1 << 24))
+
+
+def test_files_that_were_never_closed_and_cycles_that_are_not_there():
+    with pytest.raises(InputFileError, match=r"unclosed\.root: was never closed: .*ROOT recover"):
+        open_root(str(WRITTEN_BY_ROOT / "unclosed.root"), None)
+    with pytest.raises(InputFileError, match=r"has no tree 'tree;3', but tree;1\. Write treename: tree"):
+        open_root(str(WRITTEN_BY_ROOT / "truncated.root"), "tree;3")

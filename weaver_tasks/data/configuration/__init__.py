@@ -1,6 +1,6 @@
-"""The data configuration, in weaver's YAML format: read, checked by schema and by meaning, as one frozen object.
+"""The data configuration, in weaver's YAML format: read, checked key by key (`document`) and as a whole, as one frozen object.
 
-Imported at every parse of the workflow: standard library and PyYAML only, nothing of numpy.
+Imported at every parse of the workflow: nothing of numpy.
 """
 
 from __future__ import annotations

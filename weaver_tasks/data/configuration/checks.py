@@ -102,6 +102,8 @@ def _check_weights(weights: dict[str, Any], where: str) -> None:
             f"{where}: weights.class_weights: {len(class_weights)} numbers for {len(classes)} reweight_classes. Give one for each."
         )
     _check_finite(class_weights or [], f"{where}: weights.class_weights")
+    if class_weights is not None and not any(class_weights):
+        raise DataConfigError(f"{where}: weights.class_weights: all are 0, so that no event would be drawn. Give one class a weight.")
     for name, edges in weights["reweight_vars"].items():
         _check_finite(edges, f"{where}: weights.reweight_vars.{name}")
         _check_increasing(edges, f"{where}: weights.reweight_vars.{name}")

@@ -179,8 +179,8 @@ class WeightsSection(DataSection):
     reweight_classes: Annotated[list[Name], AfterValidator(no_item_twice)] | None = key(
         None, "The flags of the classes to reweight.", affects=COLUMNS
     )
-    class_weights: list[Annotated[Number, Field(gt=0)]] | None = key(
-        None, "One per class of reweight_classes; nothing: all 1.", affects=BATCHES
+    class_weights: list[Annotated[Number, Field(ge=0)]] | None = key(
+        None, "One per class of reweight_classes, 0 for one that is not drawn; nothing: all 1.", affects=BATCHES
     )
     reweight_threshold: Number = key(10, "A percentile, in percent.", affects=BATCHES, unit="percent", ge=0, le=100)
     reweight_discard_under_overflow: bool = key(True, "Whether events outside the bins get weight 0.", affects=BATCHES)

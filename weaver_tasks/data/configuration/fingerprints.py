@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from weaver_tasks.data.configuration.model import DataConfiguration
 from weaver_tasks.data.expressions.parsing import names_in, normal_form, resolve
-
-if TYPE_CHECKING:
-    from weaver_tasks.data.configuration.model import DataConfiguration
 
 
 def selection_of(configuration: DataConfiguration, split: str) -> str | None:

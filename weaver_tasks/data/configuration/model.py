@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
-
-from weaver_tasks.data.configuration import fingerprints
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,24 +180,6 @@ class DataConfiguration:
     def weaver(self) -> WeaverView:
         """The view for users' network files: as this object, but every YAML key is its section as written."""
         return WeaverView(configuration=self)
-
-    # What each stage uses, for digests.
-
-    def staging_slice(self, split: str, also: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """What the staged events of a split (train, val, test) depend on. also: expressions of config.yaml, by where they stand."""
-        return fingerprints.staging(self, split, also)
-
-    def standardization_slice(self) -> dict[str, Any]:
-        """What the standardization depends on."""
-        return fingerprints.standardization(self)
-
-    def weights_slice(self) -> dict[str, Any]:
-        """What the weights depend on."""
-        return fingerprints.weighting(self)
-
-    def input_slice(self) -> dict[str, Any]:
-        """What the batches hold, given the staged events: groups with their parameters, labels, served variables."""
-        return fingerprints.batches(self)
 
 
 _SECTIONS = ("branch_magic", "file_magic", "inputs", "labels", "observers", "weights")

@@ -9,6 +9,7 @@ from typing import Any
 from weaver_tasks.base.errors import DataConfigError
 from weaver_tasks.base.yaml_files import read_yaml
 from weaver_tasks.data.configuration.document import DataDocument, Preprocess, Transformation
+from weaver_tasks.data.configuration.ignored import without_ignored
 from weaver_tasks.settings.errors import checked
 
 # Top-level keys in weaver's order, with what an absent or empty section means.
@@ -36,9 +37,24 @@ def read_document(path: Path) -> tuple[dict[str, Any], DataDocument]:
     document = read_yaml(path, error=DataConfigError)
     if not isinstance(document, dict):
         raise DataConfigError(f"{path}: holds no keys. A data configuration has at least the section `inputs`.")
-    document = _normalize(document)
+    _refuse_hybrid_labels(document, path)
+    document = without_ignored(_normalize(document), path)
     sections = checked(DataDocument, document, where=str(path), error=DataConfigError)
     return _complete(document), sections
+
+
+def _refuse_hybrid_labels(document: dict[str, Any], path: Path) -> None:
+    """Classes and targets together, in the spelling of forks of weaver: said in weaver-core's, with the user's own names."""
+    labels = document.get("labels")
+    if not isinstance(labels, dict) or (labels.get("type") != "hybrid" and "value_custom" not in labels):
+        return
+    classes, targets = labels.get("value") or [], labels.get("value_custom") or {}
+    value = {"truth_label": f"np.argmax(np.stack([{', '.join(map(str, classes))}], axis=1), axis=1)", **dict(targets)}
+    written = ", ".join(f"{name}: '{expression}'" for name, expression in value.items())
+    raise DataConfigError(
+        f"{path}: labels.type: hybrid is of a fork of weaver. Write type: custom, value: {{{written}}}, set training.task: regression, "
+        "and give the network configuration loops of its own (get_train_fn, get_evaluate_fn), which get all of these labels."
+    )
 
 
 def _normalize(document: dict[str, Any]) -> dict[str, Any]:

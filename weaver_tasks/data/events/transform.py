@@ -321,7 +321,11 @@ def _per_event(value: Any, events: int, where: str) -> Any:
     if not isinstance(value, (np.ndarray, ak.Array)) or len(value) != events:
         what = f"{len(value)} values" if hasattr(value, "__len__") else f"a {type(value).__name__}"
         raise DataConfigError(f"{where}: gives {what} for {events} events. An expression must give one value, or one list, per event.")
-    return ak.Array(value) if isinstance(value, np.ndarray) else value
+    if isinstance(value, np.ndarray):
+        return ak.Array(value)
+    if wrong := ak.validity_error(value):
+        raise DataConfigError(f"{where}: gives lists that reach outside of their values ({' '.join(wrong.split())[:200]}).")
+    return value
 
 
 def _check_whole_numbers(values: Any, name: str, source: str) -> None:

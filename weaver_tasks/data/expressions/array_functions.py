@@ -66,6 +66,13 @@ def repeat_pad(array: ak.Array, maxlen: int, dtype: str = "float32") -> np.ndarr
     return padded
 
 
+def unflatten(array: Any, counts: Any, *arguments: Any, **keywords: Any) -> Any:
+    """`ak.unflatten`, which takes negative counts and then lists that overlap and reach beyond the array."""
+    if np.min(ak.to_numpy(ak.drop_none(counts)) if isinstance(counts, ak.Array) else counts, initial=0) < 0:
+        raise ValueError("ak.unflatten with a negative count")
+    return ak.unflatten(array, counts, *arguments, **keywords)
+
+
 def clip(array: Any, a_min: float, a_max: float) -> Any:
     """Values limited to [a_min, a_max]; ragged arrays stay ragged."""
     if isinstance(array, np.ndarray) or array.ndim == 1:

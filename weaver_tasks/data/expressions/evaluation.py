@@ -15,6 +15,7 @@ from weaver_tasks.base.errors import DataConfigError
 from weaver_tasks.data.expressions.elementwise import ON_VALUES, as_lists, flat_columns
 from weaver_tasks.data.expressions.grammar import BUILT_IN, METHODS, PROPERTIES, dotted_name
 from weaver_tasks.data.expressions.parsing import Expression, parse_expression
+from weaver_tasks.data.expressions.size_limits import check_broadcast, check_call, check_made
 
 _OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
     ast.Add: operator.add,
@@ -67,7 +68,7 @@ def evaluate(
     try:
         # log(0) and 0/0 are ordinary in detector data; they become what the transformation of inputs says.
         with np.errstate(all="ignore"):
-            columns = {name: table[name] for name in expression.names}
+            columns = {name: _read_only(table[name]) for name in expression.names}
             flat = flat_columns(expression.tree, columns, functions)
             if flat is not None:
                 values, offsets = flat
@@ -101,6 +102,11 @@ def _value(node: ast.AST, columns: dict[str, Any], functions: Mapping[str, Calla
                 raise TypeError(f"{function.__name__} takes {function.nin} arguments, not {len(arguments)}")
             if dotted_name(node.func) in _GROW_FAST and any(argument > _LARGEST_FOR_THESE for argument in arguments):
                 raise ValueError(f"a whole number above {_LARGEST_FOR_THESE}")
+            name = node.func.id if isinstance(node.func, ast.Name) else dotted_name(node.func)
+            if name is None and isinstance(node.func, ast.Attribute):
+                check_call(node.func.attr, [getattr(function, "__self__", None), *arguments], keywords)
+            else:
+                check_call(name or "", arguments, keywords)
             return _bounded(function(*arguments, **keywords))
         case ast.Attribute():
             name = dotted_name(node)
@@ -126,10 +132,31 @@ def _binary(kind: ast.operator, left: Any, right: Any) -> Any:
         bits = {ast.Pow: left.bit_length() * abs(right), ast.LShift: left.bit_length() + abs(right)}.get(type(kind), 0)
         if bits > 2 * _MOST_BITS:
             raise ValueError(f"a whole number of {bits} bits")
+    check_broadcast(left, right)
     return _bounded(_OPERATORS[type(kind)](left, right))
 
 
+def _read_only(array: Any) -> Any:
+    """A column that a function cannot overwrite (`np.clip(x, 0, 1, x)`): other expressions use it too."""
+    if isinstance(array, np.ndarray):
+        array = array.view()
+        array.flags.writeable = False
+    elif isinstance(array, ak.Array):
+        _protect(array.layout)
+    return array
+
+
+def _protect(layout: Any) -> None:
+    if isinstance(layout, ak.contents.NumpyArray):
+        layout.data.flags.writeable = False
+    else:
+        for content in layout.contents if hasattr(layout, "contents") else [getattr(layout, "content", None)]:
+            if content is not None:
+                _protect(content)
+
+
 def _bounded(value: Any) -> Any:
+    check_made(value)
     if isinstance(value, int) and value.bit_length() > _MOST_BITS:
         raise ValueError(f"a whole number of {value.bit_length()} bits")
     return value

@@ -49,6 +49,8 @@ def expression_functions(custom_functions: str | Path | None = None, *, random: 
 def _of_module(name: str, random: np.random.RandomState) -> Any:
     if name.startswith("np.random."):
         return getattr(random, name.removeprefix("np.random."))
+    if name == "ak.unflatten":
+        return array_functions.unflatten
     module, *path = name.split(".")
     found: Any = {"math": math, "np": np, "ak": ak}[module]
     for part in path:

@@ -175,8 +175,8 @@ class InputAssembler:
             if layout.length is None:
                 assemble_flat(packed.values, *own, layout.how, *places)
             else:
-                shape = (layout.how, layout.wrap, length)
-                assemble_jagged(packed.values, own.pieces, packed.ranges(own), own.order, *shape, *places)
+                how = (layout.how, layout.wrap, length)
+                assemble_jagged(packed.values, own.pieces, packed.ranges(own), own.order, *how, *places)
             starts = starts + strides * len(own.rows)
         arrays = {}
         for group, begin, size in zip(layout.groups, begins, sizes, strict=True):

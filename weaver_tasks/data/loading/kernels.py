@@ -24,6 +24,9 @@ _ABSENT = np.uint32(ABSENT)
 _LARGEST = np.finfo(np.float32).max
 _PAGE_FLOATS = 1024
 
+_unsigned = np.uint64
+"""Of an index: then the loop need not ask, for each value, whether it counts from the end."""
+
 _VALUES = types.Array(types.float32, 2, "C", readonly=True)
 _OFFSETS = types.Array(types.int64, 1, "C", readonly=True)
 
@@ -113,28 +116,29 @@ def assemble_jagged(values, pieces, ranges, order, how, wrap, length, column, ta
 def _assemble_piece(values, events, ranges, how, wrap, length, column, target, starts, strides):
     bits = values.view(np.uint32)
     for event in events:
-        # Slices: they end where the array ends, and indices from 0 on let the compiler make vector instructions.
-        particles = values[ranges[event, 0] : ranges[event, 1]]
-        particle_bits = bits[ranges[event, 0] : ranges[event, 1]]
+        # Inside of the array, whatever the offsets say.
+        first = min(max(ranges[event, 0], 0), len(values))
+        last = min(max(ranges[event, 1], first), len(values))
+        particle_bits = bits[first:last]
         for place in range(len(column)):
-            variable, start = column[place], starts[place] + event * strides[place]
+            variable, line = column[place], _unsigned(starts[place] + event * strides[place])
             center, scale, low, high, padding = how[variable, 0], how[variable, 1], how[variable, 2], how[variable, 3], how[variable, 4]
-            line = target[start : start + length]
-            filled = min(_own_length(particle_bits, variable), len(line))
+            filled = min(_own_length(particle_bits, variable), length)
             for particle in range(filled):
-                x = (particles[particle, variable] - center) * scale
+                x = (values[_unsigned(first + particle), _unsigned(variable)] - center) * scale
                 x = low if x < low else x
                 x = high if x > high else x
-                line[particle] = np.float32(0) if x != x else x
+                target[line + _unsigned(particle)] = np.float32(0) if x != x else x
             if wrap and filled > 0:
-                while filled < len(line):  # twice as many at each step
-                    more = min(filled, len(line) - filled)
+                while filled < length:  # twice as many at each step
+                    more = min(filled, length - filled)
+                    copy = line + _unsigned(filled)
                     for particle in range(more):
-                        line[filled + particle] = line[particle]
+                        target[copy + _unsigned(particle)] = target[line + _unsigned(particle)]
                     filled += more
             else:
-                for particle in range(filled, len(line)):
-                    line[particle] = padding
+                for particle in range(filled, length):
+                    target[line + _unsigned(particle)] = padding
 
 
 @numba.njit(nogil=True, cache=True)

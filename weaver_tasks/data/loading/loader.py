@@ -204,7 +204,8 @@ class EpochLoader:
     def _too_few(self, events: int) -> DataConfigError:
         return DataConfigError(
             f"{self._configuration.path}: {events} events are selected and accepted, too few for a batch of "
-            f"{self._dealing.global_batch} over all ranks. Check selection, weights, data fractions and training.batch_size."
+            f"{self._dealing.global_batch} over all ranks. "
+            "Check selection and data fractions, lower training.batch_size, or, where weights reject most events, sampling.weight_scale."
         )
 
 

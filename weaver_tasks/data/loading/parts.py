@@ -10,6 +10,7 @@ import awkward as ak
 import numpy as np
 
 from weaver_tasks.data.events.block import Block, StagingOptions
+from weaver_tasks.data.staging.arrow_file import StagedFile
 from weaver_tasks.data.staging.sources import OriginalSource, Source, StagedSource, open_source
 
 if TYPE_CHECKING:
@@ -20,11 +21,17 @@ _MOST_ORIGINALS = 20
 
 
 class Part(NamedTuple):
-    """Rows first to last of a block."""
+    """Rows first to last of a block. file: the staged file that the block is a view of."""
 
     block: Block
     first: int
     last: int
+    file: StagedFile | None = None
+
+    def check_values(self, rows: np.ndarray, columns: Collection[str]) -> None:
+        """Raise InputFileError where the values of packed columns, rows (n,), are not what was staged."""
+        if self.file is not None:
+            self.file.check_values(rows, columns)
 
     def of(self, array: Any) -> Any:
         return array[self.first : self.last]
@@ -53,7 +60,8 @@ class OpenFiles:
     ) -> Part:
         """The selected events among first <= entry < last. columns, training, seed: as of `Source.read`.
 
-        Of a staged file all columns are there, as views: the system reads what is used, and keeps it as long as there is room.
+        Of a staged file all columns are there, as views: the system reads what is used, and keeps it as long as there is room. These rows
+        of `columns` were checked; for the values of packed columns call `Part.check_values` before they are read.
         """
         source = self._source(file)
         if not isinstance(source, StagedSource):
@@ -62,8 +70,10 @@ class OpenFiles:
                 source.close()
             return Part(block, 0, len(block))
         if file not in self._staged:
-            self._staged[file] = source.read(0, source.entries)
-        return Part(self._staged[file], *source.rows(first, last))
+            self._staged[file] = source.file.unchecked_block(0, len(source.file.entries))
+        begin, end = source.rows(first, last)
+        source.file.check(begin, end, columns, packed_values=False)
+        return Part(self._staged[file], begin, end, source.file)
 
     def close(self) -> None:
         """Close the files that are read on the fly, until they are wanted again."""

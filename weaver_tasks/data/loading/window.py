@@ -128,12 +128,20 @@ class WindowReader:
             lengths=table[self._bucketing.variable] if self._bucketing else None,
             length_edges=self._bucketing.edges if self._bucketing else 1,
         )
+        self._check_values(loaded, parts)
         # Whoever makes batches of the first window waits for it, and brings its values into memory as they are wanted.
         if self._ahead:
             for packed in loaded.packed.values():
                 packed.touch(loaded.pieces[accepted], loaded.rows[accepted])
         self._ahead = True
         return loaded
+
+    def _check_values(self, window: LoadedWindow, parts: Sequence[Part]) -> None:
+        """Compare the accepted events' values with the checksums of the staged files, where that was not yet done."""
+        pieces, rows = window.pieces[window.accepted], window.rows[window.accepted]
+        ends = np.searchsorted(pieces, np.arange(len(parts) + 1))  # accepted events come in the order of the parts
+        for part, begin, end in zip(parts, ends[:-1].tolist(), ends[1:].tolist(), strict=True):
+            part.check_values(rows[begin:end], self._packed)
 
     def count(self, planned: tuple[int, Window]) -> int:
         """How many events of a window are accepted: as many as `load` serves, from the few columns that decide it."""

@@ -13,13 +13,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from weaver_tasks.base.errors import InputFileError
+from weaver_tasks.data.events.ordinary import missing_rows, without_missing
 from weaver_tasks.data.readers.chunks import Steps
 
 _BATCH_ROWS = 4096
 
 
 class ParquetReader:
-    """A Parquet file; its columns are the branches. Missing numbers are read as NaN, missing lists as empty."""
+    """A Parquet file; its columns are the branches.
+
+    Missing floating-point numbers are read as NaN, missing lists as empty; other missing numbers stay missing, and missing text is refused.
+    """
 
     tree = None
 
@@ -48,7 +52,17 @@ class ParquetReader:
             batches = list(self._take(last - first))
             table = pa.Table.from_batches(batches, self._schema(branches))
         self._position = last
-        return {name: _without_missing(self._source, name, ak.from_arrow(table.column(name))) for name in branches}
+        return {name: self._array(name, table.column(name), first) for name in branches}
+
+    def _array(self, name: str, column: pa.ChunkedArray, first: int) -> ak.Array:
+        wanted = _read_as(column.type)
+        if wanted is None:
+            raise InputFileError(
+                f"{self._source}: '{name}' is of type {column.type}, which is not read: only numbers, text and lists of them are. "
+                "Leave it out, or write it as numbers."
+            )
+        with _refusing_damage(self._source):
+            return _without_missing(self._source, name, ak.from_arrow(column if wanted == column.type else column.cast(wanted)), first)
 
     def _schema(self, branches: Sequence[str]) -> pa.Schema:
         return pa.schema([self._file.schema_arrow.field(name) for name in branches])
@@ -73,8 +87,8 @@ class ParquetReader:
             if batch is None:
                 raise InputFileError(f"{self._source}: ends {rows} rows before its own description says. Fetch it again.")
             if batch.num_rows > rows:
-                self._rest.append(batch.slice(rows))
-                batch = batch.slice(0, rows)
+                self._rest.append(_cut(batch, rows, batch.num_rows))
+                batch = _cut(batch, 0, rows)
             rows -= batch.num_rows
             # In the order of the schema asked for, whatever the file's.
             yield batch.select(list(self._streamed))
@@ -108,8 +122,43 @@ def _refusing_damage(source: str) -> Iterator[None]:
         ) from error
 
 
-def _without_missing(source: str, name: str, array: ak.Array) -> ak.Array:
-    """The array without the possibility of missing values, which Parquet columns have even where none is missing."""
+def _cut(batch: pa.RecordBatch, first: int, last: int) -> pa.RecordBatch:
+    """Some rows of a batch: a view, or a copy where values may be missing, since awkward 2.14 takes a view's mask from its beginning."""
+    cut = batch.slice(first, last - first)
+    if any(column.null_count or pa.types.is_struct(column.type) or pa.types.is_fixed_size_list(column.type) for column in batch.columns):
+        return cut.take(pa.array(np.arange(cut.num_rows)))
+    return cut
+
+
+def _read_as(kind: pa.DataType) -> pa.DataType | None:
+    """The type that a column is read as: the same but for other ways to keep text and lists; None where it is not read.
+
+    Dictionaries (categories of pandas) differ from row group to row group, and views of text have no counterpart in awkward arrays.
+    """
+    if pa.types.is_dictionary(kind):
+        return _read_as(kind.value_type)
+    if pa.types.is_string_view(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):
+        return pa.large_string()
+    if pa.types.is_null(kind):
+        return pa.float32()
+    if pa.types.is_struct(kind):
+        fields = {field.name: _read_as(field.type) for field in kind}
+        return None if None in fields.values() else pa.struct(list(fields.items()))
+    if pa.types.is_fixed_size_list(kind):
+        inner = _read_as(kind.value_type)
+        return inner if inner is None else pa.list_(inner, kind.list_size)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind):
+        inner = _read_as(kind.value_type)
+        return inner if inner is None else pa.large_list(inner)
+    read = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+    return kind if read or pa.types.is_string(kind) or pa.types.is_large_string(kind) else None
+
+
+def _without_missing(source: str, name: str, array: ak.Array, first: int) -> ak.Array:
+    """The array without the possibility of missing values, which Parquet columns have even where none is missing.
+
+    Whole numbers and truth values that are missing stay so: what stands for them depends on their use. first: the first entry.
+    """
 
     def plain(layout: Any, **_: Any) -> Any:
         if not layout.is_option:
@@ -119,12 +168,16 @@ def _without_missing(source: str, name: str, array: ak.Array) -> ak.Array:
             missing = np.asarray(layout.mask_as_bool(valid_when=False))
             if not missing.any():
                 content = layout.project()
-            elif content.is_list:
-                content = ak.fill_none(ak.Array(layout), [], axis=0, highlevel=False)
-            elif content.is_numpy and np.asarray(content.data).dtype.kind == "f":
-                content = ak.fill_none(ak.Array(layout), np.nan, axis=0, highlevel=False)
+            elif content.is_list and content.parameter("__array__") is not None:
+                rows = missing_rows(array)
+                raise InputFileError(
+                    f"{source}: text is missing in '{name}': in entry {first + int(rows.argmax())} and in "
+                    f"{np.count_nonzero(rows) - 1} more of {len(rows)}. Fill it in the file."
+                )
+            elif content.is_list or (content.is_numpy and np.asarray(content.data).dtype.kind == "f"):
+                content = ak.to_layout(without_missing(ak.Array(layout)))
             else:
-                raise InputFileError(f"{source}: {int(missing.sum())} values of '{name}' are missing. Fill them in the file.")
+                return layout
         return ak.to_layout(ak.transform(plain, ak.Array(content), highlevel=False))
 
     return ak.transform(plain, array)

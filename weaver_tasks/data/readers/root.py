@@ -57,6 +57,11 @@ def refusing_damage(source: str, doing: str) -> Iterator[None]:
         yield
     except _DAMAGE as error:
         reason = " ".join(str(error).split())[:200]
+        if "unsupported compression algorithm" in reason:
+            raise InputFileError(
+                f"{source}: {doing} failed: it is packed by an algorithm of ROOT that uproot does not unpack ({reason}). Pack it anew with "
+                "ROOT: hadd -f505 new.root old.root."
+            ) from error
         raise InputFileError(
             f"{source}: {doing} failed ({type(error).__name__}: {reason}). The file is damaged, incomplete or out of reach: fetch it again."
         ) from error
@@ -84,10 +89,17 @@ def open_root(source: str, tree: str | None) -> TreeReader | TupleReader:
     with refusing_damage(source, "opening it"):
         file = uproot.open({source: None}, object_cache=None, array_cache=None, **_handler(source))
         size, end = file.file.source.num_bytes, file.file.fEND
-        classes = {key.partition(";")[0]: name for key, name in file.classnames(recursive=True, cycle=True).items()}
+        cycles = file.classnames(recursive=True, cycle=True)
+        classes = {key.partition(";")[0]: name for key, name in cycles.items()}
     if size < end:
         raise InputFileError(f"{source}: is truncated: it has {size} of {end} bytes. Fetch it again.")
     trees = [key for key, name in classes.items() if name in (*_TREES, *_TUPLES)]
+    if not trees and size > end and not file.file.fSeekInfo:
+        # What a file says of itself is written when it is closed.
+        raise InputFileError(
+            f"{source}: was never closed: the job that wrote it has ended too early. Run that job again; or have ROOT recover what "
+            f"""was saved: python -c 'import ROOT; ROOT.TFile("{source}", "UPDATE").Close()'."""
+        )
     if tree is None:
         if len(trees) != 1:
             found = f"several trees: {', '.join(trees)}" if trees else "no tree"
@@ -96,6 +108,9 @@ def open_root(source: str, tree: str | None) -> TreeReader | TupleReader:
     elif tree.partition(";")[0] not in trees:
         found = f"trees: {', '.join(trees)}" if trees else "no tree at all"
         raise InputFileError(f"{source}: has no tree '{tree}', but {found}.{nearest(tree, trees)} Correct 'treename'.")
+    elif ";" in tree and tree not in cycles:
+        there = ", ".join(key for key in cycles if key.partition(";")[0] == tree.partition(";")[0])
+        raise InputFileError(f"{source}: has no tree '{tree}', but {there}. Write treename: {tree.partition(';')[0]}, which is the latest.")
     kind = TupleReader if classes[tree.partition(";")[0]] in _TUPLES else TreeReader
     with refusing_damage(source, f"reading tree '{tree}'"):
         return kind(source, file, tree)
@@ -172,7 +187,7 @@ class TreeReader:
     def _simple(self, name: str, branch: Any, first: int, last: int) -> ak.Array | None:
         """The entries of a branch; None where uproot must read them as it does."""
         if name not in self._truncated:
-            self._truncated[name] = array_of_truncated(branch)
+            self._truncated[name] = self._known_type(name, branch)
         if (interpretation := self._truncated[name]) is not None:
             return branch.array(interpretation, entry_start=first, entry_stop=last, library="ak", array_cache=None)
         if self._descriptor is None:
@@ -181,6 +196,20 @@ class TreeReader:
             self._baskets[name] = baskets_of(branch)
         baskets = self._baskets[name]
         return baskets and baskets.read(self._descriptor, first, last)
+
+    def _known_type(self, name: str, branch: Any) -> Any:
+        """Its interpretation, where uproot finds another one than the right one. Raises InputFileError for a type that it does not know."""
+        try:
+            interpretation = array_of_truncated(branch)
+            if interpretation is None:
+                branch.interpretation  # noqa: B018
+        except Exception as error:  # of the description alone: no value has been looked at
+            reason = " ".join(str(error).split())[:100]
+            raise InputFileError(
+                f"{self._source}: branch '{name}' (its title is '{branch.title}') is of a type that is not read "
+                f"({type(error).__name__}: {reason}). Leave it out, or write its values as numbers or vectors of numbers."
+            ) from error
+        return interpretation
 
     def step(self, branches: Sequence[str], first: int, size: int) -> int:
         key = tuple(branches)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import math
 import re
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 import uproot
 
 _LEAVES = {"TLeafD32": uproot.interpretation.numerical.AsDouble32, "TLeafF16": uproot.interpretation.numerical.AsFloat16}
-_CONSTANTS = {"pi": math.pi, "twopi": 2 * math.pi}
+_PI = {"2pi": 2 * math.pi, "2*pi": 2 * math.pi, "twopi": 2 * math.pi, "pi/2": math.pi / 2, "pi/4": math.pi / 4, "pi": math.pi}
 _DEFAULT_BITS = {"TLeafD32": 32, "TLeafF16": 12}
 
 
@@ -41,20 +40,9 @@ def array_of_truncated(branch: Any) -> Any:
 
 
 def _number(text: str) -> float:
-    """A limit as ROOT writes it: a number, pi or twopi, perhaps with a sign, a factor or a divisor."""
-
-    def value(node: ast.AST) -> float:
-        match node:
-            case ast.Constant(value=int() | float() as number):
-                return float(number)
-            case ast.Name(id=name) if name.lower() in _CONSTANTS:
-                return _CONSTANTS[name.lower()]
-            case ast.UnaryOp(op=ast.USub(), operand=operand):
-                return -value(operand)
-            case ast.BinOp(op=ast.Mult(), left=left, right=right):
-                return value(left) * value(right)
-            case ast.BinOp(op=ast.Div(), left=left, right=right):
-                return value(left) / value(right)
-        raise ValueError(f"the range '{text}' is not understood")
-
-    return value(ast.parse(text.strip(), mode="eval").body)
+    """A limit as ROOT reads it: a number, or a text that names pi in one of some ways."""
+    text = text.strip().lower()
+    if "pi" not in text:
+        return float(text)
+    size = next(value for name, value in _PI.items() if name in text)
+    return -size if "-" in text else size

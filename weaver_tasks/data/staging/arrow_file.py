@@ -5,7 +5,9 @@ Layout. There is one record batch, so that every column of a file is contiguous.
 offsets are used as they are. Plain columns are numbers, lists of any depth, or text; bool is kept as uint8 with
 `dtype: bool` in the field's metadata, since Arrow's bits cannot be viewed by numpy. The column `_entry_` numbers the rows' entries
 in the source file. The schema's metadata, under `weaver_tasks`, say in JSON which variables each packed column
-holds, how many entries the source has, and the digests of source and configuration.
+holds, how many entries the source has, and the digests of source and configuration; and, of each column, its type, its length and the
+checksums of its bytes (`column_checks`). Under `weaver_tasks.digest` stands the checksum of that JSON. Files of older versions have
+neither, and are taken as they are.
 
 One batch of a file of any size, in bounded memory: columns grow in unnamed temporary files, which are then mapped.
 """
@@ -16,21 +18,27 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
+import xxhash
 
 from weaver_tasks.base.errors import InputFileError
 from weaver_tasks.base.files import atomic_path, writing
 from weaver_tasks.data.events.block import Block
 from weaver_tasks.data.events.nested import Nested, from_packed, from_plain, to_packed, to_plain
+from weaver_tasks.data.staging.column_checks import CheckedColumn, Damaged, describe, fall_in, falls
 
 FORMAT = 1
 ENTRY = "_entry_"
 _METADATA = b"weaver_tasks"
+_DIGEST = b"weaver_tasks.digest"
+
+# What pyarrow, numpy and json raise on a file whose bytes are not what was written.
+_UNREADABLE = (OSError, pa.ArrowException, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError, AssertionError)
 _VALUES_AT_A_TIME = 1 << 20
 
 
@@ -71,12 +79,18 @@ class StagedWriter:
 
     def _write(self) -> None:
         columns = {name: column.finish() for name, column in self._columns.items()}
+        for name, nested in columns.items():
+            if wrong := fall_in(nested.offsets, len(nested.values)):
+                raise InputFileError(f"variable '{name}': the lengths of its lists are wrong: its offsets {wrong}. Check its definition.")
+        if any(len(nested) != len(columns[ENTRY]) for nested in columns.values()):
+            raise AssertionError("columns of different lengths")
         arrays = [_to_arrow(nested) for nested in columns.values()]
         fields = [
             pa.field(name, array.type, nullable=False, metadata=_field_metadata(nested))
             for (name, nested), array in zip(columns.items(), arrays, strict=True)
         ]
-        schema = pa.schema(fields, metadata={_METADATA: json.dumps(self._metadata)})
+        facts = json.dumps({**self._metadata, "columns": {name: describe(nested) for name, nested in columns.items()}})
+        schema = pa.schema(fields, metadata={_METADATA: facts, _DIGEST: xxhash.xxh3_128_hexdigest(facts.encode())})
         batch = pa.record_batch(arrays, schema=schema)
         with (
             atomic_path(self._target) as temporary,
@@ -182,21 +196,54 @@ class StagedFile:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
         try:
             with pa.memory_map(os.fspath(path)) as source:
                 reader = pa.ipc.open_file(source)
                 schema, batch = reader.schema, reader.get_batch(0)
-        except (OSError, pa.ArrowException) as error:
-            raise InputFileError(f"{path}: not a staged file ({error}). Delete it and run again.") from error
-        metadata = json.loads((schema.metadata or {}).get(_METADATA, b"{}"))
-        if metadata.get("format") != FORMAT:
-            raise InputFileError(f"{path}: staged in format {metadata.get('format')}, not {FORMAT}. Delete it and run again.")
-        self.path = Path(path)
+            metadata = _metadata_of(schema)
+            described = metadata.pop("columns", {})
+            if metadata.get("format") != FORMAT:
+                raise InputFileError(f"{path}: staged in format {metadata.get('format')}, not {FORMAT}. Delete it and run again.")
+            names = [field.name for field in schema]
+            if len(set(names)) != len(names) or (described and described.keys() != set(names)):
+                raise Damaged("has other columns than it was written with")
+            columns = {}
+            for place, field in enumerate(schema):
+                columns[field.name] = self._column(field, batch.column(place), described.get(field.name))
+            self._entries = columns[ENTRY]
+            self.entries: np.ndarray = self._entries.nested.values
+            self._packed = {name: columns[name] for name in metadata["variables"]}
+            self._plain = {name: column for name, column in columns.items() if name not in (ENTRY, *self._packed)}
+            self._check_shapes(columns, metadata["variables"])
+        except Damaged as error:
+            raise self._refused(str(error)) from None
+        except _UNREADABLE as error:
+            raise InputFileError(f"{path}: not a staged file ({_line(error)}). Delete it and run again.") from error
         self.metadata: dict[str, Any] = metadata
-        columns = {field.name: _from_arrow(batch.column(place), field) for place, field in enumerate(schema)}
-        self.entries = columns.pop(ENTRY).values
-        self._packed = {name: columns.pop(name) for name in metadata["variables"]}
-        self._plain = columns
+
+    def _column(self, field: pa.Field, array: pa.Array, described: dict[str, Any] | None) -> CheckedColumn:
+        try:
+            return CheckedColumn(_from_arrow(array, field), described)
+        except Damaged as error:
+            raise self._refused(f"column '{field.name}' {error}") from None
+
+    def _check_shapes(self, columns: Mapping[str, CheckedColumn], variables: Mapping[str, Sequence[str]]) -> None:
+        for name, column in columns.items():
+            if len(column.nested) != len(self.entries):
+                raise self._refused(f"column '{name}' has {len(column.nested)} rows, not {len(self.entries)}")
+        for name, names in variables.items():
+            nested = columns[name].nested
+            if nested.values.dtype != np.float32 or nested.values.shape[1:] != (len(names),) or len(nested.offsets) > 1:
+                raise self._refused(f"column '{name}' does not hold its variables")
+        if self.entries.dtype != np.int64 or self.entries.ndim != 1:
+            raise self._refused(f"column '{ENTRY}' does not hold numbers of entries")
+        self._entries.check(0, len(self.entries))
+        if len(self.entries) and (self.entries[0] < 0 or falls(self.entries, least=1)):
+            raise self._refused(f"column '{ENTRY}' does not rise")
+
+    def _refused(self, what: str) -> InputFileError:
+        return InputFileError(f"{self.path}: is damaged: {what}. Delete it and run again: it is then made anew.")
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -209,16 +256,59 @@ class StagedFile:
         return int(first), int(last)
 
     def block(self, first_row: int, last_row: int, columns: Collection[str] | None = None) -> Block:
-        """Rows as a block of views. columns: only these (those that the file does not have are left out)."""
+        """Rows as a block of views. columns: only these (those that the file does not have are left out).
 
-        def wanted(name: str) -> bool:
-            return columns is None or name in columns
+        Raises InputFileError when they are not what was written.
+        """
+        self.check(first_row, last_row, columns)
+        return self.unchecked_block(first_row, last_row, columns)
+
+    def unchecked_block(self, first_row: int, last_row: int, columns: Collection[str] | None = None) -> Block:
+        """`block`, whose rows must be checked before they are read, by `check` (and `check_values`)."""
+
+        def rows(some: Mapping[str, CheckedColumn]) -> dict[str, Nested]:
+            wanted = some.keys() if columns is None else some.keys() & set(columns)
+            return {name: column.nested.rows(first_row, last_row) for name, column in some.items() if name in wanted}
 
         return Block(
             entries=self.entries[first_row:last_row],
-            packed={name: to_packed(nested.rows(first_row, last_row)) for name, nested in self._packed.items() if wanted(name)},
-            plain={name: to_plain(nested.rows(first_row, last_row)) for name, nested in self._plain.items() if wanted(name)},
+            packed={name: to_packed(nested) for name, nested in rows(self._packed).items()},
+            plain={name: to_plain(nested) for name, nested in rows(self._plain).items()},
         )
+
+    def check(self, first_row: int, last_row: int, columns: Collection[str] | None = None, *, packed_values: bool = True) -> None:
+        """Raise InputFileError where rows of columns are not what was written. packed_values: those of packed columns too."""
+        for some, values in ((self._plain, True), (self._packed, packed_values)):
+            for name, column in some.items():
+                if columns is None or name in columns:
+                    try:
+                        column.check(first_row, last_row, values=values)
+                    except Damaged as error:
+                        raise self._refused(f"column '{name}' {error}") from None
+
+    def check_values(self, rows: np.ndarray, columns: Collection[str]) -> None:
+        """Raise InputFileError where the values of packed columns are not what was written. rows: (n,) of which."""
+        for name in columns:
+            try:
+                self._packed[name].check_values(rows)
+            except Damaged as error:
+                raise self._refused(f"column '{name}' {error}") from None
+
+
+def _metadata_of(schema: pa.Schema) -> dict[str, Any]:
+    """The facts of a file. Raises Damaged when they are not what was written."""
+    texts = schema.metadata or {}
+    facts = texts.get(_METADATA, b"{}")
+    metadata: dict[str, Any] = json.loads(facts)
+    if texts.keys() - {_METADATA} or "columns" in metadata:
+        digest = texts.get(_DIGEST, b"").decode()
+        if texts.keys() != {_METADATA, _DIGEST} or digest != xxhash.xxh3_128_hexdigest(facts):
+            raise Damaged("its metadata are not what was written")
+    return metadata
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _from_arrow(array: pa.Array, field: pa.Field) -> Nested:
@@ -244,4 +334,7 @@ def _from_arrow(array: pa.Array, field: pa.Field) -> Nested:
 def _view(buffer: pa.Buffer | None, dtype: Any, count: int) -> np.ndarray:
     if buffer is None or count == 0 or buffer.size == 0:
         return np.zeros(count, dtype=dtype)
-    return np.frombuffer(buffer, dtype=dtype, count=count)
+    array = np.frombuffer(buffer, dtype=dtype, count=count)
+    if not array.flags.aligned:
+        raise Damaged("its columns do not begin where they should")
+    return array

@@ -30,6 +30,8 @@ def make_manifest(
     Raises InputFileError naming the bad files, and DataConfigError when no training event is left, a column has not one type, or a weight
     that is needed is not finite.
     """
+    # Files that earlier versions staged have no digest of their events; that of the staging was it then.
+    records = [{"events_digest": record["staging_digest"], **record} for record in records]
     records = sorted(records, key=lambda record: _SPLITS.index(record["split"]))
     bad = [record for record in records if record["bad"]]
     if bad and (on_bad_file == "fail" or len(bad) > max_bad_fraction * len(records)):

@@ -18,6 +18,7 @@ from weaver_tasks.base.digests import digest
 from weaver_tasks.base.errors import DataConfigError, InputFileError
 from weaver_tasks.base.files import atomic_path, read_json
 from weaver_tasks.base.source_digest import source_digest
+from weaver_tasks.data.configuration import fingerprints
 from weaver_tasks.data.configuration.uses import describe_use
 from weaver_tasks.data.events.block import LABEL, Block, StagingOptions
 from weaver_tasks.data.events.column_types import ColumnType, common_type, type_of
@@ -59,7 +60,7 @@ class Staging:
     def events_digest(self) -> str:
         """What the events depend on besides the source's bytes, in whatever form they are staged: part of the digests of epochs."""
         functions = source_digest(self.custom_functions) if self.custom_functions else None
-        meaning = self.configuration.staging_slice(self.split, self.options.expressions())
+        meaning = fingerprints.staging(self.configuration, self.split, self.options.expressions())
         return digest(_FIRST_FORMAT, meaning, self.options.as_dict(), functions)
 
 

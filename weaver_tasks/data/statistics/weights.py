@@ -50,26 +50,30 @@ def make_histograms(configuration: DataConfiguration, content: Mapping[str, np.n
     flat: in each class every bin comes to weigh the same, as far as the weight of the emptiest bins allows; ref: every
     class takes the shape of the first. Then the classes come to weigh as class_weights say. With base weights, one
     more scale is due: divide by the (100 - threshold)th percentile of the weights of all events.
-    Raises DataConfigError when a class has no event within the edges.
+    A class whose class_weight is 0 weighs 0 everywhere. Raises DataConfigError when another class has no event within the edges.
     """
     weights = configuration.weights
     assert weights is not None
     # In float32, as weaver does.
-    raw = {name: np.asarray(content[name], dtype=np.float32) for name in weights.classes}
-    for name, histogram in raw.items():
-        if not (histogram > 0).any():
+    everything = {name: np.asarray(content[name], dtype=np.float32) for name in weights.classes}
+    used = {name: weight for name, weight in zip(weights.classes, weights.class_weights, strict=True) if weight > 0}
+    raw = {name: everything[name] for name in used}
+    for name in weights.classes:
+        wanted = name in used or (weights.method == "ref" and name == weights.classes[0])
+        if wanted and not (everything[name] > 0).any():
             raise DataConfigError(
                 f"{configuration.path}: weights.reweight_classes: no training event of class '{name}' lies within the edges of "
-                "reweight_vars. Check the flag, the edges and the selection."
+                "reweight_vars. Check the flag, the edges and the selection, add files to data.train, or go on without it: take it out of "
+                "reweight_classes (and its number out of class_weights)."
             )
     shape = _flatten if weights.method == "flat" else _follow
-    shaped = {name: shape(histogram, raw[weights.classes[0]], weights.threshold) for name, histogram in raw.items()}
-    events = {
-        name: float((raw[name] * shaped[name]).sum(dtype=np.float64)) / class_weight
-        for name, class_weight in zip(weights.classes, weights.class_weights, strict=True)
-    }
+    # The shape to follow is that of the first class, even where that one weighs 0.
+    reference = everything[weights.classes[0]]
+    shaped = {name: shape(histogram, reference, weights.threshold) for name, histogram in raw.items()}
+    events = {name: float((raw[name] * shaped[name]).sum(dtype=np.float64)) / class_weight for name, class_weight in used.items()}
     fewest = min(events.values())
-    return {name: shaped[name].astype(np.float64) * (_LARGEST_WEIGHT * fewest / events[name]) for name in weights.classes}
+    made = {name: shaped[name].astype(np.float64) * (_LARGEST_WEIGHT * fewest / events[name]) for name in used}
+    return {name: made.get(name, np.zeros(everything[name].shape)) for name in weights.classes}
 
 
 def _flatten(histogram: np.ndarray, _reference: np.ndarray, threshold: float) -> np.ndarray:

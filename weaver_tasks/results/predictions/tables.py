@@ -77,7 +77,7 @@ class TableWriter:
             self.paths = [self._path]
             return [self._files.enter_context(_parquet_sink(self._path, columns, self._metadata))]
         sinks: list[_RootSink | _ParquetSink] = []
-        if any(column.ndim > 2 for column in columns.values()):
+        if any(column.ndim > 2 or not _fits_a_branch(column) for column in columns.values()):
             self.paths = [self._path.with_suffix(".parquet")]
             sinks.append(self._files.enter_context(_parquet_sink(self._path.with_suffix(".parquet"), columns, self._metadata)))
         self.paths = [self._path, *self.paths]
@@ -89,8 +89,8 @@ class TableWriter:
 def open_table(path: str | Path, metadata: Mapping[str, Any]) -> Iterator[TableWriter]:
     """Open a table for writing; it appears under its name, whole, when the block succeeds.
 
-    The suffix tells the format. Where a ROOT table has columns of more than two dimensions, a Parquet file
-    with all columns is written beside it, and columns that a TTree cannot hold (doubly jagged) are only there.
+    The suffix tells the format. Where a ROOT table has columns of more than two dimensions, or that a TTree cannot hold (doubly
+    jagged, lists of text), a Parquet file with all columns is written beside it, and the latter are only there.
     metadata: plain data kept in the file. Raises ResultError for another suffix or when nothing was written.
     """
     path = Path(path)
@@ -124,7 +124,10 @@ def _root_sink(path: Path, columns: Columns, metadata: Mapping[str, Any]) -> Ite
 def _fits_a_branch(column: Column) -> bool:
     if isinstance(column, np.ndarray) or _is_text(column):
         return True
-    return column.ndim == 2 and not column.fields and not isinstance(ak.type(column[:, :0]).content.content, ak.types.OptionType)
+    if column.ndim != 2 or column.fields:
+        return False
+    inner = ak.type(column[:, :0]).content.content
+    return isinstance(inner, ak.types.NumpyType) and not inner.parameters
 
 
 def _is_text(column: Column) -> bool:
