@@ -159,3 +159,83 @@ def test_a_prefix_is_refused(other):
     (other / "Snakefile").write_text(text.replace('config: config["first"]', 'config: config["first"]\n    prefix: "elsewhere"'))
     said = snakemake(other, "--dry-run", code=1)
     assert "both.yaml: the module has a prefix. Take it out" in said
+
+
+def test_two_modules_of_one_run_are_told_apart(other):
+    config = yaml.safe_load((other / "both.yaml").read_text())
+    config["second"]["run"] = "one"
+    (other / "both.yaml").write_text(yaml.safe_dump(config))
+    said = snakemake(other, "--dry-run", code=1)
+    assert "both.yaml: run: two modules have the run 'one', and would write the same files" in said
+
+
+MAKES_ITS_INPUTS = """
+configfile: "config.yaml"
+
+module tagger:
+    snakefile: "{repository}/workflow/Snakefile"
+    config: config["tagger"]
+
+use rule * from tagger as tagger_*
+
+onstart:
+    tagger.start_run()
+
+rule ntuple:
+    input: "{jets}/train/{name}.root"
+    output: "ntuples/{name}.root"
+    shell: "cp {input} {output}"
+
+rule limits:
+    default_target: True
+    input: rules.tagger_all.input
+    output: "limits.txt"
+    shell: "ls {input} > {output}"
+"""
+
+
+@pytest.fixture
+def made(other, repository, jets) -> Path:
+    """A workflow whose own rule makes the training files."""
+    config = yaml.safe_load((other / "both.yaml").read_text())["second"]
+    config["data"]["train"] = {"all": [f"ntuples/{name}.root" for name in ("HToBB", "HToCC", "ZJetsToNuNu")]}
+    config["data"]["config"] = "data.yaml"
+    data = yaml.safe_load((repository / "config/data/demo.yaml").read_text())
+    classes = ["label_Hbb", "label_Hcc", "label_QCD"]
+    data["labels"]["value"] = classes
+    data["weights"] |= {"reweight_classes": classes, "class_weights": [1, 1, 1]}
+    (other / "data.yaml").write_text(yaml.safe_dump(data))
+    (other / "config.yaml").write_text(yaml.safe_dump({"tagger": {**config, "training": {**config["training"], "epochs": 1}}}))
+    (other / "Snakefile").write_text(MAKES_ITS_INPUTS.replace("{repository}", str(repository)).replace("{jets}", str(jets)))
+    return other
+
+
+def test_inputs_that_a_rule_of_the_host_makes_are_planned(made):
+    planned = snakemake(made, "--dry-run")
+    assert planned.count("rule ntuple:") == 3
+    assert "input: ntuples/HToBB.root" in planned
+    config = yaml.safe_load((made / "config.yaml").read_text())
+    config["tagger"]["data"]["train"] = {"all": "ntuples/*.root"}
+    (made / "config.yaml").write_text(yaml.safe_dump(config))
+    said = snakemake(made, "--dry-run", code=1)
+    assert "Files that a rule makes are listed by their paths, without wildcards." in said
+
+
+@pytest.mark.slow
+def test_inputs_that_a_rule_of_the_host_makes_are_trained_on(made):
+    snakemake(made)
+    assert "ro-crate-metadata.json" in (made / "limits.txt").read_text()
+    inputs = json.loads((made / "results/two/inputs.json").read_text())["files"]
+    assert {file["source"] for file in inputs if file["split"] == "train"} == {
+        f"ntuples/{n}.root" for n in ("HToBB", "HToCC", "ZJetsToNuNu")
+    }
+    assert "Nothing to be done" in snakemake(made)
+
+
+@pytest.mark.slow
+def test_a_host_that_does_not_start_the_run_is_told(made):
+    text = (made / "Snakefile").read_text()
+    (made / "Snakefile").write_text(text.replace("onstart:\n    tagger.start_run()\n", ""))
+    said = snakemake(made, code=1)
+    assert "results/two/files.json: is missing" in said
+    assert "start_run()" in said

@@ -127,7 +127,12 @@ def _report(file: dict) -> None:
 
 
 def _listed_records(run: Path, splits: list[str] | None) -> list[Path]:
-    """The records of the files of a run."""
+    """The records of the files of a run. Raises ConfigError when the run was not started."""
+    if not (run / "files.json").is_file():
+        raise ConfigError(
+            f"{run}/files.json: is missing, the list of input files. A workflow that uses this one as a module calls its start_run() in "
+            "`onstart:` (docs/as_a_module.md)."
+        )
     files = read_json(run / "files.json")["files"]
     return [run / "staged" / f["split"] / f["group"] / f"{f['name']}.json" for f in files if not splits or f["split"] in splits]
 

@@ -43,13 +43,16 @@ def patterns_of(files: Any, split: str) -> dict[str, dict[str, Any]]:
     return groups
 
 
-def expand(groups: dict[str, dict[str, Any]], split: str, where: str) -> Iterator[InputFile]:
-    """The files of a split that its patterns match now. Raises ConfigError when one matches nothing or a file is listed twice."""
+def expand(groups: dict[str, dict[str, Any]], split: str, where: str, *, may_be_made: bool = False) -> Iterator[InputFile]:
+    """The files of a split that its patterns match now. Raises ConfigError when one matches nothing or a file is listed twice.
+
+    may_be_made: a path without wildcards may name a file that is not there yet, since a rule of the host workflow makes it.
+    """
     seen: dict[str, str] = {}
     for group, entry in groups.items():
         sources: list[str] = []
         for pattern in entry["patterns"]:
-            sources += _matches(os.path.expandvars(pattern), f"{where}: data.{split}.{group}")
+            sources += _matches(os.path.expandvars(pattern), f"{where}: data.{split}.{group}", may_be_made=may_be_made)
         for source in sources:
             if source in seen:
                 raise ConfigError(f"{where}: data.{split}: '{source}' is listed twice, in {seen[source]} and {group}. List it once.")
@@ -66,7 +69,7 @@ def _parts(sources: list[str], size: int) -> list[list[str]]:
     return [sources[start : start + size] for start in range(0, len(sources), size)]
 
 
-def _matches(pattern: str, where: str) -> list[str]:
+def _matches(pattern: str, where: str, *, may_be_made: bool) -> list[str]:
     if "://" in pattern:
         return [pattern]
     # Of './a.root' Snakemake warns, file by file.
@@ -74,7 +77,7 @@ def _matches(pattern: str, where: str) -> list[str]:
     if not glob.has_magic(pattern) or Path(pattern).is_file():
         if Path(pattern).is_dir():
             raise ConfigError(f"{where}: '{pattern}' is a folder. Say which of its files: {pattern.rstrip('/')}/*.root, for instance.")
-        if not Path(pattern).is_file():
+        if not Path(pattern).is_file() and not may_be_made:
             raise ConfigError(f"{where}: no such file '{pattern}'. Correct the path.")
         return [pattern]
     found = sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
@@ -84,6 +87,8 @@ def _matches(pattern: str, where: str) -> list[str]:
             folder = folder.parent
         there = sorted(path.name for path in folder.iterdir())[:3] if folder.is_dir() else []
         hint = f"The folder '{folder}' holds {', '.join(there)} …" if there else f"There is no folder '{folder}', or it is empty."
+        if may_be_made:
+            hint += " Files that a rule makes are listed by their paths, without wildcards."
         raise ConfigError(f"{where}: '{pattern}' matches no file. {hint}")
     return found
 

@@ -8,6 +8,7 @@ outside `params`. Imported each time that the Snakefile is parsed: neither numpy
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -33,11 +34,13 @@ class Plan:
     """The run that a configuration describes.
 
     config: the resolved configuration. where: its file names, for messages. results: the folder of all runs.
+    inputs_may_be_made: in a workflow that uses this one as a module, its rules may make the input files.
     """
 
     config: dict[str, Any]
     where: str
     results: str = "results"
+    inputs_may_be_made: bool = False
     _configurations: dict[str, DataConfiguration] = field(default_factory=dict)
 
     @property
@@ -68,7 +71,10 @@ class Plan:
             known = read_json(frozen)
             if known["patterns"] == patterns:
                 return tuple(InputFile(**entry) for entry in known["files"])
-        return tuple(itertools.chain.from_iterable(expand(patterns[split], split, self.where) for split in patterns))
+        return tuple(itertools.chain.from_iterable(self._expanded(patterns[split], split) for split in patterns))
+
+    def _expanded(self, patterns: dict[str, dict[str, Any]], split: str) -> Iterator[InputFile]:
+        return expand(patterns, split, self.where, may_be_made=self.inputs_may_be_made)
 
     def freeze_files(self) -> None:
         """Write files.json, so that files appearing later do not change a run that has begun."""
@@ -236,9 +242,9 @@ class Plan:
         return self._settings.untracked()
 
 
-def make_plan(document: dict[str, Any], *, where: str) -> Plan:
+def make_plan(document: dict[str, Any], *, where: str, inputs_may_be_made: bool = False) -> Plan:
     """Check a configuration and make the plan of its run. Raises ConfigError, DataConfigError or NetworkError."""
-    plan = Plan(config=resolve_config(document, where=where), where=where)
+    plan = Plan(config=resolve_config(document, where=where), where=where, inputs_may_be_made=inputs_may_be_made)
     for split in (*FITTING, "test"):
         if not Path(plan.data_config_file(split)).is_file():
             key = f"config_{split}" if plan.config["data"].get(f"config_{split}") else "config"

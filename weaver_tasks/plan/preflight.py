@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from weaver_tasks.base.errors import ConfigError
 from weaver_tasks.base.record import changed_files
@@ -27,6 +28,17 @@ def check_run_folder(plan: Plan, *, writes: bool) -> None:
     if writes and not os.access(place, os.W_OK | os.X_OK):
         raise ConfigError(
             f"{plan.where}: run: results go to {folder}, but {place} cannot be written to. Change its permissions, or the folder."
+        )
+
+
+_MODULES: dict[str, Any] = {}
+
+
+def check_one_module_a_run(plan: Plan, module: Any) -> None:
+    """Raise ConfigError when two modules of this workflow have the same run. module: what is the same each time that one is read."""
+    if _MODULES.setdefault(plan.run, module) is not module:
+        raise ConfigError(
+            f"{plan.where}: run: two modules have the run '{plan.config['run']}', and would write the same files. Give each its own name."
         )
 
 

@@ -65,7 +65,9 @@ def checked_plan():
         document = planning.names_as_written(
             config, files=CONFIG_FILES, arguments=arguments
         )
-        plan = planning.make_plan(document, where=WHERE)
+        plan = planning.make_plan(document, where=WHERE, inputs_may_be_made=HOSTED)
+        if HOSTED:
+            planning.check_one_module_a_run(plan, workflow.modifier.rule_proxies)
         plan.files
         planning.check_early(plan)
         if workflow.is_main_process:
