@@ -354,8 +354,9 @@ def test_ranks_that_see_different_epochs_missing_end_together(run):
     code = """
 import os, sys
 from weaver_tasks import train_epoch
+from weaver_tasks.jobs import epoch_chain
 if os.environ["RANK"] == "1":
-    train_epoch.Work.missing = lambda self: list(self.arguments.epochs)
+    epoch_chain.EpochChain.missing = lambda self: list(self.arguments.epochs)
 train_epoch.main(sys.argv[1:])
 """
     before = training.checkpoint("net_epoch-0_state").read_bytes()

@@ -9,6 +9,7 @@ import pytest
 import stage_run
 from weaver_tasks import train_epoch, validate_epoch
 from weaver_tasks.base.errors import CheckpointError
+from weaver_tasks.jobs import epoch_chain
 from weaver_tasks.plan import Plan
 from weaver_tasks.training.journal import is_placeholder
 
@@ -68,7 +69,7 @@ def test_the_best_and_the_last_stay(finished):
 def test_jobs_that_run_again_train_and_validate_nothing(run, monkeypatch):
     """As after a forced rerun, or one upstream with the same result."""
     before = {path.name: path.read_text() for path in run.metrics.iterdir()}
-    monkeypatch.setattr(train_epoch.Work, "_train", lambda *_: pytest.fail("trains"))
+    monkeypatch.setattr(epoch_chain.EpochChain, "_train", lambda *_: pytest.fail("trains"))
     monkeypatch.setattr(validate_epoch, "validate_one", lambda *_: pytest.fail("validates"))
     last = run.checkpoint("net_epoch-4_state").read_bytes()
     for epoch in range(5):

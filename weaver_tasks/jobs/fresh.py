@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from weaver_tasks.base.errors import TrainingError
 from weaver_tasks.base.record import TaskRecord
+from weaver_tasks.jobs.epoch_chain import EpochChain
+from weaver_tasks.jobs.trainer import make_trainer
 from weaver_tasks.settings.stage import stage_parser
-from weaver_tasks.train_epoch import Work, make_trainer
 
 if TYPE_CHECKING:
     import torch
@@ -39,12 +40,12 @@ def fresh_trainer(arguments: argparse.Namespace, training: TrainingSettings, dev
     from weaver_tasks.training.device import seed_generators
     from weaver_tasks.training.distributed import rank
 
-    work = Work(arguments, training)
+    chain = EpochChain(arguments, training)
     record.read_configuration(data=arguments.data_config, functions=arguments.custom_functions)
     record.read_code(arguments.network)
     record.read(arguments.inputs)
-    trainer = make_trainer(work, device)
-    checkpoint.load_state(trainer.engine.model, record.read(work.journal.state(-1)))
+    trainer = make_trainer(chain, device)
+    checkpoint.load_state(trainer.engine.model, record.read(chain.journal.state(-1)))
     seed_generators(trainer.seed, arguments.stage, "rank", rank())
     return trainer
 
