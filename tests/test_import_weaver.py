@@ -17,7 +17,7 @@ from weaver_tasks.base.errors import ConfigError
 from weaver_tasks.import_weaver.main import import_command, main
 from weaver_tasks.import_weaver.options import OPTIONS, option_table, parse_options
 from weaver_tasks.plan import make_plan
-from weaver_tasks.settings.reading import names_as_written, quoted_as_text, read_config, resolve_config
+from weaver_tasks.settings.reading import names_as_written, quoted_as_text, read_config, resolve_config, resolved_before
 
 PROCESSES = ("HToBB", "HToCC", "HToGG", "HToWW2Q1L", "HToWW4Q", "TTBar", "TTBarLep", "WToQQ", "ZToQQ", "ZJetsToNuNu")
 JETCLASS_DATA = (
@@ -504,6 +504,8 @@ def test_text_that_looks_like_something_else_stays_text(tmp_path):
     assert resolve_config(read_config([path]))["network"]["options"] == expected
     seen_by_snakemake = yaml.safe_load(path.read_text())
     assert resolve_config(names_as_written(seen_by_snakemake, files=[path], arguments=()))["network"]["options"] == expected
+    resolved = resolve_config(read_config([path]))
+    assert resolve_config(resolved_before(resolved)) == resolved
     # Also below a key of a host workflow.
     path.write_text(yaml.safe_dump({"tagger": seen_by_snakemake}, default_style="'"))
     assert resolve_config(names_as_written(seen_by_snakemake, files=[path], arguments=()))["network"]["options"] == expected

@@ -67,6 +67,23 @@ def quoted_as_text(config: Mapping[str, Any], text: str) -> dict[str, Any]:
     return made
 
 
+def resolved_before(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration that `resolve_config` has made, or a part of it, ready for it once more: text among its options stays text."""
+    return {name: _all_quoted(value) if name == "options" else _resolved_before(value) for name, value in config.items()}
+
+
+def _resolved_before(value: Any) -> Any:
+    return resolved_before(value) if isinstance(value, dict) else value
+
+
+def _all_quoted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _all_quoted(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_all_quoted(item) for item in value]
+    return Quoted(value) if isinstance(value, str) else value
+
+
 class _TextLoader(yaml.BaseLoader):
     """Every scalar is text, and what is in quotes says so."""
 
