@@ -196,7 +196,7 @@ def _messages(path: Path, names: set[str]) -> Iterator[tuple[str, str]]:
             yield from ((kind, message) for message in _worded(node.args[0], functions))
     # What `check` finds wrong it tells together, in one error.
     for name, function in functions.items():
-        if name.endswith("_problems"):
+        if name.endswith(("_problems", "_warnings")):
             texts = [node.value for node in ast.walk(function) if isinstance(node, ast.Yield) and node.value is not None]
             yield from (("WeaverTasksError", message) for text in texts for message in _worded(text, functions))
 

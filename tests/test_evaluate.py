@@ -9,6 +9,7 @@ import uproot
 from PIL import Image
 
 import result_run
+from weaver_tasks import summary
 from weaver_tasks.base.errors import ConfigError, ResultError
 from weaver_tasks.results.metrics.evaluation import evaluate_classification
 from weaver_tasks.results.plots import classification, training
@@ -324,8 +325,7 @@ def test_a_selection_that_nothing_passes(run):
     run.settings["evaluation"] = {"metrics": ["log_loss"], "weight": "jet_pt"}
     figures = json.loads((run.evaluate() / "metrics.json").read_text())
     assert figures["entries"] == 0
-    assert figures["accuracy"] is None
-    assert "0 jets" in (run.folder / "evaluation" / "metrics.md").read_text()
+    assert "no test events" in (run.folder / "evaluation" / "metrics.md").read_text()
     assert (run.folder / "evaluation" / "efficiency_pt.png").exists()
 
 
@@ -336,8 +336,7 @@ def test_a_regression_of_no_event(tmp_path):
     run.write("data_config.auto.yaml", run.data_config.read_text().replace("(jet_pt > 520)", "(jet_pt > 5200)"))
     run.predict("TTBar")
     figures = json.loads((run.evaluate() / "metrics.json").read_text())
-    assert figures["targets"]["mass"]["bias"] is None
-    assert figures["targets"]["mass"]["metrics"] == {"r2_score": None}
+    assert figures["entries"] == 0
     assert (run.folder / "evaluation" / "regression.png").exists()
 
 
@@ -366,3 +365,33 @@ def test_events_of_no_class_are_told(run):
     assert told in (run.folder / "evaluation" / "metrics.md").read_text()
     assert told in (run.folder / "logs" / "evaluate.log").read_text()
     assert "300 jets (3 of no class)" in (run.folder / "evaluation" / "metrics.md").read_text()
+
+
+def test_outputs_that_belong_to_no_target_are_told(tmp_path):
+    """As of a network that learns classes and a mass together, with loops of its own."""
+    run = result_run.ResultRun(tmp_path / "run", data=result_run.DATA + result_run.MASS, options={"outputs": 4})
+    run.settings["training"]["task"] = "regression"
+    run.predict("TTBar")
+    figures = json.loads((run.evaluate() / "metrics.json").read_text())
+    assert figures["targets"]["mass"]["bias"] is None
+    assert figures["targets"]["mass"]["entries"] == figures["entries"] > 0
+    told = "4 outputs for the targets mass, pt: which belongs to which is not known"
+    assert told in figures["warnings"][0]
+    assert told in (run.folder / "evaluation" / "metrics.md").read_text()
+    assert (run.folder / "evaluation" / "regression.png").exists()
+    assert dict(summary.figures(figures, None))["test resolution of mass"] == "not defined"
+
+
+def test_scores_of_which_none_is_finite(run):
+    for group in ("HToBB", "TTBar", "ZJetsToNuNu"):
+        changed(run, group, lambda columns: columns["score_label_QCD"].fill(np.nan))
+    run.settings["evaluation"] = {"metrics": ["log_loss"]}
+    figures = json.loads((run.evaluate() / "metrics.json").read_text())
+    assert (figures["entries"], figures["entries_not_finite"], figures["accuracy"], figures["metrics"]) == (
+        0,
+        300,
+        None,
+        {"log_loss": None},
+    )
+    assert "group TTBar: 100 of 100 jets have scores that are NaN or infinite" in (run.folder / "evaluation" / "metrics.md").read_text()
+    assert (run.folder / "evaluation" / "efficiency_pt.png").exists()

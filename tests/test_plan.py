@@ -56,6 +56,19 @@ def test_files_are_listed_by_split_and_group_in_order(folder):
     ]
 
 
+def test_names_with_brackets_and_braces(folder):
+    """A bracket is a pattern only where no file has that name; braces are wildcards to Snakemake, so what is made has none."""
+    from weaver_tasks.plan.files import expand
+
+    names = ["a[2].root", "b{1}.root", "b_1_.root"]
+    for name in names:
+        (folder / name).write_bytes(b"")
+    files = list(expand({"a": {"patterns": names, "split": 0}}, "train", "config.yaml"))
+    assert [file.source for file in files] == names
+    assert len({file.name for file in files}) == 3
+    assert not any("{" in file.name or "}" in file.name for file in files)
+
+
 def test_files_that_appear_later_do_not_change_a_run_that_has_begun(folder):
     plan().freeze_files()
     (folder / "a_4.root").write_bytes(b"")

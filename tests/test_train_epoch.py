@@ -3,6 +3,7 @@
 import random
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -328,3 +329,38 @@ def test_early_stopping_leaves_a_record_and_the_last_checkpoint(run):
     assert training.read("val_epoch-3.json") == {"epoch": 3, "stopped": True}
     training.call("select_best_epoch")
     assert '"epoch": 0' in (training.folder / "best_epoch.json").read_text()
+
+
+def test_early_stopping_is_final(run):
+    """An epoch that was not yet validated when one was stopped may be better: nothing is trained after the gap all the same."""
+    training = run(training={"early_stopping": {"patience": 1}})
+    training.settings["validation"] = {"metric": "accuracy", "mode": "max"}
+    training.call("train_epoch", epochs=[0, 1, 2])
+    for epoch, accuracy in enumerate([0.8, 0.7, 0.9]):
+        (training.metrics / f"val_epoch-{epoch}.json").write_text(f'{{"epoch": {epoch}, "accuracy": {accuracy}}}')
+    validations = [str(training.metrics / f"val_epoch-{epoch}.json") for epoch in range(3)]
+    from weaver_tasks.train_epoch import main
+
+    for epoch in (3, 4):
+        main([*training.arguments("train_epoch", epochs=[epoch]), "--validation", *validations[: epoch - 1]])
+        assert training.record("train_epoch")["stopped_epochs"] == [epoch]
+
+
+@pytest.mark.slow
+def test_ranks_that_see_different_epochs_missing_end_together(run):
+    """As when another process has finished them in between: what the first rank finds counts."""
+    training = run(training={"ranks": 2})
+    assert training.run("train_epoch", epochs=[0]).returncode == 0
+    code = """
+import os, sys
+from weaver_tasks import train_epoch
+if os.environ["RANK"] == "1":
+    train_epoch.Work.missing = lambda self: list(self.arguments.epochs)
+train_epoch.main(sys.argv[1:])
+"""
+    before = training.checkpoint("net_epoch-0_state").read_bytes()
+    command = ["-c", code, *training.arguments("train_epoch", epochs=[0])]
+    asked = f"import sys; from weaver_tasks.training.launch import run_ranks; raise SystemExit(run_ranks({command!r}, ranks=2))"
+    subprocess.run([sys.executable, "-c", asked], check=True, env=stage_run.environment(), timeout=600)
+    assert training.record("train_epoch")["trained_epochs"] == []
+    assert training.checkpoint("net_epoch-0_state").read_bytes() == before

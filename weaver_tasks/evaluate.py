@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with task(arguments) as record:
         settings, kind = arguments.settings.evaluation, arguments.settings.training.task
         predictions = _read(arguments, record, kind, settings) if arguments.predictions else None
-        known = predictions is not None and len(predictions.scores) > 0
+        known = predictions is not None and len(predictions.scores) + sum(predictions.not_finite.values()) > 0
         nothing: dict[str, Any] = {"task": kind, "entries": 0, "groups": {}, "warnings": []}
         figures = evaluate(predictions, kind, settings) if predictions and known else nothing
         for warning in figures["warnings"]:

@@ -26,8 +26,8 @@ from weaver_tasks.base.record import RECORDS, TaskRecord
 from weaver_tasks.data.configuration import load_data_configuration
 from weaver_tasks.data.events.block import StagingOptions
 from weaver_tasks.data.readers.hdf5_links import companions
-from weaver_tasks.data.staging.ensure import located
 from weaver_tasks.data.staging.manifest import make_manifest
+from weaver_tasks.data.staging.places import expand_path
 from weaver_tasks.data.staging.source_checksums import keep_checksum, recorded
 from weaver_tasks.data.staging.stage import Staging, stage_file, staged_before
 from weaver_tasks.settings.stage import stage_parser
@@ -107,7 +107,7 @@ def _stage(arguments: argparse.Namespace, record: TaskRecord) -> None:
                 record.read(source, checksum=file["checksum"] or "not known: remote, or not readable")
             record.wrote(output)
             if file["staged"]:
-                record.wrote(located(file["staged"]))
+                record.wrote(expand_path(file["staged"]))
     if found:
         logger.info("%d of %d files were staged before and have not changed", len(found), len(arguments.sources))
     record.note(staged_before=found)

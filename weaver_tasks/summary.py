@@ -50,12 +50,17 @@ def main(argv: list[str] | None = None) -> None:
         for name, value, style in summary_lines(member):
             # Never wrapped: paths are there to be copied.
             console.print(f"  {name:<22}{value}", style=style, highlight=False, markup=False, soft_wrap=True)
-    mixture = _mixture(arguments.run)
-    if mixture:
-        console.print(f"  WARNING: {mixture}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+    for warning in filter(None, (*_warnings_of_inputs(arguments.run), _mixture(arguments.run))):
+        console.print(f"  WARNING: {warning}", style="yellow", highlight=False, markup=False, soft_wrap=True)
     report = arguments.run / "report.html"
     where = str(report) if report.is_file() else f"made by: snakemake --configfile … --report {report}"
     console.print(f"  {'report':<22}{where}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _warnings_of_inputs(run: Path) -> list[str]:
+    """What was told of the events when they were staged: a class without any, weights that are never drawn."""
+    manifest = run / "inputs.json"
+    return read_json(manifest).get("warnings", []) if manifest.is_file() else []
 
 
 def _mixture(run: Path) -> str | None:
@@ -105,6 +110,8 @@ def report_page(run: Path, config: Mapping[str, Any]) -> str:
         lines += [*heading("Results" if len(members) == 1 else f"Results of {member.name}"), *table((), rows)]
     data = data_rows(read_json(run / "inputs.json"))
     lines += [*heading("Data"), *table(("Split", "Group", "Files", "Entries", "Selected"), data)]
+    for warning in _warnings_of_inputs(run):
+        lines += ["", f"**{warning.replace('*', '').replace('`', '')}**", ""]
     lines += [*heading("Configuration"), *table((), configuration_rows(config))]
     return "\n".join(lines)
 
@@ -117,7 +124,8 @@ def figures(metrics: Mapping[str, Any], parity: Mapping[str, Any] | None) -> Ite
         yield "test accuracy", _number(metrics["accuracy"], metrics["accuracy_error"])
         yield "test AUC", _number(metrics["auc"])
     for name, target in metrics.get("targets", {}).items():
-        yield f"test resolution of {name}", f"{target['resolution']:.4g} (bias {target['bias']:.4g})"
+        defined = target["resolution"] is not None
+        yield f"test resolution of {name}", f"{target['resolution']:.4g} (bias {target['bias']:.4g})" if defined else _number(None)
     if metrics["entries"]:
         yield "test jets", f"{metrics['entries']:,}"
     if metrics.get("best_epoch"):

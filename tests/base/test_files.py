@@ -1,3 +1,4 @@
+import errno
 import json
 import math
 import multiprocessing
@@ -5,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -158,3 +160,18 @@ def test_a_copy_has_a_time_of_its_own(tmp_path):
     assert (tmp_path / "b").stat().st_mtime > 1
     os.utime(tmp_path / "b")
     assert (tmp_path / "a").stat().st_mtime == 1
+
+
+def test_a_source_that_cannot_be_read_is_named_and_not_the_target(tmp_path, monkeypatch):
+    (tmp_path / "source").write_text("content")
+
+    def failing(self, *arguments, **options):
+        if self.name == "source":
+            raise OSError(errno.EIO, "Input/output error")
+        return opened(self, *arguments, **options)
+
+    opened = Path.open
+    monkeypatch.setattr(Path, "open", failing)
+    with pytest.raises(WeaverTasksError, match=r"source: cannot be read \(Input/output error\)"):
+        copy_file(tmp_path / "source", tmp_path / "target")
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]

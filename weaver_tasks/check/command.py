@@ -62,7 +62,7 @@ def _class_warnings(plan: Plan, findings: list[Finding]) -> Iterator[str]:
     """Classes without an event in the files looked at: a network cannot learn them, yet the run can work."""
     labels = plan.data_configuration("train").labels
     fitting = [finding for finding in findings if finding.split == "train"]
-    if labels is None or labels.kind != "simple" or any(finding.problem or not finding.kept for finding in fitting):
+    if labels is None or labels.kind != "simple" or any(finding.problem for finding in fitting):
         return
     for name in labels.classes:
         if fitting and not any(finding.classes.get(name) for finding in fitting):

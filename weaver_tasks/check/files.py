@@ -17,11 +17,11 @@ from weaver_tasks.base.errors import ConfigError, InputFileError, WeaverTasksErr
 from weaver_tasks.data.configuration import DataConfiguration
 from weaver_tasks.data.configuration.uses import describe_use
 from weaver_tasks.data.events.block import LABEL, Block, PackedColumn, StagingOptions
+from weaver_tasks.data.events.reading import opened
 from weaver_tasks.data.events.transform import changes_each_epoch, plan_transformation
 from weaver_tasks.data.readers import branch_names, read_arrays
 from weaver_tasks.data.readers.remote import file_size
-from weaver_tasks.data.staging.ensure import located
-from weaver_tasks.data.staging.sources import opened
+from weaver_tasks.data.staging.places import expand_path
 from weaver_tasks.data.staging.unlabeled import lacks_labels, without_labels
 from weaver_tasks.plan.plan import InputFile, Plan
 from weaver_tasks.settings.stage import stage_settings
@@ -198,7 +198,7 @@ def disk_needed(plan: Plan, findings: list[Finding]) -> tuple[float, bool]:
 def disk_problems(plan: Plan, needed: float) -> Iterator[str]:
     """Whether what is to be staged, less what is there already, fits on the disk. Where each node has its own, nobody knows."""
     try:
-        folder = located(plan.staged)
+        folder = expand_path(plan.staged)
     except ConfigError:
         return
     there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else 0

@@ -74,7 +74,7 @@ def _matches(pattern: str, where: str, *, may_be_made: bool) -> list[str]:
         return [pattern]
     # Of './a.root' Snakemake warns, file by file.
     pattern = str(Path(pattern))
-    if not glob.has_magic(pattern):
+    if not glob.has_magic(pattern) or Path(pattern).is_file():
         if Path(pattern).is_dir():
             raise ConfigError(f"{where}: '{pattern}' is a folder. Say which of its files: {pattern.rstrip('/')}/*.root, for instance.")
         if not Path(pattern).is_file() and not may_be_made:
@@ -94,10 +94,14 @@ def _matches(pattern: str, where: str, *, may_be_made: bool) -> list[str]:
 
 
 def unique_names(sources: list[str]) -> list[str]:
-    """The stem of each file; where two are alike, a digest of the path is added to each of them."""
+    """The stem of each file; where two are alike, or one has braces, which Snakemake takes for a wildcard, with a digest of the path."""
     stems = [Path(source.partition("?")[0]).stem for source in sources]
-    times = Counter(stems)
-    return [stem if times[stem] == 1 else f"{stem}-{digest(source)[:8]}" for source, stem in zip(sources, stems, strict=True)]
+    plain = [stem.replace("{", "_").replace("}", "_") for stem in stems]
+    times = Counter(plain)
+    return [
+        name if times[name] == 1 and name == stem else f"{name}-{digest(source)[:8]}"
+        for source, stem, name in zip(sources, stems, plain, strict=True)
+    ]
 
 
 def staging_jobs(files: Sequence[InputFile], size: int) -> dict[tuple[str, str, str], list[InputFile]]:

@@ -42,6 +42,7 @@ rule stage_inputs:
         split="{split}",
         group="{group}",
         sources=lambda w: [file.source for file in job_files(w)],
+        states=states_of_others,
         records=lambda w: [PLAN.staged_record(file) for file in job_files(w)],
         staged=staged_option,
         settings=settings("stage_inputs", split=lambda w: w.split),

@@ -12,7 +12,23 @@ def job_files(wildcards):
 
 
 def local_sources(wildcards):
-    return [file.source for file in job_files(wildcards) if file.is_local]
+    return [
+        file.source
+        for file in job_files(wildcards)
+        if file.is_local and not has_braces(file.source)
+    ]
+
+
+def has_braces(path):
+    """Snakemake takes them for wildcards, however they are written."""
+    return "{" in path or "}" in path
+
+
+def states_of_others(wildcards):
+    """Size and time of the local files that cannot be inputs, so that a change of theirs is seen all the same."""
+    files = [file for file in job_files(wildcards) if has_braces(file.source)]
+    found = [os.stat(file.source) for file in files if os.path.exists(file.source)]
+    return [[each.st_size, each.st_mtime_ns] for each in found]
 
 
 def records_of(*splits):

@@ -1,6 +1,7 @@
 """The data configuration: what it means, compared with weaver-core's reading of the same file."""
 
 import copy
+import logging
 import pickle
 import re
 import subprocess
@@ -402,3 +403,23 @@ def test_hybrid_labels_of_forks_are_told_with_what_to_write(tmp_path, kind):
     document["labels"] = {"type": "custom", "value": yaml.safe_load(written)}
     path.write_text(yaml.safe_dump(document, sort_keys=False))
     assert load_data_configuration(path).label_names == ("truth_label", "target_mass")
+
+
+def test_what_weaver_passes_over_is_passed_over_with_a_word(load, caplog):
+    text = """
+inputs: {jets: {length: null, vars: [x]}}
+labels: {type: simple, value: [a, b], label_list: [a, b]}
+weights: {reweight_load_fraction: 0.5, reweight_method: flat, reweight_vars: {x: [0, 1]}, reweight_classes: [a, b], class_weights: [1, 0]}
+observers: [x, y, x]
+"""
+    logging.getLogger("weaver_tasks").propagate = True
+    configuration = load(text)
+    assert configuration.observers == ("x", "y")
+    assert configuration.weights.class_weights == (1.0, 0.0)
+    for told in ("labels.label_list: a key of a fork", "weights.reweight_load_fraction: a key of a fork", "observers: x is named twice"):
+        assert told in caplog.text
+    for wrong, message in (("label_lists", "Known here: names"), ("names_", "unknown key 'labels.names_'. Did you mean: names")):
+        with pytest.raises(DataConfigError, match=message):
+            load(text.replace("label_list", wrong))
+    with pytest.raises(DataConfigError, match=r"weights\.class_weights: all are 0"):
+        load(text.replace("[1, 0]", "[0, 0]"))

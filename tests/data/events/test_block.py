@@ -10,9 +10,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from weaver_tasks.base.errors import DataConfigError
 from weaver_tasks.data.configuration import load_data_configuration
 from weaver_tasks.data.configuration.uses import describe_use
-from weaver_tasks.data.events.block import ABSENT, PackedColumn, StagingOptions, packed_columns, plain_columns
+from weaver_tasks.data.events.block import ABSENT, PackedColumn, StagingOptions, join, packed_columns, plain_columns
+from weaver_tasks.data.events.reading import transformed_blocks
 from weaver_tasks.data.events.transform import changes_each_epoch, plan_transformation
-from weaver_tasks.data.staging.sources import join, transformed_blocks
 from weaver_tasks.settings.stage import stage_settings
 
 
@@ -122,7 +122,7 @@ def test_values_are_those_of_the_file(configure, hbb, tree):
 def test_blocks_of_any_size_are_the_same(configure, hbb, monkeypatch):
     configuration = configure(selection="jet_pt > 600", monitor_variables=["jet_eta"])
     whole = block_of(configuration, hbb)
-    monkeypatch.setattr("weaver_tasks.data.staging.sources.STEP_BYTES", 5_000)
+    monkeypatch.setattr("weaver_tasks.data.events.reading.STEP_BYTES", 5_000)
     transformation = plan_transformation(configuration, "train", StagingOptions())
     parts = list(transformed_blocks(hbb, transformation, 0, None))
     assert len(parts) > 3
@@ -293,8 +293,8 @@ def test_random_numbers_do_not_depend_on_what_else_is_read(configure, hbb, monke
         inputs={"jets": {"length": None, "vars": ["noise"]}, "particles": {"length": 8, "vars": ["part_px", "part_py"]}},
         new_variables={"noise": "np.random.normal(0, 1, len(jet_pt))"},
     )
-    monkeypatch.setattr("weaver_tasks.data.staging.sources.STEP_BYTES", 5_000)
-    monkeypatch.setattr("weaver_tasks.data.staging.sources.RANDOM_STEP", 60)
+    monkeypatch.setattr("weaver_tasks.data.events.reading.STEP_BYTES", 5_000)
+    monkeypatch.setattr("weaver_tasks.data.events.reading.RANDOM_STEP", 60)
     values = [block_of(configuration, hbb, columns=columns, seed=(4,)).packed["jets"].values for columns in (None, ["jets"])]
     assert_array_equal(*values)
     assert len(np.unique(values[0])) == 250

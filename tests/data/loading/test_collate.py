@@ -11,11 +11,11 @@ import pytest
 import yaml
 
 from weaver_tasks.data.configuration import DataConfiguration, dump_auto, load_data_configuration
-from weaver_tasks.data.events.block import Block, Packed, StagingOptions
+from weaver_tasks.data.events.block import Block, Packed, StagingOptions, join
+from weaver_tasks.data.events.reading import transformed_blocks
 from weaver_tasks.data.events.transform import plan_transformation
 from weaver_tasks.data.loading.buffers import BufferPool
 from weaver_tasks.data.loading.collate import InputAssembler, PackedPieces
-from weaver_tasks.data.staging.sources import join, transformed_blocks
 from weaver_tasks.data.statistics.standardization import describe_variables, next_pass
 
 DOCUMENT: dict[str, Any] = {

@@ -20,14 +20,14 @@ from scipy import stats
 
 from weaver_tasks.base.errors import DataConfigError, InputFileError
 from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration
-from weaver_tasks.data.events.block import StagingOptions
+from weaver_tasks.data.events.block import StagingOptions, join
+from weaver_tasks.data.events.reading import transformed_blocks
 from weaver_tasks.data.events.transform import plan_transformation
 from weaver_tasks.data.loading.batch import Batch
 from weaver_tasks.data.loading.loader import EpochLoader
 from weaver_tasks.data.loading.parts import OpenFiles
 from weaver_tasks.data.readers import open_reader
 from weaver_tasks.data.staging.manifest import make_manifest
-from weaver_tasks.data.staging.sources import join, transformed_blocks
 from weaver_tasks.data.staging.stage import Staging, stage_file
 from weaver_tasks.data.statistics.weights import fill, make_histograms
 from weaver_tasks.settings.stage import StageSettings, stage_settings
@@ -520,7 +520,7 @@ def test_files_read_on_the_fly_stay_open_and_can_be_closed(plain: Sample, monkey
         opened.append(path)
         return open_reader(path, **options)
 
-    monkeypatch.setattr("weaver_tasks.data.staging.sources.open_reader", counting)
+    monkeypatch.setattr("weaver_tasks.data.events.reading.open_reader", counting)
     files = OpenFiles(plain.manifest("none"), plain.configuration)
     first, second = (load(plain, settings(), mode="none", files=files) for _ in range(2))
     assert len(opened) == len(set(opened)) == len(CLASSES)

@@ -9,10 +9,11 @@ from numpy.testing import assert_array_equal
 from weaver_tasks.base.digests import file_checksum
 from weaver_tasks.base.errors import WeaverTasksError
 from weaver_tasks.data.configuration import load_data_configuration
-from weaver_tasks.data.events.block import StagingOptions
+from weaver_tasks.data.events.block import StagingOptions, join
+from weaver_tasks.data.events.reading import transformed_blocks
 from weaver_tasks.data.events.transform import plan_transformation
 from weaver_tasks.data.staging.source_checksums import Recorded
-from weaver_tasks.data.staging.sources import join, open_source, transformed_blocks
+from weaver_tasks.data.staging.sources import open_source
 from weaver_tasks.data.staging.stage import Staging, stage_file
 
 DAMAGES = 200

@@ -158,3 +158,14 @@ def test_other_files_are_refused(tmp_path, path, content):
     other.write_bytes(path.read_bytes()[:1000] if content is None else content)
     with pytest.raises(InputFileError, match=r"b\.arrow: not a staged file"):
         StagedFile(other)
+
+
+def test_numbers_that_need_a_wider_type_later(tmp_path):
+    """NaN may come to stand among whole numbers."""
+    blocks = [np.array([1, 2], dtype="i4"), np.array([np.nan, 2.5]), np.array([3], dtype="i2")]
+    with StagedWriter(tmp_path / "a.arrow", variables={}, metadata={}) as writer:
+        for number, values in enumerate(blocks):
+            writer.append(Block(entries=np.arange(len(values)) + 10 * number, plain={"x": values}))
+    (column,) = StagedFile(tmp_path / "a.arrow").block(0, 5).plain.values()
+    assert column.dtype == np.float64
+    assert_array_equal(column, [1, 2, np.nan, 2.5, 3])

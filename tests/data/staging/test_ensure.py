@@ -10,8 +10,8 @@ import yaml
 from weaver_tasks.base.errors import ConfigError, InputFileError
 from weaver_tasks.data.configuration import load_data_configuration
 from weaver_tasks.data.events.block import StagingOptions
-from weaver_tasks.data.staging import stage as staging
-from weaver_tasks.data.staging.ensure import located
+from weaver_tasks.data.staging import ensure
+from weaver_tasks.data.staging.places import expand_path
 from weaver_tasks.data.staging.sources import open_source
 from weaver_tasks.stage_inputs import main
 
@@ -46,15 +46,15 @@ def read(record, tmp_path):
 
 def test_a_record_names_the_variable_and_the_file_lies_where_it_points(staged, tmp_path):
     assert staged["staged"].startswith("$NODE_SCRATCH/run/HToBB.")
-    assert located(staged["staged"]).is_relative_to(tmp_path / "node1")
-    assert located(staged["staged"]).exists()
+    assert expand_path(staged["staged"]).is_relative_to(tmp_path / "node1")
+    assert expand_path(staged["staged"]).exists()
 
 
 def test_another_node_stages_the_same_again(staged, tmp_path, monkeypatch):
     entries, values = read(staged, tmp_path)
     monkeypatch.setenv("NODE_SCRATCH", str(tmp_path / "node2"))
     again_entries, again = read(staged, tmp_path)
-    assert located(staged["staged"]).is_relative_to(tmp_path / "node2")
+    assert expand_path(staged["staged"]).is_relative_to(tmp_path / "node2")
     np.testing.assert_array_equal(again_entries, entries)
     assert again.keys() == values.keys()
     for name, expected in values.items():
@@ -63,9 +63,9 @@ def test_another_node_stages_the_same_again(staged, tmp_path, monkeypatch):
 
 def test_ranks_that_miss_it_at_the_same_time_stage_it_once(staged, tmp_path, monkeypatch):
     monkeypatch.setenv("NODE_SCRATCH", str(tmp_path / "node2"))
-    stage_file, staged_files = staging.stage_file, []
+    stage_file, staged_files = ensure.stage_file, []
     monkeypatch.setattr(
-        staging, "stage_file", lambda source, *rest, **more: staged_files.append(source) or stage_file(source, *rest, **more)
+        ensure, "stage_file", lambda source, *rest, **more: staged_files.append(source) or stage_file(source, *rest, **more)
     )
     with ThreadPoolExecutor(3) as pool:
         read_by = list(pool.map(lambda _: read(staged, tmp_path)[0].tolist(), range(3)))
@@ -74,15 +74,15 @@ def test_ranks_that_miss_it_at_the_same_time_stage_it_once(staged, tmp_path, mon
 
 
 def test_a_source_that_has_changed_is_refused(staged, tmp_path, jets):
-    located(staged["staged"]).unlink()
+    expand_path(staged["staged"]).unlink()
     (tmp_path / "HToBB.root").write_bytes((jets / "train" / "HToCC.root").read_bytes())
     with pytest.raises(InputFileError, match=r"HToBB\.root: its SHA-256"):
         read(staged, tmp_path)
-    assert not located(staged["staged"]).exists()
+    assert not expand_path(staged["staged"]).exists()
 
 
 def test_a_configuration_that_has_changed_is_refused(staged, tmp_path):
-    located(staged["staged"]).unlink()
+    expand_path(staged["staged"]).unlink()
     document = yaml.safe_load((tmp_path / "data.yaml").read_text())
     document["selection"] = "jet_pt > 550"
     (tmp_path / "data.yaml").write_text(yaml.safe_dump(document, sort_keys=False))

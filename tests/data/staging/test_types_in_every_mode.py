@@ -259,9 +259,10 @@ def test_missing_values_of_expressions(staged, particles, text):
 
 def test_missing_values_of_inputs(tmp_path, particles):
     """As weaver pads them: the pad value in a group of length 1, NaN (which becomes 0) in a flat one."""
+    from weaver_tasks.data.events.block import join
+    from weaver_tasks.data.events.reading import transformed_blocks
     from weaver_tasks.data.events.transform import plan_transformation
     from weaver_tasks.data.loading.collate import InputAssembler, PackedPieces, Piece
-    from weaver_tasks.data.staging.sources import join, transformed_blocks
 
     config = tmp_path / "data.yaml"
     groups = {"one": {"length": 1, "vars": [["v", None, 1, -5, 5, -7]]}, "flat": {"length": None, "vars": [["w", None]]}}

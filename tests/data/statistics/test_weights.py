@@ -33,6 +33,7 @@ CASES = {
     "flat": {"reweight_method": "flat", "reweight_vars": PT_AND_MASS},
     "ref": {"reweight_method": "ref", "reweight_vars": PT_AND_MASS},
     "class weights": {"reweight_method": "flat", "reweight_vars": PT_AND_MASS, "class_weights": [1, 0.5, 2, 3], "reweight_threshold": 25},
+    "a class that weighs nothing": {"reweight_method": "flat", "reweight_vars": PT_AND_MASS, "class_weights": [1, 0, 2, 1]},
     "overflow": {"reweight_method": "flat", "reweight_vars": PT_AND_MASS, "reweight_discard_under_overflow": False},
     "base weights": {"reweight_method": "flat", "reweight_vars": PT_AND_MASS, "reweight_basewgt": "generated"},
     "base weights, ref": {"reweight_method": "ref", "reweight_vars": PT_AND_MASS, "reweight_basewgt": "generated"},

@@ -21,6 +21,7 @@ from weaver_tasks.results.metrics.evaluation import evaluate_classification, eva
 from weaver_tasks.results.metrics.regression import central_quantiles, regression_summary
 from weaver_tasks.results.metrics.roc import area, pair_ratio
 from weaver_tasks.results.predictions.columns import Predictions
+from weaver_tasks.settings.model import EvaluationSettings
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +159,7 @@ def predictions(scored, weights, **more):
 def test_what_weights_do_not_allow_is_warned_of(scored):
     weights = np.where(scored.labels == 4, 0.0, 1.0)
     weights[scored.groups["TTBar"]] = -1
-    figures = evaluate_classification(predictions(scored, weights), {"metrics": ["log_loss", "accuracy_score"]})
+    figures = evaluate_classification(predictions(scored, weights), EvaluationSettings(metrics=["log_loss", "accuracy_score"]))
     told = "\n".join(figures["warnings"])
     assert "100 of 1,000 jets have negative weights" in told
     for what in ("group HToWW4Q", "class class_4", "group TTBar", "class class_8"):
@@ -180,7 +181,7 @@ def test_a_metric_that_scikit_learn_refuses_for_the_weights_is_null(scored):
         observers={},
         weights=weights,
     )
-    figures = evaluate_classification(found, {"metrics": ["roc_auc_score", "average_precision_score"]})
+    figures = evaluate_classification(found, EvaluationSettings(metrics=["roc_auc_score", "average_precision_score"]))
     assert figures["auc"] is not None
     assert figures["metrics"]["roc_auc_score"] is None
     assert any("'roc_auc_score' cannot be computed" in warning and "null" in warning for warning in figures["warnings"])
@@ -199,7 +200,7 @@ def test_targets_that_are_not_finite_are_left_out(scored):
         observers={},
         weights=None,
     )
-    figures = evaluate_regression(found, {"metrics": ["r2_score"]})
+    figures = evaluate_regression(found, EvaluationSettings(metrics=["r2_score"]))
     kept = np.isfinite(target)
     assert (figures["targets"]["pt"]["entries"], figures["targets"]["pt"]["entries_not_finite"]) == (900, 100)
     assert figures["targets"]["pt"]["bias"] == pytest.approx((0.1 * target[kept]).mean())

@@ -6,15 +6,14 @@ that an event is one contiguous piece of memory. Everything else (labels, what w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import awkward as ak
 import numpy as np
 
 if TYPE_CHECKING:
-    import awkward as ak
-
     from weaver_tasks.data.configuration.model import DataConfiguration
     from weaver_tasks.settings.stage import StageSettings
 
@@ -191,3 +190,26 @@ def weight_columns(configuration: DataConfiguration) -> tuple[str, ...]:
         return (WEIGHT,)
     base = (BASE_WEIGHT,) if weights.base_weight else ()
     return tuple(dict.fromkeys((*weights.variables, *weights.classes, *base)))
+
+
+def join(blocks: Sequence[Block]) -> Block:
+    """Blocks that follow one another as one. A single one is returned as it is."""
+    if len(blocks) == 1:
+        return blocks[0]
+    return Block(
+        entries=np.concatenate([block.entries for block in blocks]),
+        packed={name: _join_packed([block.packed[name] for block in blocks]) for name in blocks[0].packed},
+        plain={name: _join_plain([block.plain[name] for block in blocks]) for name in blocks[0].plain},
+    )
+
+
+def _join_packed(parts: Sequence[Packed]) -> Packed:
+    values = np.concatenate([part.own_values() for part in parts])
+    if parts[0].offsets is None:
+        return Packed(values, None)
+    counts = np.concatenate([np.diff(part.offsets) for part in parts if part.offsets is not None])
+    return Packed(values, np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(counts)]))
+
+
+def _join_plain(parts: Sequence[Any]) -> Any:
+    return np.concatenate(parts) if isinstance(parts[0], np.ndarray) else ak.concatenate(parts)

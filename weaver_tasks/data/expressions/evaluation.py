@@ -179,6 +179,8 @@ def _attribute(holder: Any, name: str) -> Any:
     """A public property or method of an array, or a field of a record."""
     if isinstance(holder, (ak.Array, ak.Record)) and name in holder.fields:
         return holder[name]
+    if isinstance(holder, ak.Array) and name in METHODS and not hasattr(holder, name) and hasattr(ak, name):
+        raise AttributeError(f"lists have no method '{name}'; write ak.{name}(…, axis=1)")
     if isinstance(holder, (ak.Array, ak.Record, np.ndarray, np.generic)) and name in PROPERTIES | METHODS:
         return getattr(holder, name)
     raise AttributeError(f"{type(holder).__name__} has no '{name}' that an expression may use")

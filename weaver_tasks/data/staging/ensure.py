@@ -7,8 +7,6 @@ since a node's scratch folder is often another one for each job.
 from __future__ import annotations
 
 import logging
-import os
-import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,32 +14,23 @@ from typing import Any
 
 from weaver_tasks.base.errors import ConfigError, InputFileError
 from weaver_tasks.base.files import exclusive
+from weaver_tasks.data.configuration import load_data_configuration
 from weaver_tasks.data.events.block import StagingOptions
+from weaver_tasks.data.staging.places import expand_path
 from weaver_tasks.data.staging.source_checksums import Recorded
+from weaver_tasks.data.staging.stage import Staging, stage_file
 
 logger = logging.getLogger(__name__)
 
 _PATIENCE = 3600.0  # seconds to wait for another rank or job of this node that stages the same file
 
 
-def located(staged: str | os.PathLike[str]) -> Path:
-    """The path of a staged file on this machine. Raises ConfigError when it holds a variable that is not set here."""
-    path = os.path.expandvars(staged)
-    unset = re.search(r"\$(\w+|\{[^}]*\})", path)
-    if unset:
-        raise ConfigError(
-            f"staging.directory: the environment variable {unset[0]} is not set on {socket.gethostname()}. "
-            "Use one that is set in every job, or a plain path."
-        )
-    return Path(path)
-
-
-def present(record: Mapping[str, Any], options: StagingOptions) -> Path:
+def ensure_staged(record: Mapping[str, Any], options: StagingOptions) -> Path:
     """The staged file of a record of inputs.json, made again from its source when it is not on this machine.
 
     Raises InputFileError when the source is not what it was, and ConfigError when the data configuration is not.
     """
-    path = located(record["staged"])
+    path = expand_path(record["staged"])
     if not path.exists():
         with exclusive(path.with_name(f".{path.name}.lock"), patience=_PATIENCE):
             if not path.exists():
@@ -50,10 +39,6 @@ def present(record: Mapping[str, Any], options: StagingOptions) -> Path:
 
 
 def _stage_again(record: Mapping[str, Any], path: Path, options: StagingOptions) -> None:
-    # Imported here: staging reads through sources, and sources come here for their files.
-    from weaver_tasks.data.configuration import load_data_configuration
-    from weaver_tasks.data.staging.stage import Staging, stage_file
-
     functions = Path(record["custom_functions"]) if record.get("custom_functions") else None
     staging = Staging(
         configuration=load_data_configuration(Path(record["data_config"]), custom_functions=functions),

@@ -13,23 +13,19 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import awkward as ak
-import numpy as np
-
 from weaver_tasks.base.errors import InputFileError
-from weaver_tasks.data.events.block import Block, Packed, StagingOptions
+from weaver_tasks.data.events.block import Block, StagingOptions, join
 from weaver_tasks.data.events.column_types import ColumnType, as_type
+from weaver_tasks.data.events.reading import blocks_of, opened, transformed_blocks
 from weaver_tasks.data.events.transform import Transformation, plan_transformation
-from weaver_tasks.data.readers import STEP_BYTES, Reader, branch_names, open_reader, read_arrays
+from weaver_tasks.data.readers import Reader
 from weaver_tasks.data.staging.arrow_file import StagedFile
-from weaver_tasks.data.staging.ensure import present
+from weaver_tasks.data.staging.ensure import ensure_staged
 from weaver_tasks.data.staging.source_checksums import check_unchanged
 
 if TYPE_CHECKING:
     from weaver_tasks.data.configuration.model import DataConfiguration
 
-RANDOM_STEP = 10_000
-"""Entries read at a time where expressions draw random numbers."""
 _ROWS_PER_BLOCK = 50_000
 
 
@@ -78,7 +74,7 @@ class StagedSource:
     """A staged file. Its blocks are views of the file mapped into memory."""
 
     def __init__(self, record: Mapping[str, Any], options: StagingOptions) -> None:
-        self.file = StagedFile(present(record, options))
+        self.file = StagedFile(ensure_staged(record, options))
         if any(self.file.metadata.get(key) != record[key] for key in ("staging_digest", "checksum")):
             raise InputFileError(
                 f"{record['staged']}: was staged with another configuration, or from other bytes, than the list of inputs says. "
@@ -112,7 +108,7 @@ class OriginalSource:
     ) -> None:
         if not record["staged"]:
             check_unchanged(record)
-        self._path: str = str(present(record, options)) if record["staged"] else record["source"]
+        self._path: str = str(ensure_staged(record, options)) if record["staged"] else record["source"]
         self._source: str = record["source"]
         self._split: str = record["split"]
         self._configuration = configuration
@@ -141,7 +137,7 @@ class OriginalSource:
         with self._reading:
             self._reader = None
             self._open.close()
-        # What uproot knows of a file goes round in circles: left to itself, that of many files would pile up.
+        # Objects of uproot hold reference cycles: without a collection those of many files would pile up.
         gc.collect(1)
 
     def blocks(
@@ -162,82 +158,9 @@ class OriginalSource:
         return self._transformations[key]
 
 
-def opened(path: str, transformation: Transformation) -> contextlib.AbstractContextManager[Reader]:
-    """A file opened to be transformed."""
-    configuration = transformation.configuration
-    return open_reader(path, tree=configuration.treename, branches=transformation.branches, fields=transformation.fields)
-
-
-def transformed_blocks(
-    path: str,
-    transformation: Transformation,
-    first_entry: int,
-    last_entry: int | None,
-    *,
-    name: str | None = None,
-    training: bool = False,
-    seed: Sequence[int] = (),
-) -> Iterator[Block]:
-    """Read entries of a file in steps of bounded size, and transform each; at least one block.
-
-    last_entry: None for all. name: what the file is called where its path matters (file_magic) and in messages.
-    Raises InputFileError or DataConfigError.
-    """
-    with opened(path, transformation) as reader:
-        last_entry = reader.entries if last_entry is None else last_entry
-        yield from blocks_of(reader, transformation, first_entry, last_entry, name=name or path, training=training, seed=seed)
-
-
-def blocks_of(
-    reader: Reader, transformation: Transformation, first: int, last: int, *, name: str, training: bool = False, seed: Sequence[int] = ()
-) -> Iterator[Block]:
-    """`transformed_blocks` of an open file."""
-    configuration = transformation.configuration
-    magic: dict[str, Any] = {"branch_magic": configuration.branch_magic, "file_magic": configuration.file_magic}
-    branches = list(branch_names(reader, name, transformation.branches, **magic).values())
-    while True:
-        # Random numbers are drawn for the events of a step: it must not depend on which columns are read.
-        stop = first + RANDOM_STEP if transformation.random else reader.step(branches, first, STEP_BYTES)
-        stop = min(stop, last)
-        # Nothing of a step is kept here while the next one is read: that would double the memory.
-        yield transformation(
-            read_arrays(reader, name, transformation.branches, first, stop, **magic),
-            first,
-            source=name,
-            training=training,
-            seed=(*seed, first),
-        )
-        first = stop
-        if first >= last:
-            return
-
-
 def typed(block: Block, types: Mapping[str, ColumnType]) -> Block:
     """The block with its plain columns in the types that the files of a split agree on."""
     if not any(name in types for name in block.plain):
         return block
     plain = {name: as_type(array, types[name]) if name in types else array for name, array in block.plain.items()}
     return dataclasses.replace(block, plain=plain)
-
-
-def join(blocks: Sequence[Block]) -> Block:
-    """Blocks that follow one another as one. A single one is returned as it is."""
-    if len(blocks) == 1:
-        return blocks[0]
-    return Block(
-        entries=np.concatenate([block.entries for block in blocks]),
-        packed={name: _join_packed([block.packed[name] for block in blocks]) for name in blocks[0].packed},
-        plain={name: _join_plain([block.plain[name] for block in blocks]) for name in blocks[0].plain},
-    )
-
-
-def _join_packed(parts: Sequence[Packed]) -> Packed:
-    values = np.concatenate([part.own_values() for part in parts])
-    if parts[0].offsets is None:
-        return Packed(values, None)
-    counts = np.concatenate([np.diff(part.offsets) for part in parts if part.offsets is not None])
-    return Packed(values, np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(counts)]))
-
-
-def _join_plain(parts: Sequence[Any]) -> Any:
-    return np.concatenate(parts) if isinstance(parts[0], np.ndarray) else ak.concatenate(parts)

@@ -22,14 +22,14 @@ from weaver_tasks.data.configuration import fingerprints
 from weaver_tasks.data.configuration.uses import describe_use
 from weaver_tasks.data.events.block import LABEL, Block, StagingOptions
 from weaver_tasks.data.events.column_types import ColumnType, common_type, type_of
+from weaver_tasks.data.events.reading import blocks_of, opened
 from weaver_tasks.data.events.transform import Transformation, changes_each_epoch, plan_transformation
 from weaver_tasks.data.readers import Reader, branch_names
 from weaver_tasks.data.readers.hdf5_links import companions
 from weaver_tasks.data.readers.remote import is_remote, open_stream
 from weaver_tasks.data.staging.arrow_file import FORMAT, StagedWriter
-from weaver_tasks.data.staging.ensure import located
+from weaver_tasks.data.staging.places import expand_path
 from weaver_tasks.data.staging.source_checksums import Recorded, check_unchanged, source_checksum, source_status
-from weaver_tasks.data.staging.sources import blocks_of, opened
 from weaver_tasks.data.staging.unlabeled import lacks_labels, without_labels
 
 _FIRST_FORMAT = 1  # of staged files; it stays in the digest of the events, so that another format trains nothing again
@@ -134,7 +134,7 @@ def stage_file(source: str, target: Path | None, staging: Staging, *, group: str
     record = _not_read_yet(source, staging, group)
     named = target
     if target is not None:
-        target = located(target)
+        target = expand_path(target)
     try:
         try:
             _stage(record, target, staging)
@@ -167,7 +167,7 @@ def staged_before(path: Path, source: str, target: Path | None, staging: Staging
     now = _not_read_yet(source, staging, group)
     if any(record.get(key) != now[key] for key in _ASKED) or record["bad"]:
         return None
-    if record["staged"] and not (record["staged"] == str(target) and located(record["staged"]).exists()):
+    if record["staged"] and not (record["staged"] == str(target) and expand_path(record["staged"]).exists()):
         return None
     if not is_remote(source):
         try:

@@ -14,7 +14,7 @@ from weaver_tasks.results.metrics.by_name import classification_metric, named_me
 from weaver_tasks.results.metrics.classification import accuracy, auc, auc_matrix, confusion_counts, confusion_matrix, rejection
 from weaver_tasks.results.metrics.regression import regression_by_bins, regression_summary
 from weaver_tasks.results.metrics.roc import pair_ratio
-from weaver_tasks.results.predictions.columns import Predictions
+from weaver_tasks.results.predictions.columns import Predictions, outputs_match
 from weaver_tasks.settings.model import EvaluationSettings
 
 Array = np.ndarray
@@ -213,10 +213,18 @@ def evaluate_regression(predictions: Predictions, settings: EvaluationSettings) 
     """
     whole = labeled_events(predictions)
     warnings = [*_told_events(predictions), *_told_weights(whole)]
-    targets = {
-        name: _regression(whole, name, predicted, settings, warnings)
-        for name, predicted in zip(whole.targets, whole.scores.T, strict=False)
-    }
+    if outputs_match(whole):
+        targets = {
+            name: _regression(whole, name, predicted, settings, warnings)
+            for name, predicted in zip(whole.targets, whole.scores.T, strict=True)
+        }
+    else:
+        targets = {name: _not_compared(whole) for name in whole.targets}
+        if whole.targets:
+            warnings.append(
+                f"{whole.scores.shape[1]} outputs for the targets {', '.join(whole.targets)}: which belongs to which is not known, so "
+                "their figures are null. The prediction files hold all of them"
+            )
     return {
         "task": "regression",
         "entries": len(whole.scores),
@@ -225,6 +233,13 @@ def evaluate_regression(predictions: Predictions, settings: EvaluationSettings) 
         "targets": plain(targets),
         "warnings": warnings,
     }
+
+
+def _not_compared(predictions: Predictions) -> dict[str, Any]:
+    """The figures of a target of which it is not known which output it belongs to."""
+    nothing = regression_summary(np.empty(0), np.empty(0))
+    groups = {group: {**nothing, "entries": events.stop - events.start} for group, events in predictions.groups.items()}
+    return {**nothing, "entries": len(predictions.scores), "entries_not_finite": 0, "metrics": {}, "bins": [], "groups": groups}
 
 
 def _regression(predictions: Predictions, name: str, predicted: Array, settings: EvaluationSettings, warnings: list[str]) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from weaver_tasks.base.files import read_json
-from weaver_tasks.results.plots.style import COLORS, figure, legend_beside, look, save, say_left_out
-from weaver_tasks.results.predictions.columns import Predictions, left_out
+from weaver_tasks.results.plots.style import COLORS, figure, legend_beside, look, save, say_left_out, say_why_empty
+from weaver_tasks.results.predictions.columns import Predictions, left_out, outputs_match
 
 Array = np.ndarray
 History = dict[str, list[dict[str, Any]]]
@@ -101,6 +101,10 @@ def plot_regression(predictions: Predictions, figures: Mapping[str, Any], path: 
     with figure(width=18, height=7 * count) as drawn:
         rows = drawn.subplots(count, 2, squeeze=False)
         for index, ((name, target), (left, right)) in enumerate(zip(targets, rows, strict=False)):
+            if not outputs_match(predictions):
+                for axes in (left, right):
+                    say_why_empty(axes, f"which output is that of {name} is not known")
+                continue
             _plane(left, predictions.scores[:, index], target, name, predictions.weights)
             bins = figures["targets"][name]["bins"]
             centers = np.array([(row["low"] + row["high"]) / 2 for row in bins])

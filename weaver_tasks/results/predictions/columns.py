@@ -54,8 +54,9 @@ def output_columns(
 class Predictions:
     """The predictions of all test groups, one after another, without the events whose scores are not finite.
 
-    classes: () for a regression. scores: (N, C), or (N, T) for a regression with T targets. labels: (N,) class indices, -1 outside all
-    classes and in groups without labels; None without any labels. targets: name -> (N,), for a regression; NaN in groups without labels.
+    classes: () for a regression. scores: (N, C), or (N, T) for a regression with T targets (or another number: see `outputs_match`).
+    labels: (N,) class indices, -1 outside all classes and in groups without labels; None without any labels.
+    targets: name -> (N,), for a regression; NaN in groups without labels.
     groups: name -> its events. observers: those kept, (N,) each; NaN where a group lacks one. weights: (N,), finite.
     not_finite: of each group how many events have scores that are NaN or infinite. unlabeled: the groups without labels.
     Per-particle predictions are flattened: N then counts particles.
@@ -70,6 +71,11 @@ class Predictions:
     weights: Array | None
     not_finite: dict[str, int] = field(default_factory=dict)
     unlabeled: tuple[str, ...] = ()
+
+
+def outputs_match(predictions: Predictions) -> bool:
+    """Whether a regression has one output for each target. Networks with loops of their own may learn classes and a target together."""
+    return predictions.scores.shape[1] == len(predictions.targets)
 
 
 def left_out(predictions: Predictions) -> str:
@@ -175,9 +181,6 @@ class _Read:
         scores = self._column("scores")
         if scores.ndim == 1:
             scores = scores.reshape(0, len(layout.classes) or len(layout.labels) or 1)  # of no table was a chunk read
-        if task == "regression" and scores.shape[1] != len(layout.labels) and layout.labels:
-            targets = ", ".join(layout.labels)
-            raise ResultError(f"{scores.shape[1]} outputs for the targets {targets}: the network must give one output per target.")
         observers = {name: self._column(name) for name in layout.observers}
         return Predictions(
             classes=layout.classes,

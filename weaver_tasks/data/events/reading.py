@@ -1,0 +1,64 @@
+"""Blocks of a range of entries of a file, read in steps of bounded size and transformed."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from weaver_tasks.data.events.block import Block
+from weaver_tasks.data.events.transform import Transformation
+from weaver_tasks.data.readers import STEP_BYTES, Reader, branch_names, open_reader, read_arrays
+
+RANDOM_STEP = 10_000
+"""Entries read at a time where expressions draw random numbers."""
+
+
+def opened(path: str, transformation: Transformation) -> contextlib.AbstractContextManager[Reader]:
+    """A file opened to be transformed."""
+    configuration = transformation.configuration
+    return open_reader(path, tree=configuration.treename, branches=transformation.branches, fields=transformation.fields)
+
+
+def transformed_blocks(
+    path: str,
+    transformation: Transformation,
+    first_entry: int,
+    last_entry: int | None,
+    *,
+    name: str | None = None,
+    training: bool = False,
+    seed: Sequence[int] = (),
+) -> Iterator[Block]:
+    """Read entries of a file in steps of bounded size, and transform each; at least one block.
+
+    last_entry: None for all. name: what the file is called where its path matters (file_magic) and in messages.
+    Raises InputFileError or DataConfigError.
+    """
+    with opened(path, transformation) as reader:
+        last_entry = reader.entries if last_entry is None else last_entry
+        yield from blocks_of(reader, transformation, first_entry, last_entry, name=name or path, training=training, seed=seed)
+
+
+def blocks_of(
+    reader: Reader, transformation: Transformation, first: int, last: int, *, name: str, training: bool = False, seed: Sequence[int] = ()
+) -> Iterator[Block]:
+    """`transformed_blocks` of an open file."""
+    configuration = transformation.configuration
+    magic: dict[str, Any] = {"branch_magic": configuration.branch_magic, "file_magic": configuration.file_magic}
+    branches = list(branch_names(reader, name, transformation.branches, **magic).values())
+    while True:
+        # Random numbers are drawn for the events of a step: it must not depend on which columns are read.
+        stop = first + RANDOM_STEP if transformation.random else reader.step(branches, first, STEP_BYTES)
+        stop = min(stop, last)
+        # Nothing of a step is kept here while the next one is read: that would double the memory.
+        yield transformation(
+            read_arrays(reader, name, transformation.branches, first, stop, **magic),
+            first,
+            source=name,
+            training=training,
+            seed=(*seed, first),
+        )
+        first = stop
+        if first >= last:
+            return
