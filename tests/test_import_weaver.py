@@ -17,7 +17,7 @@ from weaver_tasks.base.errors import ConfigError
 from weaver_tasks.import_weaver.main import import_command, main
 from weaver_tasks.import_weaver.options import OPTIONS, option_table, parse_options
 from weaver_tasks.plan import make_plan
-from weaver_tasks.settings.reading import resolve_config
+from weaver_tasks.settings.reading import names_as_written, quoted_as_text, read_config, resolve_config, resolved_before
 
 PROCESSES = ("HToBB", "HToCC", "HToGG", "HToWW2Q1L", "HToWW4Q", "TTBar", "TTBarLep", "WToQQ", "ZToQQ", "ZJetsToNuNu")
 JETCLASS_DATA = (
@@ -107,7 +107,7 @@ def imported(command: str) -> dict:
     """The resolved configuration of a command."""
     made = import_command(shlex.split(command))
     assert made.todos == []
-    return resolve_config(yaml.safe_load(made.text))
+    return resolve_config(quoted_as_text(yaml.safe_load(made.text), made.text))
 
 
 def notes(command: str) -> dict[str, str]:
@@ -487,6 +487,28 @@ def test_all_options_of_a_fork_are_told_at_once():
     document = yaml.safe_load(made.text)
     assert (document["seed"], document["training"]["task"]) == (42, "regression")
     assert [option for option, _ in import_command(shlex.split(SHORT + "--train-mode hybrid")).todos] == ["--train-mode hybrid"]
+
+
+TEXTS = ("on", "1e-3", "~", "5", "null", "False", "0x1f", "1_000", "it's", "plain")
+
+
+def test_text_that_looks_like_something_else_stays_text(tmp_path):
+    """In the file it is in quotes, which the workflow and the tools respect."""
+    options = " ".join(shlex.join(["-o", f"o{place}", repr(text)]) for place, text in enumerate(TEXTS))
+    expected = {f"o{place}": text for place, text in enumerate(TEXTS)}
+    assert imported(SHORT + options + " -o rate 1e-3 -o switch True -o several \"['on', 2, None]\"")["network"]["options"] == {
+        **expected, "rate": 0.001, "switch": True, "several": ["on", 2, None],
+    }  # fmt: skip
+    path = tmp_path / "config.yaml"
+    main(["--output", str(path), "--", *shlex.split(SHORT + options)])
+    assert resolve_config(read_config([path]))["network"]["options"] == expected
+    seen_by_snakemake = yaml.safe_load(path.read_text())
+    assert resolve_config(names_as_written(seen_by_snakemake, files=[path], arguments=()))["network"]["options"] == expected
+    resolved = resolve_config(read_config([path]))
+    assert resolve_config(resolved_before(resolved)) == resolved
+    # Also below a key of a host workflow.
+    path.write_text(yaml.safe_dump({"tagger": seen_by_snakemake}, default_style="'"))
+    assert resolve_config(names_as_written(seen_by_snakemake, files=[path], arguments=()))["network"]["options"] == expected
 
 
 def test_help_of_weaver_is_the_table(capsys):

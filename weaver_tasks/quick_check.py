@@ -8,6 +8,7 @@ figures of merit mean nothing; that they come out at all does.
 from __future__ import annotations
 
 import glob
+import json
 import logging
 import os
 import shutil
@@ -16,7 +17,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -27,6 +27,7 @@ from weaver_tasks.base.files import atomic_path, read_json
 from weaver_tasks.base.maps import merge
 from weaver_tasks.plan import InputFile, Plan, make_plan
 from weaver_tasks.plan.settings_files import SETTINGS
+from weaver_tasks.settings.reading import resolved_before
 
 logger = logging.getLogger("weaver_tasks")
 
@@ -42,8 +43,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--cores", type=int, default=2)
     arguments = parser.parse_args(argv)
     with task(arguments):
-        plan = make_plan(arguments.settings, where="the configuration")
-        scratch = make_plan(shrunk(plan), where="the quick check")
+        plan = make_plan(resolved_before(arguments.settings), where="the configuration")
+        scratch = make_plan(resolved_before(shrunk(plan)), where="the quick check")
         begin = time.perf_counter()
         _run(scratch, arguments.workflow, arguments.cores)
         _report(scratch, time.perf_counter() - begin)
@@ -111,7 +112,8 @@ def _run(scratch: Plan, snakefile: Path, cores: int) -> None:
     for path in there:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     with atomic_path(config) as temporary:
-        temporary.write_text(yaml.safe_dump(scratch.config, sort_keys=False))
+        # JSON is YAML, with text in quotes: among options it stays text, whatever it looks like.
+        temporary.write_text(json.dumps(scratch.config, indent=1))
     for variable in (run_ownership.VARIABLE, "SNAKEMAKE_PROFILE"):
         os.environ.pop(variable, None)
     options = ["--executor", "local", "--cores", str(cores), "--rerun-incomplete"]

@@ -11,9 +11,9 @@ import yaml
 
 from weaver_tasks.base.errors import ConfigError
 from weaver_tasks.import_weaver.result import TODO, Conversion, Setting
-from weaver_tasks.settings.fields import Section, default_of, is_optional, section_of
+from weaver_tasks.settings.fields import Section, default_of, is_optional, plain_options, section_of
 from weaver_tasks.settings.model import Configuration
-from weaver_tasks.settings.reading import resolve_config
+from weaver_tasks.settings.reading import quoted_as_text, resolve_config
 
 _WIDTH = 130
 _LONGEST_COMMAND = 4000
@@ -38,7 +38,7 @@ def config_text(made: Conversion, words: list[str]) -> str:
 
 def _problems(body: str, settings: dict[str, Setting]) -> list[tuple[str, str]]:
     """What is wrong with the settings that are there, as TODOs."""
-    document = yaml.safe_load(body)
+    document = quoted_as_text(yaml.safe_load(body), body)
     _take_out_todos(document)
     try:
         resolved = resolve_config(document, where=_COMMAND)
@@ -143,8 +143,19 @@ def _files(value: Any, indent: str) -> list[str]:
     return lines
 
 
+class _Dumper(yaml.SafeDumper):
+    """Text that looks like something else is in quotes."""
+
+
+def _quoted_where_needed(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain_options(text) == text else "'")
+
+
+_Dumper.add_representer(str, _quoted_where_needed)
+
+
 def _flow(value: Any) -> str:
-    text = yaml.safe_dump(value, default_flow_style=True, width=float("inf"), allow_unicode=True, sort_keys=False)
+    text = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, width=float("inf"), allow_unicode=True, sort_keys=False)
     return text.removesuffix("\n").removesuffix("\n...")
 
 

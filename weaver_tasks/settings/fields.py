@@ -196,8 +196,16 @@ def _is_of_another_form(error: ValidationError) -> bool:
     return not found["loc"] and (found["type"].endswith("_type") or found["type"] in ("form", "literal_error", "model_attributes_type"))
 
 
+class Quoted(str):
+    """A text that stands in quotes in a file: it is meant as text, whatever it looks like. Only among options, see `plain_options`."""
+
+    __slots__ = ()
+
+
 def plain_options(value: Any) -> Any:
-    """Options that have no schema: a text that reads as a number, a truth value or nothing is meant as one."""
+    """Options that have no schema: a text that reads as a number, a truth value or nothing is meant as one, unless it is in quotes."""
+    if isinstance(value, Quoted):
+        return str(value)
     if isinstance(value, dict):
         return {str(name): plain_options(item) for name, item in value.items()}
     if isinstance(value, list):

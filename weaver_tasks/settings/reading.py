@@ -16,6 +16,7 @@ from weaver_tasks.base.errors import ConfigError
 from weaver_tasks.base.maps import merge
 from weaver_tasks.base.yaml_files import read_yaml
 from weaver_tasks.settings.errors import checked
+from weaver_tasks.settings.fields import Quoted
 from weaver_tasks.settings.model import Configuration
 
 
@@ -27,7 +28,7 @@ def read_config(paths: list[Path]) -> dict[str, Any]:
         if not isinstance(document, dict):
             raise ConfigError(f"{path}: holds no keys. See config/README.md for those there are.")
         merged = merge(merged, document)
-    return merged
+    return names_as_written(merged, files=paths, arguments=())
 
 
 def resolve_config(document: Mapping[str, Any], *, where: str = "config.yaml") -> dict[str, Any]:
@@ -43,31 +44,79 @@ def resolve_config(document: Mapping[str, Any], *, where: str = "config.yaml") -
 
 
 def names_as_written(config: Mapping[str, Any], *, files: Iterable[str | Path], arguments: Sequence[str]) -> dict[str, Any]:
-    """A configuration that Snakemake has read, with the names that it took for numbers as they are written.
+    """A configuration that Snakemake has read, with the names that it took for numbers as they are written, and quoted options as text.
 
-    `run: 2024_05` and `train: {2016_05: …}` are numbers to YAML 1.1, without their underscore.
+    `run: 2024_05` and `train: {2016_05: …}` are numbers to YAML 1.1, without their underscore; of `options: {a: '1e-3', b: 1e-3}` it makes
+    two texts.
     files: those that it has read. arguments: `key=value` of --config. What is found in neither stays as it is.
     """
     texts: list[dict[str, Any]] = []
     for file in files:
-        with contextlib.suppress(OSError, UnicodeDecodeError, yaml.YAMLError):
-            document = yaml.load(Path(file).read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
-            texts.append(document if isinstance(document, dict) else {})
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            texts += _as_text(Path(file).read_text(encoding="utf-8"), run=str(config.get("run")))
     texts += [{name: value} for name, _, value in (argument.partition("=") for argument in arguments)]
     made = _names_as_written(config, texts, top=True)
     assert isinstance(made, dict)
     return made
 
 
-def _names_as_written(value: Any, texts: Sequence[Any], *, top: bool = False) -> Any:
+def quoted_as_text(config: Mapping[str, Any], text: str) -> dict[str, Any]:
+    """The same for a configuration that was read from `text`."""
+    made = _names_as_written(config, _as_text(text, run=str(config.get("run"))), top=True)
+    assert isinstance(made, dict)
+    return made
+
+
+def resolved_before(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration that `resolve_config` has made, or a part of it, ready for it once more: text among its options stays text."""
+    return {name: _all_quoted(value) if name == "options" else _resolved_before(value) for name, value in config.items()}
+
+
+def _resolved_before(value: Any) -> Any:
+    return resolved_before(value) if isinstance(value, dict) else value
+
+
+def _all_quoted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _all_quoted(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_all_quoted(item) for item in value]
+    return Quoted(value) if isinstance(value, str) else value
+
+
+class _TextLoader(yaml.BaseLoader):
+    """Every scalar is text, and what is in quotes says so."""
+
+    def construct_scalar(self, node: yaml.ScalarNode) -> str:
+        return str(node.value) if node.style is None else Quoted(node.value)
+
+
+def _as_text(text: str, *, run: str) -> list[dict[str, Any]]:
+    """The documents of a file that may be the configuration: the whole, and what a host keeps below a key of its own for this run."""
+    try:
+        document = yaml.load(text, Loader=_TextLoader)
+    except yaml.YAMLError:
+        return []
+    if not isinstance(document, dict):
+        return []
+    return [document, *(part for part in document.values() if isinstance(part, dict) and part.get("run") == run)]
+
+
+def _names_as_written(value: Any, texts: Sequence[Any], *, top: bool = False, options: bool = False) -> Any:
     """texts: the same place in the documents that the configuration was merged of, each scalar as text."""
+    if isinstance(value, list) and options:
+        items = [text for text in texts if isinstance(text, list) and len(text) == len(value)]
+        return [_names_as_written(item, [text[place] for text in items], options=True) for place, item in enumerate(value)]
     if not isinstance(value, dict):
-        return value
+        return next((text for text in reversed(texts) if text == value and isinstance(text, Quoted)), value) if options else value
     made: dict[Any, Any] = {}
     for name, item in value.items():
         written = _written(name, [key for text in texts if isinstance(text, dict) for key in text])
         below = [text[written] for text in texts if isinstance(text, dict) and written in text]
-        made[written] = _written(item, below) if top and name == "run" else _names_as_written(item, below)
+        inside = options or name == "options"
+        made[str(written) if isinstance(written, str) else written] = (
+            _written(item, below) if top and name == "run" else _names_as_written(item, below, options=inside)
+        )
     return made
 
 
@@ -79,7 +128,7 @@ def _written(value: Any, texts: Sequence[Any]) -> Any:
         for read in (yaml.safe_load, type(value)):
             with contextlib.suppress(yaml.YAMLError, ValueError):
                 if isinstance(text, str) and type(found := read(text)) is type(value) and found == value:
-                    return text
+                    return str(text)
     return value
 
 

@@ -54,7 +54,8 @@ def members_table(compared: Mapping[str, Mapping[str, Any]]) -> str:
     names = list(next(iter(compared.values()))["members"]) if compared else []
     rows = []
     for figure, row in compared.items():
-        mean = "-" if row["mean"] is None else f"{row['mean']:.4g} ± {row['std']:.2g}"
+        mean = "-" if row["mean"] is None else f"{row['mean']:.4g}"
+        mean += "" if row["std"] is None else f" ± {row['std']:.2g}"
         rows.append([figure, mean, *(_shown(row["members"][name]) for name in names)])
     return table(["figure", "mean ± standard deviation", *names], rows, numbers=1 + len(names)) + "\n"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,9 @@ def _mean_and_spread(columns: list[Column]) -> tuple[Column, Column]:
     """Mean and standard deviation over arrays of one shape, flat or jagged alike, added up in double precision."""
     count = len(columns)
     mean = sum(_typed(column, np.float64) for column in columns) / count
-    spread = (sum((_typed(column, np.float64) - mean) ** 2 for column in columns) / (count - 1)) ** 0.5
+    # Of a single network nobody knows: NaN.
+    factor = 1 / (count - 1) if count > 1 else math.nan
+    spread = (sum((_typed(column, np.float64) - mean) ** 2 for column in columns) * factor) ** 0.5
     return _typed(mean, np.float32), _typed(spread, np.float32)
 
 
