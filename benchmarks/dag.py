@@ -44,25 +44,25 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=10_000)
     parser.add_argument("--epochs", type=int, default=1_000)
     arguments = parser.parse_args()
-    figures: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="weaver-tasks-dag-") as folder:
         many_files = configure(Path(folder) / "files", files=arguments.files, epochs=10)
-        measure(figures, "files_10000", many_files, "--dry-run", expect="total")
-        measure(figures, "files_10000_one_a_job", many_files, "--dry-run", *ONE_A_JOB, expect="total")
-        measure(figures, "parsing_files_10000", many_files, "--list-rules", expect="stage_inputs")
+        measure(metrics, "files_10000", many_files, "--dry-run", expect="total")
+        measure(metrics, "files_10000_one_a_job", many_files, "--dry-run", *ONE_A_JOB, expect="total")
+        measure(metrics, "parsing_files_10000", many_files, "--list-rules", expect="stage_inputs")
         plain = Path(folder) / "plain.smk"
         plain.write_text(PLAIN.replace("FILES", str(arguments.files)))
-        measure(figures, "plain_snakefile_10000", many_files, "--dry-run", snakefile=plain, expect="total")
+        measure(metrics, "plain_snakefile_10000", many_files, "--dry-run", snakefile=plain, expect="total")
         many_epochs = configure(Path(folder) / "epochs", files=12, epochs=arguments.epochs)
-        measure(figures, "epochs_1000", many_epochs, "--dry-run", expect="total")
-        measure(figures, "parsing_epochs_1000", many_epochs, "--list-rules", expect="train_epoch")
+        measure(metrics, "epochs_1000", many_epochs, "--dry-run", expect="total")
+        measure(metrics, "parsing_epochs_1000", many_epochs, "--list-rules", expect="train_epoch")
         pretend_finished(many_files)
-        measure(figures, "finished_10000", many_files, "--dry-run", expect="Nothing to be done")
-    for name, value in figures.items():
+        measure(metrics, "finished_10000", many_files, "--dry-run", expect="Nothing to be done")
+    for name, value in metrics.items():
         print(f"{name:48} {value:8.1f}" + (f"   (limit {LIMITS[name]:.0f})" if name in LIMITS else ""))
     if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
-    raise SystemExit(any(figures[name] > limit for name, limit in LIMITS.items()))
+        arguments.json.write_text(json.dumps(metrics, indent=1) + "\n")
+    raise SystemExit(any(metrics[name] > limit for name, limit in LIMITS.items()))
 
 
 def configure(folder: Path, *, files: int, epochs: int) -> Path:
@@ -93,13 +93,13 @@ def snakemake(folder: Path, *options: str, snakefile: Path = REPOSITORY / "workf
     return done.stdout + done.stderr
 
 
-def measure(figures: dict[str, float], name: str, folder: Path, *options: str, expect: str, **which: Path) -> None:
+def measure(metrics: dict[str, float], name: str, folder: Path, *options: str, expect: str, **which: Path) -> None:
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     output = snakemake(folder, *options, **which)
-    figures[f"{name}_seconds"] = time.perf_counter() - start
+    metrics[f"{name}_seconds"] = time.perf_counter() - start
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    figures[f"{name}_processor_seconds"] = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    figures[f"{name}_peak_megabytes"] = after.ru_maxrss / 1024
+    metrics[f"{name}_processor_seconds"] = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    metrics[f"{name}_peak_megabytes"] = after.ru_maxrss / 1024
     if expect not in output:
         sys.exit(f"{name}: Snakemake did not say '{expect}':\n{output[-3000:]}")
 

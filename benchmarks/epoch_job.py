@@ -46,12 +46,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="weaver-tasks-epoch-job-") as folder:
-        figures = {**start_up(Path(folder), arguments.rounds), **checkpoint(Path(folder), arguments.rounds)}
-    for name, value in figures.items():
+        metrics = {**start_up(Path(folder), arguments.rounds), **checkpoint(Path(folder), arguments.rounds)}
+    for name, value in metrics.items():
         print(f"{name:28} {value:10.3f}" + (f"   at most {LIMITS[name]}" if name in LIMITS else ""))
     if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
-    raise SystemExit(any(figures[name] > limit for name, limit in LIMITS.items()))
+        arguments.json.write_text(json.dumps(metrics, indent=1) + "\n")
+    raise SystemExit(any(metrics[name] > limit for name, limit in LIMITS.items()))
 
 
 def start_up(folder: Path, rounds: int) -> dict[str, float]:
@@ -92,25 +92,25 @@ def start_up(folder: Path, rounds: int) -> dict[str, float]:
 def checkpoint(folder: Path, rounds: int) -> dict[str, float]:
     import torch
 
-    from weaver_tasks.training.checkpoint import save_companion, save_state
-    from weaver_tasks.training.epoch import first_companion
+    from weaver_tasks.training.checkpoint import save_state, save_training_state
+    from weaver_tasks.training.epoch import first_training_state
     from weaver_tasks.training.optimizers import build_optimizer
 
     model = torch.nn.Sequential(*(torch.nn.Linear(816, 816) for _ in range(3)))
     optimizer = build_optimizer(model, "ranger", {}, lr=1e-3).optimizer
     model(torch.ones(8, 816)).sum().backward()
     optimizer.step()
-    state, companion = folder / "state.pt", folder / "optimizer.pt"
+    state, training_state = folder / "state.pt", folder / "optimizer.pt"
     seconds = []
     for _ in range(rounds + 1):
         begin = time.perf_counter()
         save_state(state, model)
-        save_companion(companion, first_companion(optimizer, model, "digest"), state=state)
+        save_training_state(training_state, first_training_state(optimizer, model, "digest"), state=state)
         seconds.append(time.perf_counter() - begin)
     return {
         "checkpoint_seconds": statistics.median(seconds[1:]),
         "checkpoint_parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "checkpoint_megabytes": (state.stat().st_size + companion.stat().st_size) / 1e6,
+        "checkpoint_megabytes": (state.stat().st_size + training_state.stat().st_size) / 1e6,
     }
 
 

@@ -52,10 +52,10 @@ def main() -> None:
         print(json.dumps(CONTESTANTS[arguments.measure](arguments.folder)))
         return
     with tempfile.TemporaryDirectory(prefix="benchmark-loader-") as folder:
-        figures = run(arguments, Path(folder))
-    print_table(figures)
+        metrics = run(arguments, Path(folder))
+    print_table(metrics)
     if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
+        arguments.json.write_text(json.dumps(metrics, indent=1) + "\n")
 
 
 def run(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -287,17 +287,17 @@ def _median(runs: list[dict[str, float]]) -> float:
     return statistics.median(run["jets_per_second"] for run in runs)
 
 
-def print_table(figures: dict[str, Any]) -> None:
+def print_table(metrics: dict[str, Any]) -> None:
     print("| loader | jets/s, median | lowest | highest |\n|---|---:|---:|---:|")
-    for name, runs in figures["measurements"].items():
+    for name, runs in metrics["measurements"].items():
         rates = [run["jets_per_second"] for run in runs]
         print(f"| {name} | {_median(runs):,.0f} | {min(rates):,.0f} | {max(rates):,.0f} |")
-    staging, conversion = figures["staging"], figures["weaver_conversion"]
+    staging, conversion = metrics["staging"], metrics["weaver_conversion"]
     print(
         f"\nStaging: {staging['seconds']:.1f} s, {staging['source_megabytes']:.0f} MB of ROOT to {staging['megabytes']:.0f} MB. "
         f"weaver-core's conversion to Parquet: {conversion['seconds']:.1f} s, {conversion['megabytes']:.0f} MB."
     )
-    for name, value in figures.items():
+    for name, value in metrics.items():
         if isinstance(value, float):
             print(f"{name}: {value:,.2f}")
 

@@ -33,16 +33,16 @@ def main() -> None:
         loop(Path(arguments.measure[0]), int(arguments.measure[1]))
         return
     arguments.files, arguments.data_config = None, REPOSITORY / "config" / "data" / "jetclass_full.yaml"
-    figures: dict[str, dict[str, Any]] = {}
+    metrics: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory(prefix="benchmark-memory-") as folder:
         prepare(arguments, Path(folder))
         stage(Path(folder))
         for mode, manifest in MODES.items():
             peaks = [peak(Path(folder) / manifest, times) for times in (arguments.small, arguments.large)]
-            figures[mode] = {"anonymous_mb": peaks, "growth": peaks[1] / peaks[0]}
+            metrics[mode] = {"anonymous_mb": peaks, "growth": peaks[1] / peaks[0]}
             print(f"{mode:<12}{peaks[0]:>8.0f} MB {peaks[1]:>8.0f} MB   growth {peaks[1] / peaks[0]:.3f}")
     if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
+        arguments.json.write_text(json.dumps(metrics, indent=1) + "\n")
 
 
 def peak(manifest: Path, times: int) -> float:

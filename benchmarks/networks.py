@@ -65,14 +65,14 @@ def main(argv: list[str] | None = None) -> None:
         name, whose = arguments.peak
         write_json(arguments.json, {"peak": peak_memory(name, whose, arguments)})
         return
-    figures: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
     print(f"{'network':<22} {'train jets/s':>24} {'inference jets/s':>24} {'peak memory MB':>20}")
     for name in arguments.networks:
-        figures[name] = measure(name, arguments)
-        print(_line(name, figures[name]), flush=True)
+        metrics[name] = measure(name, arguments)
+        print(_line(name, metrics[name]), flush=True)
     if arguments.json:
         settings = {key: value for key, value in vars(arguments).items() if key not in ("json", "peak")}
-        write_json(arguments.json, {**figures, "settings": settings, "packages": package_versions()})
+        write_json(arguments.json, {**metrics, "settings": settings, "packages": package_versions()})
 
 
 def build(name: str, whose: str, arguments: argparse.Namespace) -> nn.Module:
@@ -136,7 +136,7 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, float]:
     models["own"].load_state_dict(models["weaver"].state_dict())
     if arguments.compile:
         models = {whose: torch.compile(model) for whose, model in models.items()}  # type: ignore[misc]
-    figures: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     for what, make in (("train", training_step), ("inference", inference_step)):
         steps = {whose: make(name, model, inputs, arguments) for whose, model in models.items()}
         seconds: dict[str, list[float]] = {whose: [] for whose in steps}
@@ -147,13 +147,13 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, float]:
                     seconds[whose].append(taken)
         medians = {whose: statistics.median(taken) for whose, taken in seconds.items()}
         for whose, median in medians.items():
-            figures[f"{what}_jets_per_second_{whose}"] = arguments.batch_size / median
-        figures[f"{what}_ratio"] = medians["weaver"] / medians["own"]
+            metrics[f"{what}_jets_per_second_{whose}"] = arguments.batch_size / median
+        metrics[f"{what}_ratio"] = medians["weaver"] / medians["own"]
     peaks = {whose: _peak_in_own_process(name, whose, arguments) for whose in models}
     for whose, peak in peaks.items():
-        figures[f"peak_memory_bytes_{whose}"] = peak
-    figures["memory_ratio"] = peaks["own"] / peaks["weaver"]
-    return figures
+        metrics[f"peak_memory_bytes_{whose}"] = peak
+    metrics["memory_ratio"] = peaks["own"] / peaks["weaver"]
+    return metrics
 
 
 def _timed(step: Callable[[], None], device: str) -> float:
@@ -194,13 +194,13 @@ def _peak_in_own_process(name: str, whose: str, arguments: argparse.Namespace) -
     return peak
 
 
-def _line(name: str, figures: dict[str, float]) -> str:
+def _line(name: str, metrics: dict[str, float]) -> str:
     def pair(what: str) -> str:
-        own, peer = figures[f"{what}_jets_per_second_own"], figures[f"{what}_jets_per_second_weaver"]
-        return f"{own:9.1f} / {peer:6.1f} {figures[f'{what}_ratio']:4.2f}x"
+        own, peer = metrics[f"{what}_jets_per_second_own"], metrics[f"{what}_jets_per_second_weaver"]
+        return f"{own:9.1f} / {peer:6.1f} {metrics[f'{what}_ratio']:4.2f}x"
 
-    memory = [figures[f"peak_memory_bytes_{whose}"] / 1e6 for whose in ("own", "weaver")]
-    return f"{name:<22} {pair('train'):>24} {pair('inference'):>24} {memory[0]:7.0f} / {memory[1]:5.0f} {figures['memory_ratio']:4.2f}x"
+    memory = [metrics[f"peak_memory_bytes_{whose}"] / 1e6 for whose in ("own", "weaver")]
+    return f"{name:<22} {pair('train'):>24} {pair('inference'):>24} {memory[0]:7.0f} / {memory[1]:5.0f} {metrics['memory_ratio']:4.2f}x"
 
 
 if __name__ == "__main__":

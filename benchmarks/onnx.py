@@ -44,13 +44,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, help="write the figures here")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
-    figures = measure(arguments)
+    metrics = measure(arguments)
     print(f"{'batch':>6} {'padding':>8} {'PyTorch jets/s':>15} {'ONNX Runtime jets/s':>20} {'largest difference':>19}")
-    for row in figures["measurements"]:
+    for row in metrics["measurements"]:
         rates = f"{row['pytorch_jets_per_second']:>15,.0f} {row['onnxruntime_jets_per_second']:>20,.0f}"
         print(f"{row['batch_size']:>6} {row['padding']:>8} {rates} {row['max_abs_difference']:>19.1e}")
     if arguments.json:
-        write_json(arguments.json, figures)
+        write_json(arguments.json, metrics)
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -44,15 +44,15 @@ def main() -> None:
         os.environ["SLURM_CONF"] = str(Path(os.environ.get("CLUSTER", "/tmp/weaver-tasks-slurm")) / "slurm.conf")
     try:
         with tempfile.TemporaryDirectory(prefix="weaver-tasks-orchestration-") as folder:
-            figures = measure(Path(folder), arguments)
+            metrics = measure(Path(folder), arguments)
     finally:
         if cluster:
             subprocess.run([cluster, "down"], check=True)
-    for name, value in figures.items():
+    for name, value in metrics.items():
         print(f"{name:26} {value:8.1f}")
     if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
-    raise SystemExit(figures["orchestration_seconds"] > LIMIT)
+        arguments.json.write_text(json.dumps(metrics, indent=1) + "\n")
+    raise SystemExit(metrics["orchestration_seconds"] > LIMIT)
 
 
 def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, float]:

@@ -47,10 +47,10 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         contest = Contest(Path(folder), arguments)
-        figures = contest.memory() if arguments.memory else contest.speed()
+        metrics = contest.memory() if arguments.memory else contest.speed()
     if arguments.json:
         settings = {key: value for key, value in vars(arguments).items() if key != "json"} | {"network": arguments.network.name}
-        write_json(arguments.json, {**figures, "settings": settings, "packages": package_versions()})
+        write_json(arguments.json, {**metrics, "settings": settings, "packages": package_versions()})
 
 
 class Contest:
@@ -113,7 +113,7 @@ class Contest:
     def ours(self, size: str, mode: str) -> dict[str, float]:
         """Run `predict` on the file of this size, read as `mode` says."""
         output = self.folder / f"ours.{self.arguments.format}"
-        figures = watched(
+        metrics = watched(
             [
                 sys.executable, "-m", "weaver_tasks.predict", "--data-config", self.auto, "--inputs", self.folder / f"{size}-{mode}.json",
                 "--group", "jets", "--network", self.network, "--model", self.state, "--output", output,
@@ -122,12 +122,12 @@ class Contest:
             threads=self.arguments.threads,
         )  # fmt: skip
         self._check(output, size)
-        return figures
+        return metrics
 
     def weaver(self, size: str) -> dict[str, float]:
         """Run `weaver --predict` on the same file."""
         output = self.folder / "weaver.root"
-        figures = watched(
+        metrics = watched(
             [
                 sys.executable, "-c", "from weaver.train import main; main()", "--predict", "--gpus", "", "--num-workers", "1",
                 "--data-test", self.folder / f"{size}.root", "--data-config", self.auto, "--network-config", self.network,
@@ -136,7 +136,7 @@ class Contest:
             threads=self.arguments.threads,
         )  # fmt: skip
         self._check(output, size)
-        return figures
+        return metrics
 
     def _check(self, output: Path, size: str) -> None:
         """Raises SystemExit when not every jet is in the output."""
@@ -166,29 +166,29 @@ class Contest:
                         "seconds_of_all": large["seconds"],
                     }
                 )
-        figures: dict[str, Any] = {
+        metrics: dict[str, Any] = {
             name: {key: statistics.median(found[key] for found in rounds) for key in rounds[0]} for name, rounds in rates.items()
         }
         print(f"{'':<22}{'jets/s':>12}{'CPU us a jet':>14}{'whole run s':>13}")
-        for name, row in figures.items():
+        for name, row in metrics.items():
             print(f"{name:<22}{row['jets_per_second']:>12,.0f}{row['cpu_microseconds_per_jet']:>14,.0f}{row['seconds_of_all']:>13.1f}")
         for name in ("predict_from_root", "predict_from_staged"):
-            ours, theirs = figures[name], figures["weaver"]
-            figures[name]["ratio"] = ours["jets_per_second"] / theirs["jets_per_second"]
-            figures[name]["ratio_cpu"] = theirs["cpu_microseconds_per_jet"] / ours["cpu_microseconds_per_jet"]
+            ours, theirs = metrics[name], metrics["weaver"]
+            metrics[name]["ratio"] = ours["jets_per_second"] / theirs["jets_per_second"]
+            metrics[name]["ratio_cpu"] = theirs["cpu_microseconds_per_jet"] / ours["cpu_microseconds_per_jet"]
             print(f"{name}: {ours['ratio']:.1f} x weaver's jets/s, with 1/{ours['ratio_cpu']:.1f} of its CPU time")
-        return {**figures, "events": self.events, "rounds": rates}
+        return {**metrics, "events": self.events, "rounds": rates}
 
     def memory(self) -> dict[str, Any]:
         """Peak anonymous memory of `predict` for both sizes, from ROOT and staged."""
-        figures: dict[str, Any] = {}
+        metrics: dict[str, Any] = {}
         for mode in ("columnar", "none"):
             runs = {size: self.ours(size, mode) for size in self.factors}
             ratio = runs["large"]["peak_anonymous_mb"] / runs["small"]["peak_anonymous_mb"]
-            figures[f"staging_{mode}"] = {**runs, "ratio": ratio}
+            metrics[f"staging_{mode}"] = {**runs, "ratio": ratio}
             sizes = ", ".join(f"{self.events[size]:,} jets: {run['peak_anonymous_mb']:.0f} MB" for size, run in runs.items())
             print(f"staging.mode {mode}: {sizes} (x {ratio:.3f})", flush=True)
-        return {**figures, "events": self.events}
+        return {**metrics, "events": self.events}
 
 
 def watched(command: list[object], *, threads: int) -> dict[str, float]:

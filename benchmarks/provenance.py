@@ -32,33 +32,33 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
     parser.add_argument("--files", type=int, default=10_000)
     arguments = parser.parse_args()
-    figures: dict[str, float] = {"files": arguments.files}
+    metrics: dict[str, float] = {"files": arguments.files}
     with tempfile.TemporaryDirectory(prefix="weaver-tasks-provenance-") as folder:
         run = Path(folder) / "results" / "large"
         make_run(run, arguments.files)
         crate = run / "provenance" / "ro-crate-metadata.json"
         options = ["--run-dir", str(run), "--workflow", str(REPOSITORY / "workflow"), "--output", str(crate)]
-        with measured(figures, "crate_seconds"):
+        with measured(metrics, "crate_seconds"):
             provenance.main([*options, "--settings", json.dumps({"run": "large", **SETTINGS})])
-        figures["crate_megabytes"] = crate.stat().st_size / 1e6
-        with measured(figures, "lineage_seconds"):
+        metrics["crate_megabytes"] = crate.stat().st_size / 1e6
+        with measured(metrics, "lineage_seconds"):
             lineage.main([str(run / "inputs.json")])
-        with measured(figures, "verify_seconds"):
+        with measured(metrics, "verify_seconds"):
             lineage.main([str(run), "--verify"])
-    for name, value in figures.items():
+    for name, value in metrics.items():
         print(f"{name:20} {value:10.1f}" + (f"   (limit {LIMITS[name]:.0f})" if name in LIMITS else ""))
     if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
-    raise SystemExit(any(figures[name] > limit for name, limit in LIMITS.items()))
+        arguments.json.write_text(json.dumps(metrics, indent=1) + "\n")
+    raise SystemExit(any(metrics[name] > limit for name, limit in LIMITS.items()))
 
 
 @contextlib.contextmanager
-def measured(figures: dict[str, float], name: str) -> Iterator[None]:
+def measured(metrics: dict[str, float], name: str) -> Iterator[None]:
     """Processor time of the block, whose output is dropped."""
     start = time.process_time()
     with contextlib.redirect_stdout(io.StringIO()):
         yield
-    figures[name] = time.process_time() - start
+    metrics[name] = time.process_time() - start
 
 
 def make_run(run: Path, files: int) -> None:

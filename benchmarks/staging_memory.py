@@ -33,21 +33,21 @@ def main() -> None:
     parser.add_argument("--small", type=int, default=4, help="times the events of the repository's jets")
     parser.add_argument("--large", type=int, default=64)
     arguments = parser.parse_args()
-    figures = {}
+    metrics = {}
     factors = (arguments.small, (arguments.small + arguments.large) // 2, arguments.large)
     for factor in factors:
         with tempfile.TemporaryDirectory() as folder:
-            figures[f"{factor}x"] = measure(Path(folder), factor)
-    print(f"{'stage':<16}" + "".join(f"{size:>24}" for size in figures))
+            metrics[f"{factor}x"] = measure(Path(folder), factor)
+    print(f"{'stage':<16}" + "".join(f"{size:>24}" for size in metrics))
     for stage in ("stage_inputs", "standardize", "reweight"):
-        row = [figures[size][stage] for size in figures]
+        row = [metrics[size][stage] for size in metrics]
         print(f"{stage:<16}" + "".join(f"{f['peak_anonymous_mb']:>14.0f} MB {f['cpu_seconds']:>5.1f} s" for f in row))
-    print("events".ljust(16) + "".join(f"{figures[size]['events']:>24,}" for size in figures))
-    figures["summary"] = summary(*figures.values())
-    for name, value in figures["summary"].items():
+    print("events".ljust(16) + "".join(f"{metrics[size]['events']:>24,}" for size in metrics))
+    metrics["summary"] = summary(*metrics.values())
+    for name, value in metrics["summary"].items():
         print(f"{name:<40}{value:>8.3f}")
     if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
+        arguments.json.write_text(json.dumps(metrics, indent=1) + "\n")
 
 
 def summary(small: dict, middle: dict, large: dict) -> dict[str, float]:

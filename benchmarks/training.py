@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
     arguments = parser.parse_args()
     contestants = {"weaver_tasks": run_ours, "weaver_core": run_peer}
-    figures: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="weaver-tasks-training-") as name:
         folder = Path(name)
         document = yaml.safe_load((REPOSITORY / "config/data/jetclass_full.yaml").read_text())
@@ -77,11 +77,11 @@ def main() -> None:
         (folder / "data.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
         for contestant, run in contestants.items():
             if arguments.only in (None, contestant):
-                figures |= {f"{contestant}_{key}": value for key, value in run(folder, arguments).items()}
-    for key, value in figures.items():
+                metrics |= {f"{contestant}_{key}": value for key, value in run(folder, arguments).items()}
+    for key, value in metrics.items():
         print(f"{key:40} {value}")
     if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
+        arguments.json.write_text(json.dumps(metrics, indent=1) + "\n")
 
 
 def run_ours(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:

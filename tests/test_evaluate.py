@@ -379,7 +379,7 @@ def test_outputs_that_belong_to_no_target_are_told(tmp_path):
     assert told in figures["warnings"][0]
     assert told in (run.folder / "evaluation" / "metrics.md").read_text()
     assert (run.folder / "evaluation" / "regression.png").exists()
-    assert dict(summary.figures(figures, None))["test resolution of mass"] == "not defined"
+    assert dict(summary.headline(figures, None))["test resolution of mass"] == "not defined"
 
 
 def test_scores_of_which_none_is_finite(run):

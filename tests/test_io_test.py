@@ -47,8 +47,8 @@ def command(run: Path, *options: str) -> list[str]:
 def test_the_figures_are_those_of_the_split(run: Path, tmp_path: Path, split: str, events: int, capsys: pytest.CaptureFixture[str]) -> None:
     settings = '{"training": {"batch_size": 32}, "loading": {"num_workers": 2}}'
     main(command(run, "--split", split, "--epochs", "2", "--output", str(tmp_path / "io.json"), "--settings", settings))
-    figures = json.loads((tmp_path / "io.json").read_text())
-    for epoch in figures["epochs"]:
+    metrics = json.loads((tmp_path / "io.json").read_text())
+    for epoch in metrics["epochs"]:
         assert epoch["jets"] == events
         assert epoch["megabytes"] == pytest.approx(events * 2 * 128 * 4 / 1e6)
         assert epoch["jets_per_second"] == pytest.approx(events / epoch["seconds"])
@@ -93,6 +93,6 @@ def test_what_the_run_has_set_holds(run: Path, tmp_path: Path, capsys: pytest.Ca
 
 
 def test_nothing_to_measure_is_told_as_such() -> None:
-    figures = measure([], begin=0.0, samples=None, description="nothing")
-    assert figures["jets"] == 0
-    assert "0 jets/s" in described(figures)
+    metrics = measure([], begin=0.0, samples=None, description="nothing")
+    assert metrics["jets"] == 0
+    assert "0 jets/s" in described(metrics)

@@ -129,8 +129,8 @@ def test_versions_of_the_code_are_told_apart():
     code = {"version": "0.1.0", "commit": "a" * 40, "dirty": False, "package": "one", "modules": ""}
     edited = {**code, "dirty": True, "package": "two"}
     same = [{"stage": "predict", "code": code}, {"stage": "evaluate", "code": code}]
-    assert read.told_mixture(read.code_versions(same)) is None
+    assert read.mixed_versions_message(read.code_versions(same)) is None
     mixed = [*same, {"stage": "train_epoch", "code": code, "trained_epochs": [], "trained_by": {"3": {"code": edited}}}]
     versions = read.code_versions(mixed)
     assert versions == {"0.1.0 aaaaaaa (one)": ["evaluate", "predict"], "0.1.0 aaaaaaa+ (two)": ["train_epoch"]}
-    assert "2 versions" in read.told_mixture(versions)
+    assert "2 versions" in read.mixed_versions_message(versions)

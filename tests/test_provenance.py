@@ -146,10 +146,10 @@ def test_summary_wants_a_finished_run(run, capsys):
         summary.main([str(run.folder)])
     with pytest.raises(ResultError, match=r"no such run\. There are demo\."):
         summary.main([str(run.folder.parent / "other")])
-    figures = {"task": "classification", "accuracy": 0.5678, "accuracy_error": 0.01, "auc": 0.91, "entries": 1000}
+    metrics = {"task": "classification", "accuracy": 0.5678, "accuracy_error": 0.01, "auc": 0.91, "entries": 1000}
     (run.folder / "evaluation").mkdir()
     (run.folder / "evaluation" / "metrics.json").write_text(
-        json.dumps({**figures, "best_epoch": {"epoch": 7, "metric": "accuracy", "value": 0.6}})
+        json.dumps({**metrics, "best_epoch": {"epoch": 7, "metric": "accuracy", "value": 0.6}})
     )
     summary.main([str(run.folder)])
     shown = capsys.readouterr().out

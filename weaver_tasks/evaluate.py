@@ -39,20 +39,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         predictions = _read(arguments, record, kind, settings) if arguments.predictions else None
         known = predictions is not None and len(predictions.scores) + sum(predictions.not_finite.values()) > 0
         nothing: dict[str, Any] = {"task": kind, "entries": 0, "groups": {}, "warnings": []}
-        figures = evaluate(predictions, kind, settings) if predictions and known else nothing
-        for warning in figures["warnings"]:
+        metrics = evaluate(predictions, kind, settings) if predictions and known else nothing
+        for warning in metrics["warnings"]:
             logger.warning("%s", warning)
         best = read_json(record.read(arguments.best_epoch)) if arguments.best_epoch else None
         folder = arguments.output_dir
         members = _compared(arguments, record) if known else {}
-        write_json(folder / "metrics.json", {**figures, "best_epoch": best, **({"members": members} if members else {})})
+        write_json(folder / "metrics.json", {**metrics, "best_epoch": best, **({"members": members} if members else {})})
         with atomic_path(folder / "metrics.md") as temporary:
             title = f"Evaluation of {folder.parent.name or 'the predictions'}"
-            text = markdown(figures, title) if known else f"# {title}\n\nThere are no test events.\n"
+            text = markdown(metrics, title) if known else f"# {title}\n\nThere are no test events.\n"
             temporary.write_text(text + (f"\n## The members\n\n{members_table(members)}" if members else ""))
         written = [folder / "metrics.json", folder / "metrics.md"]
         if predictions:
-            written += draw(predictions, figures, settings, folder) if known else _draw_nothing(predictions, kind, folder)
+            written += draw(predictions, metrics, settings, folder) if known else _draw_nothing(predictions, kind, folder)
         if arguments.metrics:
             for path in history_files(arguments.metrics):
                 record.read(path)
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for path in written:
             record.wrote(path)
         if known:
-            _tell(figures)
+            _tell(metrics)
         else:
             logger.warning("no test events: there is nothing to measure")
 
@@ -120,16 +120,16 @@ def evaluate(predictions: Predictions, kind: str, settings: EvaluationSettings) 
     return {"classification": evaluate_classification, "regression": evaluate_regression}[kind](predictions, settings)
 
 
-def draw(predictions: Predictions, figures: dict[str, Any], settings: EvaluationSettings, folder: Path) -> list[Path]:
+def draw(predictions: Predictions, metrics: dict[str, Any], settings: EvaluationSettings, folder: Path) -> list[Path]:
     """Draw all plots of the predictions, of the groups with labels where only some have any, into `folder`. Returns the files."""
     predictions = labeled_events(predictions)
-    if figures["task"] == "regression":
-        return plot_regression(predictions, figures, folder / "regression.png")
+    if metrics["task"] == "regression":
+        return plot_regression(predictions, metrics, folder / "regression.png")
     return [
-        *plot_roc(predictions, figures, settings, folder / "roc.png"),
+        *plot_roc(predictions, metrics, settings, folder / "roc.png"),
         *plot_scores(predictions, folder / "scores.png"),
-        *plot_confusion(figures, folder / "confusion.png", missing=left_out(predictions)),
-        *plot_kinematics(predictions, figures, settings, folder),
+        *plot_confusion(metrics, folder / "confusion.png", missing=left_out(predictions)),
+        *plot_kinematics(predictions, metrics, settings, folder),
     ]
 
 
@@ -144,12 +144,12 @@ def _draw_nothing(predictions: Predictions, kind: str, folder: Path) -> list[Pat
     return written
 
 
-def _tell(figures: dict[str, Any]) -> None:
-    if figures["task"] == "classification":
-        logger.info("%d jets: accuracy %.4f, AUC %.4f", figures["entries"], figures["accuracy"], figures["auc"])
-        chosen = "evaluation.background" if figures["background_chosen"] else "the first class; evaluation.background chooses another"
-        logger.info("the background is %s (%s)", figures["background"], chosen)
-    for name, target in figures.get("targets", {}).items():
+def _tell(metrics: dict[str, Any]) -> None:
+    if metrics["task"] == "classification":
+        logger.info("%d jets: accuracy %.4f, AUC %.4f", metrics["entries"], metrics["accuracy"], metrics["auc"])
+        chosen = "evaluation.background" if metrics["background_chosen"] else "the first class; evaluation.background chooses another"
+        logger.info("the background is %s (%s)", metrics["background"], chosen)
+    for name, target in metrics.get("targets", {}).items():
         logger.info("%s: bias %.4g, resolution %.4g", name, target["bias"], target["resolution"])
 
 

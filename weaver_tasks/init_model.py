@@ -46,7 +46,7 @@ def initialize(arguments: argparse.Namespace, record: TaskRecord) -> None:
     # Torch is imported here, not above: --help and mistakes in the arguments do not wait for it.
     from weaver_tasks.data.configuration import load_data_configuration
     from weaver_tasks.training import checkpoint
-    from weaver_tasks.training.epoch import first_companion
+    from weaver_tasks.training.epoch import first_training_state
 
     network_settings = arguments.settings.network
     configuration = load_data_configuration(arguments.data_config, custom_functions=arguments.custom_functions)
@@ -62,9 +62,9 @@ def initialize(arguments: argparse.Namespace, record: TaskRecord) -> None:
         [network_settings.options, network_settings.exclude_weights, network_settings.freeze_weights],
         *(file_checksum(record.read(path)) for path in continued.files),
     )
-    companion = first_companion(optimizer, network.model, start)
-    companion |= {"global_step": continued.global_step, "scaler": continued.scaler}
-    checkpoint.save_companion(arguments.optimizer, companion, state=arguments.state)
+    training_state = first_training_state(optimizer, network.model, start)
+    training_state |= {"global_step": continued.global_step, "scaler": continued.scaler}
+    checkpoint.save_training_state(arguments.optimizer, training_state, state=arguments.state)
     parameters = sum(parameter.numel() for parameter in network.model.parameters())
     trainable = sum(parameter.numel() for parameter in network.model.parameters() if parameter.requires_grad)
     checksums = {"state.pt": file_checksum(arguments.state), "optimizer.pt": file_checksum(arguments.optimizer)}

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from weaver_tasks.base.command_line import run_command, task
-from weaver_tasks.base.errors import ConfigError, nearest
+from weaver_tasks.base.errors import ConfigError, did_you_mean
 from weaver_tasks.base.files import read_json, write_json
 from weaver_tasks.base.maps import merge
 from weaver_tasks.base.progress import Progress
@@ -89,12 +89,12 @@ def measure(batches: Iterable[Batch], *, begin: float, samples: int | None, desc
     }
 
 
-def described(figures: dict[str, Any]) -> str:
+def described(metrics: dict[str, Any]) -> str:
     """The figures of `measure` in a line."""
     return (
-        f"{figures['jets']:,} jets in {figures['seconds']:.2f} s: {figures['jets_per_second']:,.0f} jets/s, "
-        f"{figures['megabytes_per_second']:,.0f} MB/s; first batch after {figures['first_batch_seconds']:.2f} s, "
-        f"then waited {figures['waited_seconds']:.2f} s"
+        f"{metrics['jets']:,} jets in {metrics['seconds']:.2f} s: {metrics['jets_per_second']:,.0f} jets/s, "
+        f"{metrics['megabytes_per_second']:,.0f} MB/s; first batch after {metrics['first_batch_seconds']:.2f} s, "
+        f"then waited {metrics['waited_seconds']:.2f} s"
     )
 
 
@@ -125,7 +125,8 @@ def _batches(
     groups = list(dict.fromkeys(record["group"] for record in manifest["files"] if record["split"] == split))
     if arguments.group and arguments.group not in groups:
         raise ConfigError(
-            f"{arguments.inputs}: has no {split} files of group '{arguments.group}'.{nearest(arguments.group, groups)} See data.{split}."
+            f"{arguments.inputs}: has no {split} files of group '{arguments.group}'.{did_you_mean(arguments.group, groups)} "
+            f"See data.{split}."
         )
     if arguments.split != "test":
         if arguments.group:

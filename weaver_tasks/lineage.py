@@ -25,7 +25,7 @@ from weaver_tasks.base.errors import ResultError
 from weaver_tasks.base.progress import Progress
 from weaver_tasks.records.lineage import Found, Verification, chain, files_of, find_maker, last_tasks, origin_of, verify
 from weaver_tasks.records.lineage_tree import lineage_tree, shown
-from weaver_tasks.records.read import Runs, Task, code_versions, is_run, told_mixture
+from weaver_tasks.records.read import Runs, Task, code_versions, is_run, mixed_versions_message
 
 _WIDE = 10_000  # columns
 _HOW = {"bytes": "a copy of", "metadata": "says that it is (its bytes differ from those written)"}
@@ -95,7 +95,7 @@ def _show(
     console = Console(soft_wrap=True, highlight=False)
     # Never cut or wrapped: paths are there to be copied.
     Console(width=_WIDE, highlight=False).print(lineage_tree(title, last, files, runs, each_task=arguments.all))
-    mixture = told_mixture(code_versions(task.content for task in tasks))
+    mixture = mixed_versions_message(code_versions(task.content for task in tasks))
     if mixture:
         console.print(f"WARNING: {mixture}", style="yellow", markup=False)
     if verification is not None:

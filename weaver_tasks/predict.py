@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from weaver_tasks import __version__
 from weaver_tasks.base.command_line import run_command, task
 from weaver_tasks.base.digests import digest, file_checksum
-from weaver_tasks.base.errors import ConfigError, NetworkError, ResultError, nearest
+from weaver_tasks.base.errors import ConfigError, NetworkError, ResultError, did_you_mean
 from weaver_tasks.base.files import read_json
 from weaver_tasks.base.progress import Progress
 from weaver_tasks.base.record import TaskRecord
 from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration
-from weaver_tasks.data.configuration.prediction import configuration_of_tests
+from weaver_tasks.data.configuration.prediction import prediction_configuration
 from weaver_tasks.data.events.block import StagingOptions
 from weaver_tasks.data.staging.unlabeled import is_labeled, without_labels
-from weaver_tasks.jobs.memory import Holes, keep_one_heap
+from weaver_tasks.jobs.memory import HeapTrimmer, use_one_malloc_arena
 from weaver_tasks.jobs.scoring import load_scoring
 from weaver_tasks.settings.model import PredictionSettings, TrainingSettings
 from weaver_tasks.settings.stage import stage_parser
@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     training = arguments.settings.training.model_copy(update={"ranks": arguments.settings.prediction.ranks, "nodes": 1})
     launch_ranks("predict", argv, training)
-    keep_one_heap()
+    use_one_malloc_arena()
     with task(arguments, first_rank=is_first_rank()) as record:
         predict(arguments, training, record)
 
@@ -79,7 +79,7 @@ def predict(arguments: argparse.Namespace, training: TrainingSettings, record: T
     manifest = read_json(record.read(arguments.inputs))
     groups = dict.fromkeys(file["group"] for file in manifest["files"] if file["split"] == "test")
     if arguments.group not in groups:
-        raise ConfigError(f"{arguments.inputs}: no test group '{arguments.group}'.{nearest(arguments.group, groups)}")
+        raise ConfigError(f"{arguments.inputs}: no test group '{arguments.group}'.{did_you_mean(arguments.group, groups)}")
     device = choose_device(training.device)
     record.note(device=device_name(device))
     prepare_process(training, device)
@@ -107,7 +107,7 @@ def predicted_configuration(arguments: argparse.Namespace, record: TaskRecord) -
     if arguments.data_config_test is None:
         return fitted, fitted
     test = load_data_configuration(record.read(arguments.data_config_test), custom_functions=arguments.custom_functions)
-    return fitted, configuration_of_tests(fitted, test)
+    return fitted, prediction_configuration(fitted, test)
 
 
 class NotFinite:
@@ -397,7 +397,7 @@ def write_share(prediction: Prediction, metadata: Mapping[str, Any]) -> tuple[in
     mine = output if world_size() == 1 else shares[rank()]
     try:
         with open_table(mine, metadata) as table, Progress(f"predicting {prediction.arguments.group}", total=None, quiet=rank() > 0) as bar:
-            holes = Holes(_MOST_HOLES)
+            holes = HeapTrimmer(_MOST_HOLES)
             for columns in prediction.columns():
                 holes.limit()
                 before = table.entries

@@ -18,7 +18,7 @@ from weaver_tasks.base.digests import digest
 from weaver_tasks.base.files import copy_file, link_or_copy, write_json
 from weaver_tasks.base.record import RECORDS
 from weaver_tasks.records.crate import make_crate
-from weaver_tasks.records.read import code_versions, read_records, told_mixture
+from weaver_tasks.records.read import code_versions, mixed_versions_message, read_records
 
 logger = logging.getLogger("weaver_tasks")
 
@@ -59,7 +59,7 @@ def gather(arguments: argparse.Namespace) -> None:
     write_json(arguments.output, make_crate(records, run_folder=run, config=arguments.settings, described=described, workflow=_MAIN))
     link_or_copy(arguments.output, run / "ro-crate-metadata.json")
     logger.info("%d tasks", len(records))
-    mixture = told_mixture(versions)
+    mixture = mixed_versions_message(versions)
     if mixture:
         logger.warning("this run was %s", mixture)
     dirty = sorted({record["stage"] for record in records if record["code"]["dirty"]})

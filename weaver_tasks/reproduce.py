@@ -25,7 +25,7 @@ from weaver_tasks.base.command_line import run_command
 from weaver_tasks.base.errors import ResultError
 from weaver_tasks.base.progress import track
 from weaver_tasks.records.read import Run, Task, is_run
-from weaver_tasks.records.rerun import Again, Rerun, chosen
+from weaver_tasks.records.rerun import Rerun, TaskRerun, chosen
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -68,7 +68,7 @@ def _reruns(picked: Sequence[tuple[Task, int | None]], arguments: argparse.Names
             folder.mkdir(parents=True, exist_ok=True)
             if any(folder.iterdir()):
                 raise ResultError(f"{folder}: not empty. Give an empty --folder.")
-            rerun = Again(task, folder.absolute(), epoch=epoch).run_it()
+            rerun = TaskRerun(task, folder.absolute(), epoch=epoch).run_it()
         _tell(rerun, time.monotonic() - start, console)
         told.update(rerun.environment)
         reruns.append(rerun)

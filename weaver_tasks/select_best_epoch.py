@@ -72,7 +72,7 @@ def _make_room(journal: Journal, best: int, validations: list[dict[str, Any]], r
     last_trained = max(each["epoch"] for each in validations if not each.get("stopped"))
     keep = {best, last_trained} | chosen_epochs(validations, journal.choices())
     gone = journal.prune(keep, below=max(each["epoch"] for each in validations) + 1)
-    record.note(removed=[str(path) for epoch in gone for path in (journal.state(epoch), journal.companion(epoch))])
+    record.note(removed=[str(path) for epoch in gone for path in (journal.state(epoch), journal.training_state(epoch))])
     logger.info("%s: removed %d epochs", REMOVAL, len(gone))
 
 

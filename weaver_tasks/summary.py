@@ -16,7 +16,7 @@ from rich.console import Console
 from weaver_tasks.base.command_line import run_command
 from weaver_tasks.base.errors import ResultError
 from weaver_tasks.base.files import read_json
-from weaver_tasks.records.read import told_mixture
+from weaver_tasks.records.read import mixed_versions_message
 from weaver_tasks.results.report import configuration_rows, data_rows, heading, table
 
 _RESULTS = {
@@ -65,7 +65,7 @@ def _warnings_of_inputs(run: Path) -> list[str]:
 
 def _mixture(run: Path) -> str | None:
     environments = run / "provenance" / "environments.json"
-    return told_mixture(read_json(environments)["code_versions"]) if environments.is_file() else None
+    return mixed_versions_message(read_json(environments)["code_versions"]) if environments.is_file() else None
 
 
 def trained_members(run: Path) -> list[Path]:
@@ -90,7 +90,7 @@ def trained_members(run: Path) -> list[Path]:
 def summary_lines(member: Path) -> Iterator[tuple[str, str, str]]:
     """Name, value and style: the test figures of a training, then where everything of it lies."""
     parity = member / "export" / "parity.json"
-    for name, value in figures(read_json(member / "evaluation" / "metrics.json"), read_json(parity) if parity.is_file() else None):
+    for name, value in headline(read_json(member / "evaluation" / "metrics.json"), read_json(parity) if parity.is_file() else None):
         yield name, value, "green"
     for name, place in _RESULTS.items():
         # A fold or a seed shares some results with the whole run.
@@ -105,7 +105,7 @@ def report_page(run: Path, config: Mapping[str, Any]) -> str:
     members = trained_members(run)
     for member in members:
         parity = member / "export" / "parity.json"
-        found = figures(read_json(member / "evaluation" / "metrics.json"), read_json(parity) if parity.is_file() else None)
+        found = headline(read_json(member / "evaluation" / "metrics.json"), read_json(parity) if parity.is_file() else None)
         rows = [(name[0].upper() + name[1:], value) for name, value in found]
         lines += [*heading("Results" if len(members) == 1 else f"Results of {member.name}"), *table((), rows)]
     data = data_rows(read_json(run / "inputs.json"))
@@ -116,7 +116,7 @@ def report_page(run: Path, config: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def figures(metrics: Mapping[str, Any], parity: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
+def headline(metrics: Mapping[str, Any], parity: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
     """Names and values of what one wants to know first."""
     if not metrics["entries"]:
         yield "test jets", "none"

@@ -13,12 +13,12 @@ from torch import nn
 from weaver_tasks.settings.model import TrainingSettings
 from weaver_tasks.training import checkpoint
 from weaver_tasks.training.distributed import from_first_rank
-from weaver_tasks.training.epoch import EpochTask, Trainer, first_companion
+from weaver_tasks.training.epoch import EpochTask, Trainer, first_training_state
 from weaver_tasks.training.journal import Journal, epoch_digest
 from weaver_tasks.training.losses import default_loss
 from weaver_tasks.training.optimizers import build_optimizer
 from weaver_tasks.training.schedules import epoch_rates
-from weaver_tasks.training.step import Engine, Task
+from weaver_tasks.training.step import Task, TrainStep
 
 PARTICLES = 32
 
@@ -146,7 +146,9 @@ class Chain:
         if not write:
             return
         checkpoint.save_state(self.journal.state(-1), model)
-        checkpoint.save_companion(self.journal.companion(-1), first_companion(optimizer, model, "start"), state=self.journal.state(-1))
+        checkpoint.save_training_state(
+            self.journal.training_state(-1), first_training_state(optimizer, model, "start"), state=self.journal.state(-1)
+        )
 
     def _optimizer(self, model: nn.Module):
         optimizer = self.settings.optimizer
@@ -158,7 +160,7 @@ class Chain:
         model = SmallTagger()
         optimizer, clip = self._optimizer(model)
         return Trainer(
-            engine=Engine(task=make_task(self.settings), model=model, optimizer=optimizer, clip_grad_norm=clip),
+            engine=TrainStep(task=make_task(self.settings), model=model, optimizer=optimizer, clip_grad_norm=clip),
             journal=self.journal,
             seed=5,
             open_batches=changes.pop("open_batches", self.open_batches),
@@ -187,7 +189,7 @@ class Chain:
     def tensors(self, epoch: int) -> dict:
         return {
             "state": checkpoint.load_tensors(self.journal.state(epoch)),
-            "companion": checkpoint.load_tensors(self.journal.companion(epoch)),
+            "training_state": checkpoint.load_tensors(self.journal.training_state(epoch)),
         }
 
     def assert_same(self, expected: list[dict]) -> None:

@@ -12,7 +12,7 @@ from weaver_tasks.base.errors import TrainingError
 from weaver_tasks.results.metrics.classification import auc
 from weaver_tasks.settings.model import TrainingSettings
 from weaver_tasks.training.distributed import joined_ranks, rank, synchronize_batch_norm, world_size
-from weaver_tasks.training.step import Engine
+from weaver_tasks.training.step import TrainStep
 from weaver_tasks.training.validation import validate
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "runs"))
@@ -30,7 +30,7 @@ def gradients(folder: Path) -> None:
     torch.manual_seed(1)
     model = fixtures.SmallTagger(dropout=0.0)
     model.forward = lambda features, mask: model.jet((model.particle(model.norm(features)) * mask).sum(-1))
-    engine = Engine(task=fixtures.make_task(TrainingSettings()), model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.0))
+    engine = TrainStep(task=fixtures.make_task(TrainingSettings()), model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.0))
     engine.step(events.batch(mine))
     save(folder, {name: parameter.grad for name, parameter in model.named_parameters()} | dict(model.named_buffers()))
 
@@ -55,7 +55,7 @@ def masked_gradients(folder: Path) -> None:
     torch.manual_seed(1)
     model = PerParticle()
     task = fixtures.make_task(TrainingSettings(), labels=("track", "track_mask"))
-    engine = Engine(task=task, model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.0))
+    engine = TrainStep(task=task, model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.0))
     engine.step(batch)
     save(folder, {name: parameter.grad for name, parameter in model.named_parameters()})
 

@@ -21,6 +21,7 @@ from weaver_tasks import select_best_epoch, train_epoch, validate_epoch
 from weaver_tasks.base import files
 from weaver_tasks.base.errors import WeaverTasksError
 from weaver_tasks.base.files import atomic_path, write_json
+from weaver_tasks.jobs import epoch_chain
 from weaver_tasks.training import device
 from weaver_tasks.training.journal import refuse_removed
 
@@ -205,7 +206,7 @@ class TableTrainer:
         self.runner, self.journal = runner, journal
 
     def train(self, task, *, before_writing=None) -> dict:
-        for path in (self.journal.state(task.epoch - 1), self.journal.companion(task.epoch - 1)):
+        for path in (self.journal.state(task.epoch - 1), self.journal.training_state(task.epoch - 1)):
             refuse_removed(path)
             assert path.read_text() in ("the start", f"{path.stem.rpartition('_')[2]}.pt of {task.previous}")
         before_writing()
@@ -223,7 +224,7 @@ def fast():
     box = SimpleNamespace(runner=None)
     with pytest.MonkeyPatch.context() as patch:
         configurations: dict = {}
-        read = train_epoch.load_data_configuration
+        read = epoch_chain.load_data_configuration
 
         def load(path, **options):
             return configurations.setdefault(path.read_text(), read(path, **options))
@@ -232,7 +233,7 @@ def fast():
             refuse_removed(epoch.state)
             return {"epoch": epoch.number, **{name: float(box.runner.table[name][epoch.number]) for name in METRICS}}
 
-        patch.setattr(train_epoch, "load_data_configuration", load)
+        patch.setattr(epoch_chain, "load_data_configuration", load)
         patch.setattr("weaver_tasks.data.configuration.load_data_configuration", load)
         patch.setattr(train_epoch, "make_trainer", lambda work, _: TableTrainer(box.runner, work.journal))
         patch.setattr(validate_epoch, "validate_one", validated)

@@ -145,7 +145,7 @@ def test_refuses_checkpoints_that_do_not_belong_together(chain):
 def test_refuses_a_damaged_checkpoint_by_name(chain, kept):
     training = chain("one", epochs=2)
     training.train(training.trainer(), 0)
-    path = training.journal.companion(0)
+    path = training.journal.training_state(0)
     content = path.read_bytes()
     path.unlink()
     path.write_bytes(content[:kept])
@@ -197,8 +197,8 @@ def test_scaled_gradients_train_to_the_same_bits_in_jobs_too(chain, same_bits, r
     for epoch, expected in enumerate(plain):
         same_bits(jobs.tensors(epoch)["state"], expected["state"], f"epoch {epoch}")
     # Fourteen steps: the scale has grown four times, over the end of a job.
-    assert jobs.tensors(1)["companion"]["scaler"]["scale"] == 2.0**14
-    assert jobs.tensors(1)["companion"]["scaler"]["_growth_tracker"] == 2
+    assert jobs.tensors(1)["training_state"]["scaler"]["scale"] == 2.0**14
+    assert jobs.tensors(1)["training_state"]["scaler"]["_growth_tracker"] == 2
 
 
 def test_a_step_whose_gradients_overflow_is_left_out(chain, scaler):
@@ -237,7 +237,7 @@ def test_with_a_scaler_a_step_that_is_not_finite_is_passed_over(chain, scaler):
     metrics = training.train(trainer, 0)
     assert np.isfinite(metrics["loss"])
     assert (metrics["steps"], metrics["samples"]) == (7, 700)
-    content = training.tensors(0)["companion"]
+    content = training.tensors(0)["training_state"]
     assert {float(state["step"]) for state in content["optimizer"]["state"].values()} == {5.0}
     assert content["scaler"]["scale"] < 2.0**10
     assert all(torch.isfinite(parameter).all() for parameter in trainer.engine.model.parameters())

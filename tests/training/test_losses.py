@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from weaver_tasks.base.errors import NetworkError, TrainingError
 from weaver_tasks.networks.loading import import_network
 from weaver_tasks.settings.model import TrainingSettings
-from weaver_tasks.training.step import Engine, Task
+from weaver_tasks.training.step import Task, TrainStep
 
 BATCH = SimpleNamespace(
     inputs={"features": np.ones((6, 4), np.float32)}, labels={"_label_": np.array([0, 1, 2, 0, 1, 2])}, entry=np.arange(6)
@@ -39,7 +39,7 @@ def step(folder, *, text=MODEL, loss=None, classes=3, kind="classification"):
         loss_function=loss or torch.nn.CrossEntropyLoss(),
         classes=classes,
     )
-    return Engine(task=task, model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1)).step(BATCH)
+    return TrainStep(task=task, model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1)).step(BATCH)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import torch
 
 from weaver_tasks.settings.model import TrainingSettings
 from weaver_tasks.training.lr_finder import suggested_rate, sweep_rates
-from weaver_tasks.training.step import Engine
+from weaver_tasks.training.step import TrainStep
 
 
 @pytest.fixture
@@ -23,7 +23,9 @@ def setup(events):
         model.forward = lambda features, mask: model.jet((model.particle(model.norm(features)) * mask).sum(-1))
         optimizer = torch.optim.SGD([{"params": model.parameters()}], lr=0.1, momentum=momentum)
         rows = np.random.default_rng(1).integers(0, len(events.entry), (60, 64))
-        return Engine(task=fixtures.make_task(TrainingSettings()), model=model, optimizer=optimizer), [events.batch(each) for each in rows]
+        return TrainStep(task=fixtures.make_task(TrainingSettings()), model=model, optimizer=optimizer), [
+            events.batch(each) for each in rows
+        ]
 
     return make
 

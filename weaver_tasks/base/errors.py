@@ -42,7 +42,7 @@ class ResultError(WeaverTasksError):
     """A result cannot be made or does not pass its check."""
 
 
-def nearest(name: str, known: Iterable[str], *, count: int = 3) -> str:
+def did_you_mean(name: str, known: Iterable[str], *, count: int = 3) -> str:
     """A hint naming the known names most like `name`: ' Did you mean: a, b?', or '' when none is."""
     matches = difflib.get_close_matches(str(name), sorted(set(map(str, known))), n=count, cutoff=0.65)
     return f" Did you mean: {', '.join(matches)}?" if matches else ""

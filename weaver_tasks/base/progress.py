@@ -33,10 +33,10 @@ class Progress:
             file=sys.stderr,
         )
 
-    def advance(self, count: int, **figures: str | float) -> None:
+    def advance(self, count: int, **metrics: str | float) -> None:
         """Count `count` more units; `figures` (loss, accuracy, …) are shown behind the bar."""
-        if figures:
-            self._bar.set_postfix(figures, refresh=False)
+        if metrics:
+            self._bar.set_postfix(metrics, refresh=False)
         self._bar.update(count)
 
     def __enter__(self) -> Progress:

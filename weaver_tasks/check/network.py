@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from weaver_tasks.base.errors import WeaverTasksError, nearest
+from weaver_tasks.base.errors import WeaverTasksError, did_you_mean
 from weaver_tasks.jobs.new_network import fresh_network
 from weaver_tasks.plan import Plan
 from weaver_tasks.settings.model import TrainingSettings
@@ -46,7 +46,7 @@ def network_problems(plan: Plan, console: Console) -> Iterator[str]:
         yield str(error)
     metric, known = plan.config["validation"]["metric"], METRICS[plan.config["training"]["task"]]
     if network.evaluate_fn is None and metric not in known:
-        yield f"{plan.where}: validation.metric: '{metric}' is not what validation gives: {', '.join(known)}.{nearest(metric, known)}"
+        yield f"{plan.where}: validation.metric: '{metric}' is not what validation gives: {', '.join(known)}.{did_you_mean(metric, known)}"
 
 
 def _take_a_step(network: Network, configuration: DataConfiguration, settings: TrainingSettings) -> None:

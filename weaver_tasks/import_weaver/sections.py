@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from weaver_tasks.base.errors import nearest
+from weaver_tasks.base.errors import did_you_mean
 from weaver_tasks.import_weaver.amounts import amounts
 from weaver_tasks.import_weaver.command import Command
 from weaver_tasks.import_weaver.files import groups_of, test_groups_of
@@ -29,7 +29,7 @@ def forks(command: Command, made: Conversion) -> None:
         elif option == "--train-mode" and value in _TRAIN_MODES:
             command.options.regression_mode = command.options.regression_mode or _TRAIN_MODES[value]
         else:
-            hint = nearest(option, known)
+            hint = did_you_mean(option, known)
             made.todo(" ".join([option, *words]), f"weaver-core 0.5.3 has no such option.{hint} Give its meaning by the keys here")
 
 

@@ -154,7 +154,7 @@ class EpochChain:
         self._note_removed(self.journal.prune(keep, below=self._no_longer_read()), record)
 
     def _note_removed(self, epochs: list[int], record: TaskRecord) -> None:
-        record.note(removed=[str(path) for epoch in epochs for path in (self.journal.state(epoch), self.journal.companion(epoch))])
+        record.note(removed=[str(path) for epoch in epochs for path in (self.journal.state(epoch), self.journal.training_state(epoch))])
 
     def _choice(self) -> dict[str, str]:
         """The metric that says which epoch is the best, and which end of it."""
@@ -166,7 +166,7 @@ class EpochChain:
         record.read_configuration(data=arguments.data_config, functions=arguments.custom_functions)
         record.read_code(arguments.network)
         before = arguments.epochs[0] - 1
-        state = [self.journal.state(before), self.journal.companion(before), self.journal.metrics_file(before)]
+        state = [self.journal.state(before), self.journal.training_state(before), self.journal.metrics_file(before)]
         for path in (arguments.inputs, *(path for path in state if path.exists()), *arguments.validation):
             record.read(path)
 

@@ -16,7 +16,7 @@ _KEEP_ONE_HEAP = {
 }
 
 
-def keep_one_heap() -> None:
+def use_one_malloc_arena() -> None:
     """Let all threads take memory from one heap that keeps what it has. To be called before the first thread is started.
 
     By default each thread has a heap of its own (arena). Work that makes arrays of ever other sizes in one thread and frees them in
@@ -28,7 +28,7 @@ def keep_one_heap() -> None:
             _LIBC.mallopt(parameter, value)
 
 
-class Holes:
+class HeapTrimmer:
     """Free pages within the heap, given back to the system whenever they may have become more than `most` bytes."""
 
     def __init__(self, most: int) -> None:

@@ -66,7 +66,7 @@ def continue_training(settings: StageSettings, network: Network, optimizer: torc
     start = settings.training.continue_from
     if start is None:
         return Continued()
-    state, companion = (Path(f"{start.prefix}_epoch-{start.epoch}_{kind}.pt") for kind in ("state", "optimizer"))
+    state, training_state = (Path(f"{start.prefix}_epoch-{start.epoch}_{kind}.pt") for kind in ("state", "optimizer"))
     if optimizer is None:
         raise ConfigError(
             "training.continue_from: the network configuration makes its own optimizer (init_opt), whose state cannot be carried over. "
@@ -74,16 +74,16 @@ def continue_training(settings: StageSettings, network: Network, optimizer: torc
         )
     checkpoint.load_state(network.model, state)
     logger.info("continues after epoch %d of %s", start.epoch, start.prefix)
-    if not checkpoint.is_companion(checkpoint.load_tensors(companion)):
-        load_optimizer(optimizer, companion, network.model)
-        return Continued([state, companion])
-    content = checkpoint.load_companion(companion, state=state)
+    if not checkpoint.is_training_state(checkpoint.load_tensors(training_state)):
+        load_optimizer(optimizer, training_state, network.model)
+        return Continued([state, training_state])
+    content = checkpoint.load_training_state(training_state, state=state)
     checkpoint.restore_hidden_buffers(network.model, content["buffers"])
     if not take_over_state(optimizer, content["optimizer"]):
         logger.warning(
             "%s: of another optimizer than training.optimizer.name, or of other groups of weights (weight_decay, lr_mult, "
             "network.freeze_weights): the optimizer begins anew, from the weights of epoch %d",
-            companion,
+            training_state,
             start.epoch,
         )
-    return Continued([state, companion], content["global_step"], content["scaler"])
+    return Continued([state, training_state], content["global_step"], content["scaler"])

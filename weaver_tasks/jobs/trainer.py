@@ -18,7 +18,7 @@ def make_trainer(chain: EpochChain, device: torch.device) -> Trainer:
     """The network of this run, its optimizer and its data, on one rank."""
     from weaver_tasks.networks.weights import load_weights
     from weaver_tasks.training.epoch import Trainer
-    from weaver_tasks.training.step import Engine, Task
+    from weaver_tasks.training.step import Task, TrainStep
     from weaver_tasks.weaver_compat.adapter import custom_epoch
     from weaver_tasks.weaver_compat.imports import configured_network
 
@@ -29,7 +29,7 @@ def make_trainer(chain: EpochChain, device: torch.device) -> Trainer:
     open_batches = _opener(chain, device, own_loop=network.train_fn is not None)
     optimizer, clip, scheduler = _optimizer(chain, network, open_batches)
     task_of = Task.of(network, chain.configuration, chain.training, device)
-    engine = Engine(task=task_of, model=network.model, optimizer=optimizer, clip_grad_norm=clip, scheduler=scheduler)
+    engine = TrainStep(task=task_of, model=network.model, optimizer=optimizer, clip_grad_norm=clip, scheduler=scheduler)
     return Trainer(
         engine=engine,
         journal=chain.journal,

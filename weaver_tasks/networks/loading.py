@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from weaver_tasks.base.errors import NetworkError, nearest
+from weaver_tasks.base.errors import NetworkError, did_you_mean
 from weaver_tasks.base.user_code import users_code
 
 logger = logging.getLogger("weaver_tasks")
@@ -78,7 +78,7 @@ def load_network(
     given = {"for_inference": for_inference, "use_amp": use_amp, "compile_model": compile_model}
     injected = {name: True for name, wanted in given.items() if wanted and name not in keywords}
     if not hasattr(module, "get_model"):
-        raise NetworkError(f"{path}: no function get_model(data_config, **kwargs).{nearest('get_model', vars(module))} Define it.")
+        raise NetworkError(f"{path}: no function get_model(data_config, **kwargs).{did_you_mean('get_model', vars(module))} Define it.")
     returned, taken = _call(path, module, "get_model", data_configuration, keywords, injected)
     model, info = _checked(path, returned, data_configuration)
 
@@ -150,7 +150,7 @@ def _call(
         injected = {option: value for option, value in injected.items() if option in known}
         for option in set(options) - set(known):
             raise NetworkError(
-                f"{path}: {name} takes no option '{option}' (network.options).{nearest(option, known[1:])} "
+                f"{path}: {name} takes no option '{option}' (network.options).{did_you_mean(option, known[1:])} "
                 f"Let it take **kwargs if the option is for another function."
             )
     keywords = {**options, **injected}
@@ -175,7 +175,7 @@ def _checked(path: Path, returned: Any, data_configuration: Any) -> tuple[nn.Mod
     model, info = returned
     for key in _INFO_KEYS:
         if key not in info:
-            raise NetworkError(f"{path}: model_info of get_model lacks '{key}'.{nearest(key, info)} It needs {', '.join(_INFO_KEYS)}.")
+            raise NetworkError(f"{path}: model_info of get_model lacks '{key}'.{did_you_mean(key, info)} It needs {', '.join(_INFO_KEYS)}.")
     groups, named = list(data_configuration.input_names), list(info["input_names"])
     if named != groups:
         raise NetworkError(

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from weaver_tasks.base.errors import NetworkError, nearest
+from weaver_tasks.base.errors import NetworkError, did_you_mean
 from weaver_tasks.base.files import check_regular
 from weaver_tasks.base.unpickling import why_refused
 
@@ -93,7 +93,9 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         known = sorted({name.partition(".")[0] for name in state})
         state = {name.removeprefix(f"{prefix}."): tensor for name, tensor in state.items() if name.startswith(f"{prefix}.")}
         if not state:
-            raise NetworkError(f"{file}: no tensor lies below the prefix '{prefix}'.{nearest(prefix, known)} It has {', '.join(known)}.")
+            raise NetworkError(
+                f"{file}: no tensor lies below the prefix '{prefix}'.{did_you_mean(prefix, known)} It has {', '.join(known)}."
+            )
     return state
 
 
@@ -155,8 +157,8 @@ def _matching(key: str, expressions: list[re.Pattern[str]], named: dict[str, Ten
     for expression in expressions:
         if not any(expression.match(name) for name in named):
             raise NetworkError(
-                f"network.{key}: '{expression.pattern}' matches no tensor from the start of its name.{nearest(expression.pattern, named)} "
-                f"Mend it or take it out."
+                f"network.{key}: '{expression.pattern}' matches no tensor from the start of its name."
+                f"{did_you_mean(expression.pattern, named)} Mend it or take it out."
             )
     return [name for name in named if any(expression.match(name) for expression in expressions)]
 

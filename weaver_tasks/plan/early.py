@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from weaver_tasks.base.errors import ConfigError, nearest
+from weaver_tasks.base.errors import ConfigError, did_you_mean
 from weaver_tasks.plan.plan import Plan
 from weaver_tasks.training.selection import METRICS
 
@@ -30,7 +30,7 @@ def _check_results(config: Mapping[str, Any], *, where: str) -> None:
         return
     known = METRICS[training["task"]]
     if validation["metric"] not in known:
-        hint = nearest(validation["metric"], known)
+        hint = did_you_mean(validation["metric"], known)
         raise ConfigError(
             f"{where}: validation.metric: '{validation['metric']}' is not what validation gives: {', '.join(known)}.{hint} Name one."
         )

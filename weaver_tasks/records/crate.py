@@ -15,7 +15,7 @@ from rocrate.rocrate import ROCrate
 from weaver_tasks import __version__
 from weaver_tasks.records.crate_files import Files
 from weaver_tasks.records.crate_run import Record, RunDescription
-from weaver_tasks.records.read import code_versions, told_mixture
+from weaver_tasks.records.read import code_versions, mixed_versions_message
 
 _PROFILES = {
     "https://w3id.org/ro/wfrun/process/0.5": ("Process Run Crate", "0.5"),
@@ -57,7 +57,7 @@ def make_crate(
 
 def _describe_root(crate: ROCrate, records: list[Record], config: Mapping[str, Any]) -> None:
     crate.name = f"weaver-tasks run {config['run']}"
-    mixture = told_mixture(code_versions(records))
+    mixture = mixed_versions_message(code_versions(records))
     description = f"A jet tagger trained by weaver-tasks {__version__}: {len(records)} tasks from ROOT files to an ONNX model."
     crate.description = f"{description} It was {mixture}." if mixture else description
     crate.license = _NO_LICENSE

@@ -162,7 +162,7 @@ def code_versions(records: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
     return {name: sorted(stages) for name, stages in versions.items()}
 
 
-def told_mixture(versions: Mapping[str, Iterable[str]]) -> str | None:
+def mixed_versions_message(versions: Mapping[str, Iterable[str]]) -> str | None:
     """One line about a run made by several versions of the code; None when there is only one."""
     if len(versions) < 2:
         return None

@@ -46,7 +46,7 @@ class Rerun:
         return not self.differing
 
 
-class Again:
+class TaskRerun:
     """A recorded task, or one epoch of it, in `folder`: an empty one, which stands in for the run's."""
 
     def __init__(self, task: Task, folder: Path, *, epoch: int | None = None) -> None:

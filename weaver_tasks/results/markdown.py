@@ -18,32 +18,32 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, numbers: int
     return pd.DataFrame(texts, columns=list(columns)).to_markdown(index=False, colalign=align, disable_numparse=True) if texts else ""
 
 
-def markdown(figures: Mapping[str, Any], title: str) -> str:
+def markdown(metrics: Mapping[str, Any], title: str) -> str:
     """The figures of `evaluate_classification` or `evaluate_regression` as a page of tables."""
-    body = _regression(figures) if figures["task"] == "regression" else _classification(figures)
-    warned = ["\n".join(f"- {warning}" for warning in figures["warnings"])] if figures["warnings"] else []
+    body = _regression(metrics) if metrics["task"] == "regression" else _classification(metrics)
+    warned = ["\n".join(f"- {warning}" for warning in metrics["warnings"])] if metrics["warnings"] else []
     return "\n\n".join([f"# {title}", *warned, *filter(None, body)]) + "\n"
 
 
-def _classification(figures: Mapping[str, Any]) -> list[str]:
-    entries = figures["entries"]
-    if entries == figures["entries_without_class"]:
+def _classification(metrics: Mapping[str, Any]) -> list[str]:
+    entries = metrics["entries"]
+    if entries == metrics["entries_without_class"]:
         why = f"{entries:,} jets, none of a known class: there is nothing to compare their scores with."
-        return [why, table(["group", "jets"], [[group, f"{row['entries']:,}"] for group, row in figures["groups"].items()], numbers=1)]
-    outside = f" ({figures['entries_without_class']:,} of no class)" if figures["entries_without_class"] else ""
-    whole = f"{entries:,} jets{outside}, accuracy {_with_error(figures['accuracy'], figures['accuracy_error'])}, "
-    whole += f"AUC (one against one) {_number(figures['auc'], 4)}. The background is {figures['background']}"
-    whole += "." if figures["background_chosen"] else ", the first class (evaluation.background chooses another)."
-    rejections = [[row["signal"], row["background"], f"{row['signal_efficiency']:g}", _rejection(row)] for row in figures["rejections"]]
+        return [why, table(["group", "jets"], [[group, f"{row['entries']:,}"] for group, row in metrics["groups"].items()], numbers=1)]
+    outside = f" ({metrics['entries_without_class']:,} of no class)" if metrics["entries_without_class"] else ""
+    whole = f"{entries:,} jets{outside}, accuracy {_with_error(metrics['accuracy'], metrics['accuracy_error'])}, "
+    whole += f"AUC (one against one) {_number(metrics['auc'], 4)}. The background is {metrics['background']}"
+    whole += "." if metrics["background_chosen"] else ", the first class (evaluation.background chooses another)."
+    rejections = [[row["signal"], row["background"], f"{row['signal_efficiency']:g}", _rejection(row)] for row in metrics["rejections"]]
     groups = [
         [group, f"{row['entries']:,}", _with_error(row["accuracy"], row["accuracy_error"]), _number(row["auc"], 4)]
         if row["labeled"]
         else [group, f"{row['entries']:,}", "no labels", "-"]
-        for group, row in figures["groups"].items()
+        for group, row in metrics["groups"].items()
     ]
     return [
         whole,
-        table(["metric", "value"], [[name, "-" if value is None else value] for name, value in figures["metrics"].items()]),
+        table(["metric", "value"], [[name, "-" if value is None else value] for name, value in metrics["metrics"].items()]),
         table(["signal", "background", "signal efficiency", "rejection"], rejections, numbers=2),
         table(["group", "jets", "accuracy", "AUC"], groups, numbers=3),
     ]
@@ -69,9 +69,9 @@ def three_digits(value: float) -> str:
     return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
 
 
-def _regression(figures: Mapping[str, Any]) -> list[str]:
-    parts = [f"{figures['entries']:,} jets."]
-    for name, target in figures["targets"].items():
+def _regression(metrics: Mapping[str, Any]) -> list[str]:
+    parts = [f"{metrics['entries']:,} jets."]
+    for name, target in metrics["targets"].items():
         rows = {"all": target, **target["groups"]}
         rows |= {f"{row['low']:.4g} to {row['high']:.4g}": row for row in target["bins"]}
         cells = [

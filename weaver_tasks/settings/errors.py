@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from weaver_tasks.base.errors import ConfigError, WeaverTasksError, nearest
+from weaver_tasks.base.errors import ConfigError, WeaverTasksError, did_you_mean
 from weaver_tasks.settings.fields import Section, section_of
 
 Model = TypeVar("Model", bound=Section)
@@ -54,7 +54,7 @@ def _message(found: ErrorDetails, model: type[Section]) -> str:
     text = f" ({text})" if text else ""
     if found["type"] == "extra_forbidden":
         known = holder.model_fields if holder else {}
-        hint = nearest(str(path[-1]), known) or " Known here: " + ", ".join(sorted(known)) + "."
+        hint = did_you_mean(str(path[-1]), known) or " Known here: " + ", ".join(sorted(known)) + "."
         return f"unknown key '{_one_line(key)}'.{hint}"
     if found["type"] == "missing":
         return f"key '{key}' is missing.{text}"
@@ -62,7 +62,7 @@ def _message(found: ErrorDetails, model: type[Section]) -> str:
         return f"key '{key}': {found['input']} is not a finite number. Correct it."
     place = f"key '{key}'" if key else "the document"
     values = _choices(field) if found["type"] == "literal_error" else []
-    hint = nearest(found["input"], values) if values and isinstance(found["input"], str) else ""
+    hint = did_you_mean(found["input"], values) if values and isinstance(found["input"], str) else ""
     if of_a_name and found["type"] == "string_pattern_mismatch":
         text = " (It becomes a folder's name: letters, digits, '.', '_' and '-'.)"
     itself = holder is not None and str(path[-1]) in holder.model_fields if path else False

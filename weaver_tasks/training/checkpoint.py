@@ -37,7 +37,7 @@ def save_state(path: Path, model: nn.Module) -> None:
     _write(path, {name: tensor.cpu() for name, tensor in model.state_dict().items()})
 
 
-def save_companion(path: Path, content: Mapping[str, Any], *, state: Path) -> None:
+def save_training_state(path: Path, content: Mapping[str, Any], *, state: Path) -> None:
     """Write what belongs to the weights at `state`: plain values and tensors, atomically."""
     _write(path, {**_on_cpu(content), "state_checksum": file_checksum(state)})
 
@@ -130,18 +130,18 @@ def load_snapshot(path: Path) -> dict[str, Any]:
     return content
 
 
-def is_companion(content: Mapping[str, Any]) -> bool:
+def is_training_state(content: Mapping[str, Any]) -> bool:
     """Whether tensors that were loaded are what `save_companion` wrote, rather than weaver's state of an optimizer."""
     return "state_checksum" in content and "optimizer" in content
 
 
-def load_companion(path: Path, *, state: Path, expected_digest: str | None = None) -> dict[str, Any]:
+def load_training_state(path: Path, *, state: Path, expected_digest: str | None = None) -> dict[str, Any]:
     """What `save_companion` wrote. Raises CheckpointError when it is damaged, not that of `state`, or of another training."""
     refuse_damaged(path)
     content = load_tensors(path)
     if not state.exists():
         raise CheckpointError(f"{state}: no such checkpoint. Run the rule that makes it.")
-    if not is_companion(content):
+    if not is_training_state(content):
         raise CheckpointError(f"{path}: not written by this project's training. Start from {state.name} with network.load_weights instead.")
     if content["state_checksum"] != file_checksum(state):
         raise CheckpointError(f"{state}: damaged, or not the weights that {path.name} belongs to. Delete both and run again.")

@@ -17,9 +17,9 @@ from weaver_tasks.training import checkpoint
 from weaver_tasks.training.device import seed_generators
 from weaver_tasks.training.distributed import from_all_ranks, from_first_rank, rank, world_size
 from weaver_tasks.training.journal import Journal
-from weaver_tasks.training.metric_sums import Tally, figures
+from weaver_tasks.training.metric_sums import MetricSums, averages
 from weaver_tasks.training.schedules import Rates
-from weaver_tasks.training.step import Engine, Watch, train
+from weaver_tasks.training.step import StepCallbacks, TrainStep, train
 from weaver_tasks.training.tensorboard import TensorBoard, wanted_board
 
 logger = logging.getLogger("weaver_tasks")
@@ -47,7 +47,7 @@ class Trainer:
         (batches, epoch, TensorBoard or None) -> sums, stream position.
     """
 
-    engine: Engine
+    engine: TrainStep
     journal: Journal
     seed: int
     open_batches: Callable[[int, Any], Any]
@@ -80,10 +80,10 @@ class Trainer:
 
     def _load(self, task: EpochTask) -> None:
         """Everything as it was after the epoch before."""
-        state, companion = self.journal.state(task.epoch - 1), self.journal.companion(task.epoch - 1)
-        content = checkpoint.load_companion(companion, state=state, expected_digest=task.previous)
+        state, training_state = self.journal.state(task.epoch - 1), self.journal.training_state(task.epoch - 1)
+        content = checkpoint.load_training_state(training_state, state=state, expected_digest=task.previous)
         checkpoint.load_state(self.engine.model, state)
-        self._restore(content, str(companion))
+        self._restore(content, str(training_state))
         self._position, self._global_step = content["position"], content["global_step"]
 
     def _restore(self, content: Mapping[str, Any], where: str) -> None:
@@ -107,7 +107,7 @@ class Trainer:
             first, position, sums = snapshot["step"], snapshot["position"][rank()], snapshot["sums"][rank()]
         batches = self.open_batches(task.epoch, position)
         board = wanted_board(self.engine.settings, self.board_folder, first_step=self._global_step + first)
-        watch = Watch(
+        watch = StepCallbacks(
             description=f"epoch {task.epoch}",
             samples=batches.samples,
             describe=self.describe,
@@ -122,11 +122,11 @@ class Trainer:
                 return sums
             return train(self.engine, batches, rates=task.rates, steps=batches.steps, watch=watch, first_step=first, sums=sums)
 
-    def _after_step(self, task: EpochTask, steps: int) -> Callable[[int, Any, Tally], None]:
+    def _after_step(self, task: EpochTask, steps: int) -> Callable[[int, Any, MetricSums], None]:
         minutes = self.engine.settings.snapshot_minutes
         last = time.monotonic()
 
-        def after_step(done: int, batch: Any, tally: Tally) -> None:
+        def after_step(done: int, batch: Any, tally: MetricSums) -> None:
             nonlocal last
             self._position = batch.end_position
             if minutes is None or done % _CLOCK_EVERY or done == steps:
@@ -137,13 +137,13 @@ class Trainer:
 
         return after_step
 
-    def _take_snapshot(self, task: EpochTask, done: int, tally: Tally) -> None:
+    def _take_snapshot(self, task: EpochTask, done: int, tally: MetricSums) -> None:
         tally.flush()
         positions, sums = from_all_ranks(self._position), from_all_ranks(tally.sums)
         generators = from_all_ranks(checkpoint.random_states(self.engine.device))
         if rank() == 0:
             content = {
-                **self._companion(task),
+                **self._training_state(task),
                 "step": done,
                 "position": positions,
                 "sums": sums,
@@ -165,7 +165,7 @@ class Trainer:
         checkpoint.restore_random_states(content["generators"][rank()], self.engine.device)
         return content
 
-    def _companion(self, task: EpochTask) -> dict[str, Any]:
+    def _training_state(self, task: EpochTask) -> dict[str, Any]:
         engine = self.engine
         return {
             "epoch": task.epoch,
@@ -182,7 +182,7 @@ class Trainer:
         events = int(sums["events"])
         return {
             "epoch": task.epoch,
-            **figures(sums),
+            **averages(sums),
             "samples": events,
             "samples_per_second": events / max(seconds, 1e-9),
             "lr": sums["lr"],
@@ -197,11 +197,11 @@ class Trainer:
     def _write(self, task: EpochTask, metrics: dict[str, Any]) -> None:
         entry = self.journal.entry(task.digest)
         checkpoint.save_state(entry / "state.pt", self.engine.model)
-        checkpoint.save_companion(entry / "optimizer.pt", self._companion(task), state=entry / "state.pt")
+        checkpoint.save_training_state(entry / "optimizer.pt", self._training_state(task), state=entry / "state.pt")
         self.journal.finish(task.digest, metrics)
 
 
-def first_companion(optimizer: torch.optim.Optimizer | None, model: torch.nn.Module, digest: str) -> dict[str, Any]:
+def first_training_state(optimizer: torch.optim.Optimizer | None, model: torch.nn.Module, digest: str) -> dict[str, Any]:
     """What init_model writes beside the first weights: the state before any step. optimizer None: the network's own init_opt makes it."""
     return {
         "epoch": -1,

@@ -76,7 +76,7 @@ class Journal:
         """The published weights after `epoch`; those of init_model for the epoch before the first."""
         return self.checkpoints / ("init_state.pt" if epoch < self.first else f"net_epoch-{epoch}_state.pt")
 
-    def companion(self, epoch: int) -> Path:
+    def training_state(self, epoch: int) -> Path:
         return self.checkpoints / ("init_optimizer.pt" if epoch < self.first else f"net_epoch-{epoch}_optimizer.pt")
 
     def metrics_file(self, epoch: int) -> Path:
@@ -149,7 +149,7 @@ class Journal:
     def publish(self, epoch: int, epoch_digest: str) -> list[Path]:
         """Give a finished epoch its declared names. Returns them."""
         entry = self.entry(epoch_digest)
-        names = {"state.pt": self.state(epoch), "optimizer.pt": self.companion(epoch), "metrics.json": self.metrics_file(epoch)}
+        names = {"state.pt": self.state(epoch), "optimizer.pt": self.training_state(epoch), "metrics.json": self.metrics_file(epoch)}
         for source, target in names.items():
             if source.endswith(".pt") and self.is_removed(epoch_digest):
                 write_placeholder(target)
@@ -165,9 +165,9 @@ class Journal:
     def publish_stopped(self, epoch: int, epoch_digest: str) -> list[Path]:
         """Publish an epoch that early stopping skips: the checkpoint before it under its own names, and a `stopped` record."""
         copy_file(self.state(epoch - 1), self.state(epoch))
-        copy_file(self.companion(epoch - 1), self.companion(epoch))
+        copy_file(self.training_state(epoch - 1), self.training_state(epoch))
         write_json(self.metrics_file(epoch), {"epoch": epoch, "stopped": True, "digest": epoch_digest})
-        return [self.state(epoch), self.companion(epoch), self.metrics_file(epoch)]
+        return [self.state(epoch), self.training_state(epoch), self.metrics_file(epoch)]
 
     def prune(self, keep: set[int], *, below: int) -> list[int]:
         """Delete the checkpoints of the epochs below `below` that are not in `keep`, published and kept here. Returns those epochs.
@@ -200,7 +200,7 @@ class Journal:
 
     def _unpublish(self, epoch: int) -> None:
         self.state(epoch).unlink()
-        self.companion(epoch).unlink(missing_ok=True)
+        self.training_state(epoch).unlink(missing_ok=True)
 
     def _remove_tensors(self, epoch_digest: str) -> None:
         entry = self.entry(epoch_digest)
@@ -217,7 +217,7 @@ class Journal:
 
     def tensors(self, epoch: int) -> tuple[Path, Path] | None:
         """The weights after a published epoch and what else belongs to it: as published, or as kept here. None: they are gone."""
-        published = self.state(epoch), self.companion(epoch)
+        published = self.state(epoch), self.training_state(epoch)
         if all(path.exists() and not is_placeholder(path) for path in published):
             return published
         if not self.metrics_file(epoch).exists():

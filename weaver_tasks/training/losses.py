@@ -19,7 +19,7 @@ LossFunction = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class StepOutput:
     """One batch.
 
     loss: scalar, the mean over `count` labels. sums: further scalar tensors to be summed. predictions: logits (count, C), or values
@@ -45,7 +45,7 @@ def label_columns(names: Sequence[str]) -> list[str]:
 
 def outcome(
     task: str, output: Any, labels: Mapping[str, Tensor], names: Sequence[str], loss_function: LossFunction, *, classes: int | None = None
-) -> Outcome:
+) -> StepOutput:
     """Loss and figures of a batch. `output` is what the model returned; `names` the labels of the data configuration.
 
     classes: how many they tell apart, where that is known. Raises NetworkError when output, labels and loss do not fit each other.
@@ -57,7 +57,7 @@ def outcome(
 
 def _classification(
     output: Any, labels: Mapping[str, Tensor], names: Sequence[str], loss_function: LossFunction, classes: int | None
-) -> Outcome:
+) -> StepOutput:
     mask = labels.get(f"{names[0]}_mask")
     logits, truth, _ = flatten_predictions(output, labels[names[0]].long(), None if mask is None else mask.bool())
     assert truth is not None
@@ -75,10 +75,10 @@ def _classification(
         )
     loss = _loss(loss_function, logits, truth)
     correct = (logits.detach().argmax(1) == truth).sum()
-    return Outcome(loss=loss, count=len(truth), sums={"correct": correct}, predictions=logits.detach(), truth=truth, output=output)
+    return StepOutput(loss=loss, count=len(truth), sums={"correct": correct}, predictions=logits.detach(), truth=truth, output=output)
 
 
-def _regression(output: Any, labels: Mapping[str, Tensor], names: Sequence[str], loss_function: LossFunction) -> Outcome:
+def _regression(output: Any, labels: Mapping[str, Tensor], names: Sequence[str], loss_function: LossFunction) -> StepOutput:
     columns = [labels[name].float() for name in names]
     truth = columns[0] if len(columns) == 1 else torch.stack(columns, dim=1)  # (B,), (B, T) or (B, P)
     predictions = output.squeeze(1) if output.ndim == truth.ndim + 1 and output.shape[1] == 1 else output
@@ -93,7 +93,7 @@ def _regression(output: Any, labels: Mapping[str, Tensor], names: Sequence[str],
     loss = _loss(loss_function, predictions, truth)
     error = (predictions.detach() - truth).double()
     sums = {"absolute_error": error.abs().sum(), "squared_error": error.square().sum(), "values": torch.tensor(truth.numel())}
-    return Outcome(loss=loss, count=len(truth), sums=sums, predictions=predictions.detach(), truth=truth, output=output)
+    return StepOutput(loss=loss, count=len(truth), sums=sums, predictions=predictions.detach(), truth=truth, output=output)
 
 
 def _loss(loss_function: LossFunction, predictions: Tensor, truth: Tensor) -> Tensor:

@@ -10,13 +10,13 @@ from weaver_tasks.base.progress import Progress
 from weaver_tasks.training.distributed import rank, sum_over_ranks, world_size
 from weaver_tasks.training.optimizers import apply_rates
 from weaver_tasks.training.schedules import StepRates
-from weaver_tasks.training.step import Engine
+from weaver_tasks.training.step import TrainStep
 
 _MEMORY = 0.9  # of the running mean of the losses
 _DIVERGED = 5.0  # times the smallest smoothed loss
 
 
-def sweep_rates(engine: Engine, batches: Iterable[Any], *, start: float, end: float, steps: int) -> dict[str, list[float]]:
+def sweep_rates(engine: TrainStep, batches: Iterable[Any], *, start: float, end: float, steps: int) -> dict[str, list[float]]:
     """Train one step at each of `steps` learning rates, equal factors apart, from `start` to `end`.
 
     batches: of this rank, at least `steps`. Ends early when the loss has diverged. Returns `lr`, `loss` (mean over the batches

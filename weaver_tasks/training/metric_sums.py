@@ -12,7 +12,7 @@ from torch import Tensor
 
 from weaver_tasks.base.errors import TrainingError
 from weaver_tasks.training.distributed import sum_over_ranks
-from weaver_tasks.training.losses import Outcome
+from weaver_tasks.training.losses import StepOutput
 
 logger = logging.getLogger("weaver_tasks")
 
@@ -20,7 +20,7 @@ _MOST_SKIPPED = 50  # in a row; the scale of the gradients is halved each time
 _NAMES = {"classification": ("correct",), "regression": ("absolute_error", "squared_error", "values")}
 
 
-class Tally:
+class MetricSums:
     """Sums of one rank. On a GPU the figures of some steps are fetched together, since each fetch waits for the device.
 
     describe: says which files and entries a batch holds, for the error.
@@ -47,14 +47,14 @@ class Tally:
         self.sums = dict.fromkeys(("events", "labels", *self._names), 0.0)
         self.last_loss = math.nan
 
-    def add(self, step: int, batch: Any, events: int, outcome: Outcome, **besides: Any) -> bool:
+    def add(self, step: int, batch: Any, events: int, outcome: StepOutput, **besides: Any) -> bool:
         """Count a batch; returns whether the sums now include it. Raises TrainingError when a loss was not finite.
 
         besides: further numbers of the step, tensors or not, for `on_step`.
         """
-        figures = [outcome.loss.detach(), *(outcome.sums[name] for name in self._names[1:])]
+        averages = [outcome.loss.detach(), *(outcome.sums[name] for name in self._names[1:])]
         self.sums["events"] += events
-        self._pending.append((step, batch, outcome.count, besides, figures))
+        self._pending.append((step, batch, outcome.count, besides, averages))
         if len(self._pending) < self._every:
             return False
         self.flush()
@@ -63,7 +63,7 @@ class Tally:
     def flush(self) -> None:
         if not self._pending:
             return
-        rows = torch.stack([torch.stack([figure.double().to(figures[0].device) for figure in figures]) for *_, figures in self._pending])
+        rows = torch.stack([torch.stack([figure.double().to(averages[0].device) for figure in averages]) for *_, averages in self._pending])
         for (step, batch, count, besides, _), row in zip(self._pending, rows.tolist(), strict=True):
             if self._on_step is not None:
                 self._on_step(step, dict(zip(self._names, row, strict=True)), count, {key: float(value) for key, value in besides.items()})
@@ -94,7 +94,7 @@ class Tally:
         return dict(zip(self.sums, sum_over_ranks(list(self.sums.values())), strict=True))
 
 
-def figures(sums: Mapping[str, float]) -> dict[str, float | None]:
+def averages(sums: Mapping[str, float]) -> dict[str, float | None]:
     """loss and accuracy, or loss, mae and mse, from sums."""
     labels = sums["labels"]
     result: dict[str, float | None] = {"loss": sums["loss"] / labels if labels else None}

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from weaver_tasks.base.errors import ConfigError, nearest
+from weaver_tasks.base.errors import ConfigError, did_you_mean
 from weaver_tasks.training.ranger import Ranger
 from weaver_tasks.training.schedules import StepRates
 
@@ -46,7 +46,9 @@ def build_optimizer(model: nn.Module, name: str, options: Mapping[str, Any], *, 
     known = [parameter for parameter in inspect.signature(optimizer_class).parameters if parameter != "params"]
     for key in keywords:
         if key not in known:
-            raise ConfigError(f"training.optimizer.options: {name} has no option '{key}'; it has {', '.join(known)}.{nearest(key, known)}")
+            raise ConfigError(
+                f"training.optimizer.options: {name} has no option '{key}'; it has {', '.join(known)}.{did_you_mean(key, known)}"
+            )
     if not compiled_step:
         optimizer_class = _without_compiler(optimizer_class)
     try:
@@ -131,7 +133,7 @@ def _find(name: str) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
                 raise ConfigError(f"training.optimizer.name: '{name}' cannot be used: {_NEEDS_MORE[key]}. Choose another, such as adamW.")
             return value, {}
     known = ["ranger", *(key for key in classes if key not in _NEEDS_MORE)]
-    raise ConfigError(f"training.optimizer.name: there is no '{name}'. Choose from {', '.join(known)}.{nearest(name, known)}")
+    raise ConfigError(f"training.optimizer.name: there is no '{name}'. Choose from {', '.join(known)}.{did_you_mean(name, known)}")
 
 
 def _parameter_groups(model: nn.Module, options: dict[str, Any], *, lr: float) -> list[dict[str, Any]]:

@@ -10,13 +10,13 @@ from torch.profiler import ProfilerActivity, profile, record_function, schedule
 
 from weaver_tasks.base.files import atomic_path
 from weaver_tasks.base.progress import Progress
-from weaver_tasks.training.step import Engine
+from weaver_tasks.training.step import TrainStep
 
 _WARM_UP = 3
 _ROWS = 40
 
 
-def profile_steps(engine: Engine, batches: Iterator[Any], *, steps: int, trace: Path, table: Path) -> dict[str, float]:
+def profile_steps(engine: TrainStep, batches: Iterator[Any], *, steps: int, trace: Path, table: Path) -> dict[str, float]:
     """Take some steps to warm up, then record `steps` of them.
 
     trace: a Chrome trace (.json or .json.gz), for https://ui.perfetto.dev or chrome://tracing. table: the operators, those that take most

@@ -23,7 +23,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from weaver_tasks.base.errors import ConfigError, nearest
+from weaver_tasks.base.errors import ConfigError, did_you_mean
 
 NAMES = ("none", "steps", "flat+decay", "flat+linear", "flat+cos", "warmup+cos", "one-cycle")
 
@@ -54,7 +54,9 @@ def epoch_rates(name: str | None, *, horizon: int, warmup: float, epoch: int) ->
     """
     name = name or "none"
     if name not in NAMES:
-        raise ConfigError(f"training.scheduler.name: '{name}' is not a schedule. Choose from {', '.join(NAMES)}.{nearest(name, NAMES)}")
+        raise ConfigError(
+            f"training.scheduler.name: '{name}' is not a schedule. Choose from {', '.join(NAMES)}.{did_you_mean(name, NAMES)}"
+        )
     if horizon < 1 or warmup < 0:
         raise ConfigError(f"training.scheduler: horizon {horizon} must be at least 1 and warmup {warmup} not negative.")
     if name in ("none", "steps", "flat+decay"):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any
 
-from weaver_tasks.base.errors import ResultError, nearest
+from weaver_tasks.base.errors import ResultError, did_you_mean
 
 METRICS = {"classification": ("accuracy", "auc", "loss"), "regression": ("loss", "mae", "mse")}
 """What a validation measures, by task; a network's own evaluate function may measure something else."""
@@ -32,7 +32,7 @@ def metric_value(validation: Mapping[str, Any], metric: str) -> float:
     known = [name for name, value in validation.items() if name not in _NOT_METRICS and (value is None or isinstance(value, Real))]
     where = f"metrics/val_epoch-{validation['epoch']}.json"
     if metric not in known:
-        raise ResultError(f"validation.metric: '{metric}' is not in {where}, which holds {', '.join(known)}.{nearest(metric, known)}")
+        raise ResultError(f"validation.metric: '{metric}' is not in {where}, which holds {', '.join(known)}.{did_you_mean(metric, known)}")
     value = validation[metric]
     if value is None or not math.isfinite(value):
         raise ResultError(f"{where}: {metric} is not a finite number. Choose another validation.metric, or look for the cause in its log.")

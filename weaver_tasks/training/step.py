@@ -23,8 +23,8 @@ from weaver_tasks.base.user_code import users_code
 from weaver_tasks.settings.model import TrainingSettings
 from weaver_tasks.training.device import compiled, enough_memory, gradient_scaler, mixed_precision
 from weaver_tasks.training.distributed import rank, synchronize_batch_norm, world_size
-from weaver_tasks.training.losses import LossFunction, Outcome, default_loss, outcome
-from weaver_tasks.training.metric_sums import Tally, figures
+from weaver_tasks.training.losses import LossFunction, StepOutput, default_loss, outcome
+from weaver_tasks.training.metric_sums import MetricSums, averages
 from weaver_tasks.training.optimizers import apply_rates, compiled_step
 from weaver_tasks.training.padding import on_device
 from weaver_tasks.training.schedules import Rates, step_rates
@@ -59,7 +59,7 @@ class Task:
             classes=configuration.class_count,
         )
 
-    def run(self, runner: nn.Module, batch: Any) -> Outcome:
+    def run(self, runner: nn.Module, batch: Any) -> StepOutput:
         """Send a batch through the model `runner` and compare with its labels."""
         inputs, labels = on_device(batch.inputs, self.device), on_device(batch.labels, self.device)
         with mixed_precision(self.settings, self.device):
@@ -78,7 +78,7 @@ def _file_of(runner: nn.Module) -> str:
 
 
 @dataclass(kw_only=True)
-class Engine:
+class TrainStep:
     """A model (bare, on the device of the task) and what trains it, on one rank.
 
     scheduler: a torch scheduler that the network's own init_opt made; None: the rates of the epoch are applied.
@@ -117,7 +117,7 @@ class Engine:
             on = [self.device] if self.device.type == "cuda" else None
             self.runner = DistributedDataParallel(self._compiled, device_ids=on)
 
-    def step(self, batch: Any) -> tuple[Outcome, Tensor]:
+    def step(self, batch: Any) -> tuple[StepOutput, Tensor]:
         """Forward, backward, clip, update. Returns the outcome and the norm of the gradients (nan unless clipped, or for TensorBoard).
 
         Raises NetworkError when the network's own code fails, and TrainingError when the GPU's memory does not suffice.
@@ -125,7 +125,7 @@ class Engine:
         with enough_memory("batch_size", len(batch.entry)):
             return self._step(batch)
 
-    def _step(self, batch: Any) -> tuple[Outcome, Tensor]:
+    def _step(self, batch: Any) -> tuple[StepOutput, Tensor]:
         self.optimizer.zero_grad(set_to_none=True)
         result = self.task.run(self.runner, batch)
         loss = self._share_of_all_ranks(result)
@@ -148,7 +148,7 @@ class Engine:
             scaler.update()
         return result, norm
 
-    def _share_of_all_ranks(self, result: Outcome) -> Tensor:
+    def _share_of_all_ranks(self, result: StepOutput) -> Tensor:
         """The loss, weighted so that the mean of gradients over ranks is the gradient of the mean over all labels.
 
         Every rank has the same number of events; only masked particles differ in number.
@@ -164,7 +164,7 @@ class Engine:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Watch:
+class StepCallbacks:
     """Who looks on: progress bar, TensorBoard, and `on_step(steps done, batch, tally)`, called after every step.
 
     steps_before: those of the epochs before, so that TensorBoard counts on.
@@ -176,16 +176,16 @@ class Watch:
     board: TensorBoard | None = None
     epoch: int = 0
     steps_before: int = 0
-    on_step: Callable[[int, Any, Tally], None] | None = None
+    on_step: Callable[[int, Any, MetricSums], None] | None = None
 
 
 def train(
-    engine: Engine,
+    engine: TrainStep,
     batches: Iterable[Any],
     *,
     rates: Rates,
     steps: int,
-    watch: Watch,
+    watch: StepCallbacks,
     first_step: int = 0,
     sums: Mapping[str, float] | None = None,
 ) -> dict[str, float]:
@@ -201,10 +201,10 @@ def train(
     def on_board(step: int, step_sums: Mapping[str, float], labels: int, besides: Mapping[str, float]) -> None:
         """A step's own loss, figures, rate and gradients, as they come: some steps at a time from a GPU."""
         if board is not None:
-            means = figures({**step_sums, "labels": labels, "loss": step_sums["loss"] * labels})
+            means = averages({**step_sums, "labels": labels, "loss": step_sums["loss"] * labels})
             board.step(watch.steps_before + step + 1, {**means, **besides})
 
-    tally = Tally(
+    tally = MetricSums(
         engine.settings.task,
         engine.device,
         where=watch.description,
@@ -237,17 +237,17 @@ def train(
         engine.scheduler.step()
     whole = tally.over_ranks()
     if board is not None:
-        board.epoch(watch.epoch, figures(whole))
+        board.epoch(watch.epoch, averages(whole))
         if result is not None:
             board.output(result.output, engine.model, epoch=watch.epoch, batch=-1)
     return {**whole, "lr": lr, "steps": done}
 
 
-def _lr(engine: Engine) -> float:
+def _lr(engine: TrainStep) -> float:
     return float(engine.optimizer.param_groups[0]["lr"])
 
 
-def _shown(tally: Tally, engine: Engine) -> dict[str, str]:
+def _shown(tally: MetricSums, engine: TrainStep) -> dict[str, str]:
     labels = max(tally.sums["labels"], 1)
     shown = {"loss": f"{tally.sums['loss'] / labels:.4f}", "lr": f"{_lr(engine):.1e}"}
     if "correct" in tally.sums:

@@ -48,14 +48,14 @@ class TensorBoard:
         for name, value, step in scalars:
             self.writer.add_scalar(name, value, step)
 
-    def step(self, step: int, figures: Mapping[str, float | None]) -> None:
+    def step(self, step: int, metrics: Mapping[str, float | None]) -> None:
         """The figures of one step, counted from 1 over all epochs, under weaver's names."""
-        known = {name: value for name, value in figures.items() if value is not None and value == value}
+        known = {name: value for name, value in metrics.items() if value is not None and value == value}
         self.write_scalars((f"{_NAMES[name]}/{self.mode}", value, step) for name, value in known.items())
 
-    def epoch(self, epoch: int, figures: Mapping[str, Any]) -> None:
+    def epoch(self, epoch: int, metrics: Mapping[str, Any]) -> None:
         """The figures of a whole epoch."""
-        known = {name: figures[name] for name in _OF_EPOCHS if figures.get(name) is not None}
+        known = {name: metrics[name] for name in _OF_EPOCHS if metrics.get(name) is not None}
         self.write_scalars((f"{_NAMES[name]}/{self.mode} (epoch)", value, epoch) for name, value in known.items())
 
     def output(self, output: Any, model: torch.nn.Module, *, epoch: int, batch: int) -> None:

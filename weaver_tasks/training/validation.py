@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from weaver_tasks.base.progress import Progress
 from weaver_tasks.training.device import enough_memory
 from weaver_tasks.training.distributed import from_all_ranks, rank, world_size
-from weaver_tasks.training.metric_sums import Tally, figures
+from weaver_tasks.training.metric_sums import MetricSums, averages
 from weaver_tasks.training.step import Task
 from weaver_tasks.training.tensorboard import TensorBoard
 
@@ -52,7 +52,7 @@ def validate(
         for number, batch in enumerate(batches):
             with enough_memory("batch_size_val", len(batch.entry)):
                 result = task.run(model, batch)
-            tally = Tally(kind, torch.device("cpu"), where=description, describe=describe)
+            tally = MetricSums(kind, torch.device("cpu"), where=description, describe=describe)
             tally.add(number * world_size() + rank(), batch, len(batch.entry), result)
             rows.append(tally.sums)
             if board is not None:
@@ -67,7 +67,7 @@ def validate(
             bar.advance(counted, loss=f"{tally.last_loss:.4f}")
     sums = _in_order(from_all_ranks(rows))
     seconds = max(time.perf_counter() - start, 1e-9)
-    metrics: dict[str, Any] = dict(figures(sums))
+    metrics: dict[str, Any] = dict(averages(sums))
     if kind == "classification":
         gathered = _interleaved(scores, truth)
         metrics["auc"] = None

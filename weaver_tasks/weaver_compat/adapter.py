@@ -17,7 +17,7 @@ from weaver_tasks.training.distributed import world_size
 from weaver_tasks.training.epoch import EpochTask
 from weaver_tasks.training.optimizers import apply_rates
 from weaver_tasks.training.schedules import Rates, constant_in_epoch, step_rates
-from weaver_tasks.training.step import Engine, Task
+from weaver_tasks.training.step import Task, TrainStep
 from weaver_tasks.weaver_compat.loops import set_tensorboard_helper
 
 
@@ -98,7 +98,7 @@ def optimizer_of_network(network: Any, settings: TrainingSettings, *, steps: int
     return optimizer, float(getattr(optimizer, "_clip_grad_norm", math.inf)), scheduler
 
 
-def custom_epoch(network: Any, engine: Engine, configuration: Any) -> Callable[[Any, EpochTask, Any], tuple[dict[str, Any], Any]]:
+def custom_epoch(network: Any, engine: TrainStep, configuration: Any) -> Callable[[Any, EpochTask, Any], tuple[dict[str, Any], Any]]:
     """An epoch by the network's own train_fn: (batches, epoch, TensorBoard or None) -> sums, stream position. It tells no loss."""
     settings = engine.settings
 

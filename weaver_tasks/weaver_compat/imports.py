@@ -24,7 +24,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from weaver_tasks.base.errors import NetworkError, nearest
+from weaver_tasks.base.errors import NetworkError, did_you_mean
 from weaver_tasks.networks.loading import Network, import_network, load_network
 from weaver_tasks.settings.model import NetworkSettings
 from weaver_tasks.settings.stage import StageSettings
@@ -336,7 +336,7 @@ def remedy(error: ImportError, choice: Choice = "own") -> str | None:
     known = next((name for name in _WEAVER if module in (name, _before_weaver_core(name))), module)
     if _below(module, _LEFT_OUT_MODULES) or (missing and missing[1] in LEFT_OUT.get(known, ())):
         return ". weaver-core has it, this project has not: set network.weaver_imports to weaver-core, with weaver-core installed."
-    similar = nearest(module, MODULES) if missing is None else nearest(missing[1], MODULES.get(module, dict)())
+    similar = did_you_mean(module, MODULES) if missing is None else did_you_mean(missing[1], MODULES.get(module, dict)())
     return (
         f".{similar} weaver-core has no such name: if a fork of it has, copy that beside the network configuration and import the copy, "
         "or install the fork and set network.weaver_imports to weaver-core."

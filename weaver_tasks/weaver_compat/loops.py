@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from weaver_tasks.base.errors import ConfigError, nearest
+from weaver_tasks.base.errors import ConfigError, did_you_mean
 from weaver_tasks.base.progress import Progress
 from weaver_tasks.data.expressions.array_functions import concat as _concat
 from weaver_tasks.training.distributed import GatherRows, rank
@@ -202,7 +202,7 @@ def _metric(name: str) -> Callable[[np.ndarray, np.ndarray], Any]:
     if name in ours:
         return ours[name]
     if not hasattr(sklearn.metrics, name):
-        raise ConfigError(f"eval_metrics: sklearn.metrics has no '{name}'.{nearest(name, vars(sklearn.metrics))}")
+        raise ConfigError(f"eval_metrics: sklearn.metrics has no '{name}'.{did_you_mean(name, vars(sklearn.metrics))}")
     return getattr(sklearn.metrics, name)
 
 

@@ -12,7 +12,7 @@ from weaver_tasks.data.configuration import load_data_configuration
 from weaver_tasks.data.events.block import StagingOptions, join
 from weaver_tasks.data.events.reading import transformed_blocks
 from weaver_tasks.data.events.transform import plan_transformation
-from weaver_tasks.data.staging.source_checksums import Recorded
+from weaver_tasks.data.staging.source_checksums import StoredChecksum
 from weaver_tasks.data.staging.sources import open_source
 from weaver_tasks.data.staging.stage import Staging, stage_file
 
@@ -22,21 +22,21 @@ _METADATA = 40_000
 
 
 def damaged(number: int, content: bytes, other: bytes) -> bytes:
-    draws = np.random.default_rng(number)
+    rng = np.random.default_rng(number)
     match number % 4:
         case 0:
-            return content[: draws.integers(0, len(content))]
+            return content[: rng.integers(0, len(content))]
         case 1 | 2:
             changed = bytearray(content)
             first = 0 if number % 4 == 1 else len(content) - _METADATA
-            for place in draws.integers(first, len(content), draws.integers(1, 5)):
-                changed[place] ^= 1 << draws.integers(0, 8)
+            for place in rng.integers(first, len(content), rng.integers(1, 5)):
+                changed[place] ^= 1 << rng.integers(0, 8)
             return bytes(changed)
         case _:
             # A piece of another file, as from a mixed-up transfer; the whole of it in every tenth case.
             if number % 40 == 3:
                 return other
-            first, length = draws.integers(0, len(content) - 1000), draws.integers(16, 1000)
+            first, length = rng.integers(0, len(content) - 1000), rng.integers(16, 1000)
             return content[:first] + other[first + 7 : first + 7 + length] + content[first + length :]
 
 
@@ -49,7 +49,7 @@ def check(numbers, jets, configuration, folder):
     original = jets / "train" / "HToBB.root"
     content, other = original.read_bytes(), (jets / "train" / "TTBar.root").read_bytes()
     path = folder / "jets.root"
-    recorded = {str(path): Recorded(file_checksum(original), "delete it")}
+    recorded = {str(path): StoredChecksum(file_checksum(original), "delete it")}
     trusting = Staging(configuration=configuration, split="train", mode="columnar", recorded=recorded)
     transformation = plan_transformation(configuration, "train", StagingOptions())
     outcomes = {"read": 0, "refused": 0}
@@ -82,7 +82,7 @@ def test_two_hundred_damages(jets, configuration, tmp_path):
 
 def test_the_undamaged_file_passes(jets, configuration, tmp_path):
     original = jets / "train" / "HToBB.root"
-    recorded = {str(original): Recorded(file_checksum(original), "delete it")}
+    recorded = {str(original): StoredChecksum(file_checksum(original), "delete it")}
     staging = Staging(configuration=configuration, split="train", mode="columnar", recorded=recorded)
     record = stage_file(str(original), tmp_path / "jets.arrow", staging, group="g")
     assert record["bad"] is None

@@ -8,7 +8,7 @@ from weaver_tasks.base.errors import DataConfigError
 from weaver_tasks.data.configuration import DataConfiguration
 
 
-def configuration_of_tests(fitted: DataConfiguration, test: DataConfiguration) -> DataConfiguration:
+def prediction_configuration(fitted: DataConfiguration, test: DataConfiguration) -> DataConfiguration:
     """The configuration of the test files, with the standardization of the training (`fitted`).
 
     It may leave out the labels. Raises DataConfigError when the two describe other inputs or classes.

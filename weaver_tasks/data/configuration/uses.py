@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from weaver_tasks.base.errors import nearest
+from weaver_tasks.base.errors import did_you_mean
 from weaver_tasks.data.expressions.parsing import names_in
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def describe_use(configuration: DataConfiguration, name: str, *, options: Stagin
     """
     keys = list(dict.fromkeys(_keys(configuration, name)))
     used = f" {configuration.path}: {', '.join(keys[:3])}{' …' if len(keys) > 3 else ''} {'uses' if len(keys) == 1 else 'use'} it."
-    hint = nearest(name, configuration.definitions, count=1).replace("?", ", of new_variables?")
+    hint = did_you_mean(name, configuration.definitions, count=1).replace("?", ", of new_variables?")
     asked = list(_keys_of_options(configuration, name, options)) if options else []
     also = f" config.yaml: {', '.join(asked)} {'uses' if len(asked) == 1 else 'use'} it." if asked else ""
     return (used if keys else "") + also + hint

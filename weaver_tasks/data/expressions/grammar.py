@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 
-from weaver_tasks.base.errors import DataConfigError, nearest
+from weaver_tasks.base.errors import DataConfigError, did_you_mean
 
 
 def _names(text: str) -> frozenset[str]:
@@ -196,13 +196,13 @@ def _check_attribute(node: ast.Attribute, *, called: bool = False) -> bool:
     if name is not None:
         if name not in FUNCTIONS:
             bare = f"{name.partition('.')[0]}.{name.rpartition('.')[2]}"
-            hint = f" Did you mean: {bare}?" if bare in FUNCTIONS else nearest(name, FUNCTIONS)
+            hint = f" Did you mean: {bare}?" if bare in FUNCTIONS else did_you_mean(name, FUNCTIONS)
             raise DataConfigError(f"{name} is not among the functions that an expression may use.{hint}")
         return True
     if node.attr.startswith("_"):
         raise DataConfigError(f"the attribute '{node.attr}' is not allowed.")
     if called and node.attr not in METHODS:
-        raise DataConfigError(f"the method '{node.attr}' is not among those that an expression may call.{nearest(node.attr, METHODS)}")
+        raise DataConfigError(f"the method '{node.attr}' is not among those that an expression may call.{did_you_mean(node.attr, METHODS)}")
     return False
 
 
@@ -226,4 +226,4 @@ def _function_hint(name: str, known: frozenset[str]) -> str:
     for module in ("np", "ak"):
         if f"{module}.{name}" in FUNCTIONS:
             return f" Did you mean: {module}.{name}?"
-    return nearest(name, known) or " A function of your own goes into the file named by data.custom_functions."
+    return did_you_mean(name, known) or " A function of your own goes into the file named by data.custom_functions."

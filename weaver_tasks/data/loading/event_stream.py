@@ -26,7 +26,7 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dealing:
+class ShardSpec:
     """How the stream is dealt out.
 
     whole_batches: batch b of the stream goes to rank b mod world size, instead of a slice of each to each rank.
@@ -68,9 +68,9 @@ class PlannedBatch:
     end_position: Position
 
 
-def deal(
+def distribute(
     windows: Generator[LoadedWindow, None, None],
-    dealing: Dealing,
+    shard: ShardSpec,
     *,
     epoch: int,
     skip: int = 0,
@@ -82,14 +82,14 @@ def deal(
     skip: events of the first window that were used before. first: the number of the first batch in the epoch.
     stop: the number of the batch at which the epoch ends; None: when the windows do.
     """
-    number, parts, wanted = first, [], dealing.global_batch
+    number, parts, wanted = first, [], shard.global_batch
     with contextlib.closing(windows):
         if number == stop:
             return
         for window in windows:
             # The batch that was open when this window began. A position lies at the end of a batch: `skip` tells it as well.
-            lead = (skip or wanted) % dealing.global_batch
-            events = window.put_in_order(batch_size=dealing.global_batch, lead=lead)
+            carried = (skip or wanted) % shard.global_batch
+            events = window.put_in_order(batch_size=shard.global_batch, carried=carried)
             at, skip = skip, 0
             while at < events:
                 end = min(at + wanted, events)
@@ -97,13 +97,13 @@ def deal(
                 wanted, at = wanted - (end - at), end
                 if wanted > 0:
                     continue
-                if dealing.is_mine(number):
-                    yield PlannedBatch(number=number, parts=dealing.share(parts), end_position=_position(epoch, number, parts[-1]))
-                number, parts, wanted = number + 1, [], dealing.global_batch
+                if shard.is_mine(number):
+                    yield PlannedBatch(number=number, parts=shard.share(parts), end_position=_position(epoch, number, parts[-1]))
+                number, parts, wanted = number + 1, [], shard.global_batch
                 if number == stop:
                     return
-        if parts and not dealing.drop_last and dealing.is_mine(number):
-            yield PlannedBatch(number=number, parts=dealing.share(parts), end_position=_position(epoch, number, parts[-1]))
+        if parts and not shard.drop_last and shard.is_mine(number):
+            yield PlannedBatch(number=number, parts=shard.share(parts), end_position=_position(epoch, number, parts[-1]))
 
 
 def _position(epoch: int, number: int, last: Part) -> Position:

@@ -16,7 +16,7 @@ from weaver_tasks.base.errors import DataConfigError
 from weaver_tasks.data.loading.batch import Batch, make_batch
 from weaver_tasks.data.loading.buffers import BufferPool
 from weaver_tasks.data.loading.collate import InputAssembler
-from weaver_tasks.data.loading.event_stream import Dealing, PlannedBatch, Position, deal
+from weaver_tasks.data.loading.event_stream import PlannedBatch, Position, ShardSpec, distribute
 from weaver_tasks.data.loading.options import split_options
 from weaver_tasks.data.loading.parts import OpenFiles
 from weaver_tasks.data.loading.prefetch import ordered_map
@@ -77,7 +77,7 @@ class EpochLoader:
         # Training is one stream of passes, whatever its epochs. Weaver's way of validating draws anew in each epoch.
         self._pass_of_epoch = epoch if split == "train" and not self._options.endless else 0
         self._seed = (seed, 0) if split == "train" else (seed, 1, epoch if self._options.sample else 0)
-        self._dealing = Dealing(
+        self._dealing = ShardSpec(
             batch_size=self._options.batch_size,
             rank=rank,
             world_size=world_size,
@@ -128,7 +128,7 @@ class EpochLoader:
         loaded = ordered_map(
             self._reader.load, self._windows(start), threads=min(1, self._threads), ahead=self._windows_ahead(), name="loader-windows"
         )
-        planned = deal(loaded, self._dealing, epoch=self._epoch, skip=start["offset"], first=first, stop=self._options.steps)
+        planned = distribute(loaded, self._dealing, epoch=self._epoch, skip=start["offset"], first=first, stop=self._options.steps)
         may_be_none = self._dealing.whole_batches or first > 0
         batches = ordered_map(
             self._make,

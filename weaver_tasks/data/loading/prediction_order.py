@@ -14,7 +14,7 @@ from weaver_tasks.base.errors import DataConfigError
 from weaver_tasks.data.loading.batch import Batch, make_batch
 from weaver_tasks.data.loading.buffers import BufferPool
 from weaver_tasks.data.loading.collate import InputAssembler
-from weaver_tasks.data.loading.event_stream import Dealing, deal
+from weaver_tasks.data.loading.event_stream import ShardSpec, distribute
 from weaver_tasks.data.loading.loader import planned_files
 from weaver_tasks.data.loading.options import SplitOptions, split_options
 from weaver_tasks.data.loading.parts import OpenFiles
@@ -56,7 +56,7 @@ def prediction_batches(
     reader = prediction_reader(files, configuration, options, packed=assembler.columns, threads=threads)
     windows = [(0, window) for window in planned_windows(manifest, options, group=group, rank=rank, world_size=world_size)]
     loaded = ordered_map(reader.load, windows, threads=min(1, threads), ahead=2, name="loader-windows")
-    planned = deal(loaded, Dealing(batch_size=options.batch_size, whole_batches=True, drop_last=False), epoch=0)
+    planned = distribute(loaded, ShardSpec(batch_size=options.batch_size, whole_batches=True, drop_last=False), epoch=0)
     batches = ordered_map(
         lambda batch: make_batch(batch, assembler, configuration),
         planned,

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 
-class Purpose(enum.IntEnum):
+class RandomStream(enum.IntEnum):
     """What is drawn. The numbers are part of the seeds: changing one changes every training."""
 
     FILES = 1
@@ -24,40 +24,40 @@ class Purpose(enum.IntEnum):
     EXPRESSIONS = 7
 
 
-def generator(seed: Sequence[int], purpose: Purpose, pass_number: int, window: int = 0) -> np.random.Generator:
+def generator(seed: Sequence[int], purpose: RandomStream, pass_number: int, window: int = 0) -> np.random.Generator:
     """The generator of one draw."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence((*seed, int(purpose), pass_number, window))))
 
 
 def accepted_events(
-    weights: np.ndarray, draws: np.random.Generator, *, up_sample: bool = True, max_resample: int = 10, weight_scale: float = 1.0
+    weights: np.ndarray, rng: np.random.Generator, *, up_sample: bool = True, max_resample: int = 10, weight_scale: float = 1.0
 ) -> np.ndarray:
     """The events of a window that are kept, in order, an up-sampled one several times. weights: (N,). Returns (n,) int64.
 
     As in weaver, an event is kept if uniform(0, weight_scale) < weight. With up-sampling each is tried
     min(max_resample, N // kept) times, kept being the number that a first try keeps.
     """
-    kept = np.flatnonzero(draws.random(len(weights)) * weight_scale < weights)
+    kept = np.flatnonzero(rng.random(len(weights)) * weight_scale < weights)
     tries = min(max_resample, len(weights) // max(1, len(kept)))
     if not up_sample or tries <= 1:
         return kept
     repeated = np.repeat(np.arange(len(weights)), tries)
-    return repeated[draws.random(len(repeated)) * weight_scale < weights[repeated]]
+    return repeated[rng.random(len(repeated)) * weight_scale < weights[repeated]]
 
 
-def shuffled(events: np.ndarray, draws: np.random.Generator) -> np.ndarray:
+def shuffled(events: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The events in random order."""
-    return draws.permutation(events)
+    return rng.permutation(events)
 
 
 def shuffled_by_length(
     events: np.ndarray,
     lengths: np.ndarray,
     edges: int | Sequence[float],
-    draws: np.random.Generator,
+    rng: np.random.Generator,
     *,
     batch_size: int,
-    lead: int = 0,
+    carried: int = 0,
 ) -> np.ndarray:
     """The events in random order, but so that a batch holds events of similar length. events, lengths: (n,).
 
@@ -69,16 +69,16 @@ def shuffled_by_length(
         return events
     bounds = np.percentile(lengths, np.linspace(0, 100, edges + 1)) if isinstance(edges, int) else np.asarray(edges)
     bucket = np.digitize(lengths, bounds[1:-1])
-    order = draws.permutation(len(events))
+    order = rng.permutation(len(events))
     order = order[np.argsort(bucket[order], kind="stable")]
     batches, rest = [], []
     for members in np.split(order, np.cumsum(np.bincount(bucket, minlength=len(bounds) - 1))[:-1]):
         whole = len(members) - len(members) % batch_size
         batches.extend(np.split(members[:whole], whole // batch_size) if whole else [])
         rest.append(members[whole:])
-    batches = [batches[which] for which in draws.permutation(len(batches))]
+    batches = [batches[which] for which in rng.permutation(len(batches))]
     remainder = np.concatenate(rest)
-    while len(remainder) < lead and batches:
+    while len(remainder) < carried and batches:
         remainder = np.concatenate([remainder, batches.pop()])
-    remainder = draws.permutation(remainder)
-    return events[np.concatenate([remainder[:lead], *batches, remainder[lead:]])]
+    remainder = rng.permutation(remainder)
+    return events[np.concatenate([remainder[:carried], *batches, remainder[carried:]])]

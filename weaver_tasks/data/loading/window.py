@@ -14,7 +14,7 @@ from weaver_tasks.data.loading.collate import PackedPieces
 from weaver_tasks.data.loading.options import SplitOptions
 from weaver_tasks.data.loading.parts import OpenFiles, Part, Table
 from weaver_tasks.data.loading.prefetch import ordered_map
-from weaver_tasks.data.loading.sampling import Purpose, accepted_events, generator, shuffled, shuffled_by_length
+from weaver_tasks.data.loading.sampling import RandomStream, accepted_events, generator, shuffled, shuffled_by_length
 from weaver_tasks.data.loading.window_plan import Window
 from weaver_tasks.data.statistics.weights import event_weights
 
@@ -44,23 +44,23 @@ class LoadedWindow:
     plain: dict[str, Any]
     weights: Any
     accepted: np.ndarray
-    draws: np.random.Generator | None
+    rng: np.random.Generator | None
     lengths: np.ndarray | None
     length_edges: int | Sequence[float]
     order: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
-    def put_in_order(self, *, batch_size: int, lead: int) -> int:
+    def put_in_order(self, *, batch_size: int, carried: int) -> int:
         """Decide the order of the accepted events. Returns how many there are.
 
         With bucketing, events of similar length stay together in batches of batch_size, after the first `lead` events.
         """
-        if self.draws is None:
+        if self.rng is None:
             self.order = self.accepted
         elif self.lengths is None:
-            self.order = shuffled(self.accepted, self.draws)
+            self.order = shuffled(self.accepted, self.rng)
         else:
             lengths = self.lengths[self.accepted]
-            self.order = shuffled_by_length(self.accepted, lengths, self.length_edges, self.draws, batch_size=batch_size, lead=lead)
+            self.order = shuffled_by_length(self.accepted, lengths, self.length_edges, self.rng, batch_size=batch_size, carried=carried)
         return len(self.order)
 
 
@@ -124,7 +124,7 @@ class WindowReader:
             plain={name: _as_served(table[name], label=name in self._configuration.label_names) for name in self._served},
             weights=weights,
             accepted=accepted,
-            draws=self._generator(Purpose.ORDER, pass_number, window) if self._options.shuffle else None,
+            rng=self._generator(RandomStream.ORDER, pass_number, window) if self._options.shuffle else None,
             lengths=table[self._bucketing.variable] if self._bucketing else None,
             length_edges=self._bucketing.edges if self._bucketing else 1,
         )
@@ -149,8 +149,8 @@ class WindowReader:
         table = Table(self._parts(pass_number, window, self._drawn_from))
         return len(self._draw(table, self._kept(table), pass_number, window)[1])
 
-    def _generator(self, purpose: Purpose, pass_number: int, window: Window) -> np.random.Generator:
-        if self._options.same_each_pass or (purpose is Purpose.ACCEPTANCE and self._options.in_memory and self._options.endless):
+    def _generator(self, purpose: RandomStream, pass_number: int, window: Window) -> np.random.Generator:
+        if self._options.same_each_pass or (purpose is RandomStream.ACCEPTANCE and self._options.in_memory and self._options.endless):
             pass_number = 0
         return generator(self._seed, purpose, pass_number, window.number)
 
@@ -167,7 +167,7 @@ class WindowReader:
 
     def _read(self, file: int, first: int, last: int, *, pass_number: int, columns: tuple[str, ...]) -> Part:
         training, hold = self._split == "train", self._options.in_memory
-        seed = (*self._seed, int(Purpose.EXPRESSIONS), 0 if hold or self._options.same_each_pass else pass_number, file)
+        seed = (*self._seed, int(RandomStream.EXPRESSIONS), 0 if hold or self._options.same_each_pass else pass_number, file)
         if not hold:
             return self._files.read(file, first, last, columns, training=training, seed=seed)
         # Each file has one part, of the one window.
@@ -201,7 +201,7 @@ class WindowReader:
         options = self._options
         accepted = accepted_events(
             weights if kept is None else weights[kept],
-            self._generator(Purpose.ACCEPTANCE, pass_number, window),
+            self._generator(RandomStream.ACCEPTANCE, pass_number, window),
             up_sample=options.up_sample,
             max_resample=options.max_resample,
             weight_scale=options.weight_scale,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from weaver_tasks.data.loading.options import SplitOptions
-from weaver_tasks.data.loading.sampling import Purpose, generator
+from weaver_tasks.data.loading.sampling import RandomStream, generator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,14 +54,14 @@ def plan_windows(files: Sequence[PlannedFile], options: SplitOptions, *, seed: S
         pass_number = 0
     files = _draw_files(files, options, seed, pass_number)
     first, last = _draw_parts(files, options, seed, pass_number)
-    phases = generator(seed, Purpose.SLICES, pass_number).random(len(files)) if options.shuffle else np.zeros(len(files))
+    phases = generator(seed, RandomStream.SLICES, pass_number).random(len(files)) if options.shuffle else np.zeros(len(files))
 
     windows = []
     for members, part_first, part_last in _cut(files, first, last, phases, options):
         filled = part_last > part_first
         if filled.any():
             windows.append((members[filled], part_first[filled], part_last[filled]))
-    order = generator(seed, Purpose.WINDOWS, pass_number).permutation(len(windows)) if options.shuffle else range(len(windows))
+    order = generator(seed, RandomStream.WINDOWS, pass_number).permutation(len(windows)) if options.shuffle else range(len(windows))
     indices = np.array([file.index for file in files], dtype=np.int32)
     return [
         Window(number=number, files=indices[members], first=begin, last=end)
@@ -79,7 +79,7 @@ def _draw_files(files: Sequence[PlannedFile], options: SplitOptions, seed: Seque
     files = [file for file in files if file.entries > 0]
     if not options.shuffle and options.file_fraction >= 1:
         return files
-    drawn = generator(seed, Purpose.FILES, pass_number).permutation(len(files))
+    drawn = generator(seed, RandomStream.FILES, pass_number).permutation(len(files))
     if options.file_fraction < 1:
         drawn = drawn[: max(1, int(len(files) * options.file_fraction))]
     return [files[which] for which in (drawn if options.shuffle else np.sort(drawn))]
@@ -99,9 +99,9 @@ def _draw_parts(
         return start, stop
     if not options.shuffle:
         return start, start + np.maximum(entry_at(options.data_fraction, stop - start), np.minimum(1, stop - start))
-    draws = generator(seed, Purpose.PARTS, pass_number)
-    size = np.floor((stop - start) * options.data_fraction + draws.random(len(files))).astype(np.int64)
-    first = start + draws.integers(0, stop - start - size, endpoint=True)
+    rng = generator(seed, RandomStream.PARTS, pass_number)
+    size = np.floor((stop - start) * options.data_fraction + rng.random(len(files))).astype(np.int64)
+    first = start + rng.integers(0, stop - start - size, endpoint=True)
     return first, first + size
 
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import awkward as ak
 import numpy as np
 
-from weaver_tasks.base.errors import InputFileError, nearest
+from weaver_tasks.base.errors import InputFileError, did_you_mean
 from weaver_tasks.data.events.ordinary import ordinary
 from weaver_tasks.data.readers.remote import is_remote
 
@@ -133,7 +133,7 @@ def branch_names(
         use = describe_use(next(name for name, branch in names.items() if branch == missing[0]))
         where = f"tree '{reader.tree}' has" if reader.tree else "there is"
         more = f" (and {len(missing) - 1} more: {', '.join(missing[1:6])}{' …' if len(missing) > 6 else ''})" if len(missing) > 1 else ""
-        raise InputFileError(f"{source}: {where} no branch '{missing[0]}'{more}.{nearest(missing[0], known)}{use}")
+        raise InputFileError(f"{source}: {where} no branch '{missing[0]}'{more}.{did_you_mean(missing[0], known)}{use}")
     return names
 
 

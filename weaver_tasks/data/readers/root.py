@@ -15,7 +15,7 @@ import awkward as ak
 import cramjam
 import uproot
 
-from weaver_tasks.base.errors import InputFileError, nearest
+from weaver_tasks.base.errors import InputFileError, did_you_mean
 from weaver_tasks.data.readers.baskets import Baskets, baskets_of
 from weaver_tasks.data.readers.chunks import Steps
 from weaver_tasks.data.readers.truncated_numbers import array_of_truncated
@@ -107,7 +107,7 @@ def open_root(source: str, tree: str | None) -> TreeReader | TupleReader:
         tree = trees[0]
     elif tree.partition(";")[0] not in trees:
         found = f"trees: {', '.join(trees)}" if trees else "no tree at all"
-        raise InputFileError(f"{source}: has no tree '{tree}', but {found}.{nearest(tree, trees)} Correct 'treename'.")
+        raise InputFileError(f"{source}: has no tree '{tree}', but {found}.{did_you_mean(tree, trees)} Correct 'treename'.")
     elif ";" in tree and tree not in cycles:
         there = ", ".join(key for key in cycles if key.partition(";")[0] == tree.partition(";")[0])
         raise InputFileError(f"{source}: has no tree '{tree}', but {there}. Write treename: {tree.partition(';')[0]}, which is the latest.")

@@ -17,7 +17,7 @@ from weaver_tasks.base.files import exclusive
 from weaver_tasks.data.configuration import load_data_configuration
 from weaver_tasks.data.events.block import StagingOptions
 from weaver_tasks.data.staging.places import expand_path
-from weaver_tasks.data.staging.source_checksums import Recorded
+from weaver_tasks.data.staging.source_checksums import StoredChecksum
 from weaver_tasks.data.staging.stage import Staging, stage_file
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,9 @@ def _stage_again(record: Mapping[str, Any], path: Path, options: StagingOptions)
         mode="columnar" if path.suffix == ".arrow" else "copy",
         options=options,
         custom_functions=functions,
-        recorded={record["source"]: Recorded(record["checksum"], "run the workflow again from its start")} if record["checksum"] else {},
+        recorded={record["source"]: StoredChecksum(record["checksum"], "run the workflow again from its start")}
+        if record["checksum"]
+        else {},
     )
     if staging.digest() != record["staging_digest"]:
         raise ConfigError(

@@ -18,7 +18,7 @@ from weaver_tasks.base.files import atomic_path
 from weaver_tasks.data.readers.hdf5_links import companions
 
 
-class Recorded(NamedTuple):
+class StoredChecksum(NamedTuple):
     """A SHA-256, and what to do when a new file is meant to take the place of the recorded one."""
 
     checksum: str
@@ -34,13 +34,13 @@ class Recorded(NamedTuple):
             )
 
 
-def recorded(record: Path, source: str) -> Recorded | None:
+def recorded(record: Path, source: str) -> StoredChecksum | None:
     """What is recorded of a source beside its record; None when nothing is, or another source had its place."""
     path = _beside(record)
     if not path.exists():
         return None
     checksum, _, name = path.read_text().rstrip("\n").partition("  ")
-    return Recorded(checksum, f"delete {path} and run again") if name == source else None
+    return StoredChecksum(checksum, f"delete {path} and run again") if name == source else None
 
 
 def keep_checksum(record: Path, source: str, checksum: str) -> Path:
@@ -66,7 +66,7 @@ def check_unchanged(record: Mapping[str, Any]) -> None:
     now = source_status(record["source"])
     if now != (record["bytes"], record.get("modified_ns")):
         accept = "run the workflow again; it says what to do"
-        Recorded(record["checksum"], accept).compare(record["source"], _checksum(record["source"], now))
+        StoredChecksum(record["checksum"], accept).compare(record["source"], _checksum(record["source"], now))
 
 
 @functools.cache

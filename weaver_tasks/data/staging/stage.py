@@ -29,7 +29,7 @@ from weaver_tasks.data.readers.hdf5_links import companions
 from weaver_tasks.data.readers.remote import is_remote, open_stream
 from weaver_tasks.data.staging.arrow_file import FORMAT, StagedWriter
 from weaver_tasks.data.staging.places import expand_path
-from weaver_tasks.data.staging.source_checksums import Recorded, check_unchanged, source_checksum, source_status
+from weaver_tasks.data.staging.source_checksums import StoredChecksum, check_unchanged, source_checksum, source_status
 from weaver_tasks.data.staging.unlabeled import lacks_labels, without_labels
 
 _FIRST_FORMAT = 1  # of staged files; it stays in the digest of the events, so that another format trains nothing again
@@ -51,7 +51,7 @@ class Staging:
     mode: str
     options: StagingOptions = field(default_factory=StagingOptions)
     custom_functions: Path | None = None
-    recorded: Mapping[str, Recorded] = field(default_factory=dict)
+    recorded: Mapping[str, StoredChecksum] = field(default_factory=dict)
 
     def digest(self) -> str:
         """What staged columns depend on besides the source's bytes: a file with another digest is staged again."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from weaver_tasks.base.errors import ConfigError, ResultError, nearest
+from weaver_tasks.base.errors import ConfigError, ResultError, did_you_mean
 
 Array = np.ndarray
 
@@ -28,7 +28,7 @@ def named_metric(name: str) -> Callable[..., Any]:
     function = getattr(sklearn.metrics, name, None)
     if function is None or not _measures(function):
         known = [known for known in dir(sklearn.metrics) if _measures(getattr(sklearn.metrics, known))]
-        raise ConfigError(f"evaluation.metrics: '{name}' is not a metric of scikit-learn on predictions.{nearest(name, known)}")
+        raise ConfigError(f"evaluation.metrics: '{name}' is not a metric of scikit-learn on predictions.{did_you_mean(name, known)}")
     return function
 
 

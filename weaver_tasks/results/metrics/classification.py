@@ -145,22 +145,22 @@ def rejection(
     Where no background event passes, rejection, error and high are nan, and `at_least` is the rejection exceeded at 95 % confidence,
     1 / (1 - 0.05^(1/n)). All nan when either class has no events, or none by weight, or the background's efficiency is negative.
     """
-    figures = {"signal_efficiency": signal_efficiency, "threshold": math.nan, "background_efficiency": math.nan}
-    figures |= dict.fromkeys(("rejection", "error", "low", "high", "at_least"), math.nan)
+    found = {"signal_efficiency": signal_efficiency, "threshold": math.nan, "background_efficiency": math.nan}
+    found |= dict.fromkeys(("rejection", "error", "low", "high", "at_least"), math.nan)
     curve = roc_curve(signal, background, signal_weights, background_weights)
     if curve is None:
-        return figures
+        return found
     point = curve.reaching(signal_efficiency)
     passing = float(curve.background_efficiency[point])
     if background_weights is not None and abs(passing) < _ROUNDING:
         passing = 0.0  # positive and negative weights that cancel
-    figures |= {"threshold": float(curve.threshold[point]), "background_efficiency": passing}
+    found |= {"threshold": float(curve.threshold[point]), "background_efficiency": passing}
     entries = float(len(background)) if background_weights is None else effective_entries(background_weights)
     if passing < 0:
-        return figures
+        return found
     (low,), (high,) = binomial_interval(np.array([passing]), np.array([entries]))
     if passing > 0:
         # With negative weights it may be above 1, which has neither error nor interval.
         error = math.sqrt((1 - passing) / (entries * passing)) / passing if passing <= 1 else math.nan
-        return figures | {"rejection": 1 / passing, "error": error, "low": 1 / high, "high": 1 / low if low > 0 else math.nan}
-    return figures | {"low": 1 / high, "at_least": 1 / (1 - 0.05 ** (1 / entries))}
+        return found | {"rejection": 1 / passing, "error": error, "low": 1 / high, "high": 1 / low if low > 0 else math.nan}
+    return found | {"low": 1 / high, "at_least": 1 / (1 - 0.05 ** (1 / entries))}

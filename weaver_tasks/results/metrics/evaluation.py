@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from weaver_tasks.base.errors import ConfigError, ResultError, nearest
+from weaver_tasks.base.errors import ConfigError, ResultError, did_you_mean
 from weaver_tasks.results.metrics.by_name import classification_metric, named_metric, plain, regression_metric
 from weaver_tasks.results.metrics.classification import accuracy, auc, auc_matrix, confusion_counts, confusion_matrix, rejection
 from weaver_tasks.results.metrics.regression import regression_by_bins, regression_summary
@@ -126,7 +126,7 @@ def check_classes(classes: tuple[str, ...], settings: EvaluationSettings) -> Non
     for key, names in named.items():
         for name in names:
             if name is not None and name not in classes:
-                known = f"They are {', '.join(classes)}.{nearest(name, classes)}"
+                known = f"They are {', '.join(classes)}.{did_you_mean(name, classes)}"
                 raise ConfigError(f"config.yaml: evaluation.{key}: '{name}' is not a class. {known}")
 
 
@@ -189,14 +189,14 @@ def rejections(
         if signal == background:
             continue
         of_signal, of_background = labels == signal, labels == background
-        figures = rejection(
+        found = rejection(
             pair_ratio(scores[of_signal], signal, background),
             pair_ratio(scores[of_background], signal, background),
             signal_efficiency=efficiencies.get(name, _EFFICIENCY),
             signal_weights=None if weights is None else weights[of_signal],
             background_weights=None if weights is None else weights[of_background],
         )
-        rows.append({"signal": name, "background": classes[background], **figures})
+        rows.append({"signal": name, "background": classes[background], **found})
     return rows
 
 

@@ -18,10 +18,10 @@ def compare_members(members: Mapping[str, Figures]) -> dict[str, dict[str, Any]]
     members: by the member's name the content of its evaluation/metrics.json. Figures that a member does not have are None, and so
     are then mean and standard deviation. Returns figure -> {"members": {name: value}, "mean": …, "std": …}.
     """
-    found = {name: _single_figures(figures) for name, figures in members.items()}
+    found = {name: _single_figures(metrics) for name, metrics in members.items()}
     compared = {}
-    for figure in dict.fromkeys(figure for figures in found.values() for figure in figures):
-        values = {name: figures.get(figure) for name, figures in found.items()}
+    for figure in dict.fromkeys(figure for metrics in found.values() for figure in metrics):
+        values = {name: metrics.get(figure) for name, metrics in found.items()}
         known = [value for value in values.values() if value is not None]
         whole = len(known) == len(values)
         mean = statistics.fmean(known) if whole else None
@@ -30,16 +30,16 @@ def compare_members(members: Mapping[str, Figures]) -> dict[str, dict[str, Any]]
     return compared
 
 
-def _single_figures(figures: Figures) -> dict[str, float | None]:
+def _single_figures(metrics: Figures) -> dict[str, float | None]:
     """The figures of merit that are single numbers."""
-    if figures["task"] == "classification":
-        named = {name: figures.get(name) for name in ("accuracy", "auc")}
-        for row in figures.get("rejections") or []:
+    if metrics["task"] == "classification":
+        named = {name: metrics.get(name) for name in ("accuracy", "auc")}
+        for row in metrics.get("rejections") or []:
             named[f"rejection of {row['background']} at {row['signal_efficiency']:g} {row['signal']}"] = row["rejection"]
-        named |= figures.get("metrics") or {}
+        named |= metrics.get("metrics") or {}
     else:
         named = {}
-        for target, summary in figures["targets"].items():
+        for target, summary in metrics["targets"].items():
             named |= {f"{target}: {name}": summary[name] for name in ("bias", "resolution", "relative_resolution")}
             named |= {f"{target}: {name}": value for name, value in (summary.get("metrics") or {}).items()}
     return {name: _finite(value) for name, value in named.items() if value is None or isinstance(value, int | float)}

@@ -27,10 +27,10 @@ _SHAPE_EVENTS = 10  # at least, for their distribution to be drawn
 _FEW_BINS = 7  # edges up to which points are not joined
 
 
-def plot_roc(predictions: Predictions, figures: Mapping[str, Any], settings: EvaluationSettings, path: Path) -> list[Path]:
+def plot_roc(predictions: Predictions, metrics: Mapping[str, Any], settings: EvaluationSettings, path: Path) -> list[Path]:
     """Background rejection (logarithmic) against signal efficiency, one curve per class, with the quoted working points."""
     background = background_class(predictions.classes, settings)
-    points = {row["signal"]: row for row in figures["rejections"]}
+    points = {row["signal"]: row for row in metrics["rejections"]}
     with figure(width=12) as drawn:
         axes = drawn.add_subplot()
         highest = 10.0
@@ -146,10 +146,10 @@ def _histograms(predictions: Predictions, score: int, edges: Array) -> list[tupl
     return found
 
 
-def plot_confusion(figures: Mapping[str, Any], path: Path, *, missing: str = "") -> list[Path]:
+def plot_confusion(metrics: Mapping[str, Any], path: Path, *, missing: str = "") -> list[Path]:
     """The confusion matrix, each row (true class) in percent. missing: of `left_out`."""
-    names = [class_name(name) for name in figures["classes"]]
-    matrix = 100 * np.asarray(figures["confusion_matrix"], dtype=np.float64)
+    names = [class_name(name) for name in metrics["classes"]]
+    matrix = 100 * np.asarray(metrics["confusion_matrix"], dtype=np.float64)
     size = max(8.0, 1.1 * len(names) + 3)
     with figure(width=size + 1, height=size) as drawn:
         axes = drawn.add_subplot()
@@ -170,7 +170,7 @@ def plot_confusion(figures: Mapping[str, Any], path: Path, *, missing: str = "")
         return save(drawn, path)
 
 
-def plot_kinematics(predictions: Predictions, figures: Mapping[str, Any], settings: EvaluationSettings, folder: Path) -> list[Path]:
+def plot_kinematics(predictions: Predictions, metrics: Mapping[str, Any], settings: EvaluationSettings, folder: Path) -> list[Path]:
     """efficiency_pt and efficiency_mass: what the quoted working points do along the observer.
 
     Left the signal efficiency, in the middle the background's, right the background's distribution before and after the cut.
@@ -181,17 +181,17 @@ def plot_kinematics(predictions: Predictions, figures: Mapping[str, Any], settin
     if predictions.labels is None:
         return written
     for kind, name in kinematic_observers(predictions.observers).items():
-        written += _plot_against(predictions, figures, settings, name, folder / f"efficiency_{kind}.png")
+        written += _plot_against(predictions, metrics, settings, name, folder / f"efficiency_{kind}.png")
     return written
 
 
 def _plot_against(
-    predictions: Predictions, figures: Mapping[str, Any], settings: EvaluationSettings, observer: str, path: Path
+    predictions: Predictions, metrics: Mapping[str, Any], settings: EvaluationSettings, observer: str, path: Path
 ) -> list[Path]:
     background = background_class(predictions.classes, settings)
     values = predictions.observers[observer]
     even, filled = _edges(values[np.asarray(predictions.labels) >= 0], smallest=_smallest_class(predictions))
-    rows = [row for row in figures["rejections"] if np.isfinite(row["threshold"])]
+    rows = [row for row in metrics["rejections"] if np.isfinite(row["threshold"])]
     with figure(width=24, height=7.5) as drawn:
         left, middle, right = drawn.subplots(1, 3, sharex=True)
         middle.set_yscale("log")

@@ -94,7 +94,7 @@ def _panel(axes: Axes, history: History, name: str) -> None:
     axes.grid(alpha=0.3)
 
 
-def plot_regression(predictions: Predictions, figures: Mapping[str, Any], path: Path) -> list[Path]:
+def plot_regression(predictions: Predictions, metrics: Mapping[str, Any], path: Path) -> list[Path]:
     """For each target: predicted against true values, and bias with resolution in bins of the target."""
     targets: Iterable[tuple[str, Array]] = predictions.targets.items()
     count = max(len(predictions.targets), 1)
@@ -106,7 +106,7 @@ def plot_regression(predictions: Predictions, figures: Mapping[str, Any], path: 
                     say_why_empty(axes, f"which output is that of {name} is not known")
                 continue
             _plane(left, predictions.scores[:, index], target, name, predictions.weights)
-            bins = figures["targets"][name]["bins"]
+            bins = metrics["targets"][name]["bins"]
             centers = np.array([(row["low"] + row["high"]) / 2 for row in bins])
             widths = np.array([(row["high"] - row["low"]) / 2 for row in bins])
             bias, resolution = (np.array([row[key] for row in bins]) for key in ("median_bias", "resolution"))

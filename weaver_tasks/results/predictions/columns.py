@@ -10,7 +10,7 @@ from typing import Any
 import awkward as ak
 import numpy as np
 
-from weaver_tasks.base.errors import ResultError, nearest
+from weaver_tasks.base.errors import ResultError, did_you_mean
 from weaver_tasks.base.jet_observers import kinematic_observers
 from weaver_tasks.results.predictions.tables import Column, Columns, read_table, table_metadata, table_names
 
@@ -222,7 +222,7 @@ def _layout(path: Path, *, task: str, weight: str | None, classes: Sequence[str]
     known = tuple(metadata.get("classes") or classes) or tuple(name.removeprefix(_SCORE) for name in scores if name.startswith(_SCORE))
     found = tuple(name for name in metadata.get("labels") or labels or ("_label_",) if name in names)
     if weight is not None and weight not in names and found:
-        hint = nearest(weight, names)
+        hint = did_you_mean(weight, names)
         raise ResultError(f"evaluation.weight: '{weight}' is not in {path}. Make it an observer in the data configuration.{hint}")
     return _Layout(
         classes=known if task == "classification" else (),
