@@ -262,15 +262,15 @@ def test_missing_values_of_inputs(tmp_path, particles):
     from weaver_tasks.data.events.block import join
     from weaver_tasks.data.events.reading import transformed_blocks
     from weaver_tasks.data.events.transform import plan_transformation
-    from weaver_tasks.data.loading.collate import InputAssembler, PackedPieces, Piece
+    from weaver_tasks.data.loading.collate import InputAssembler, PackedPieces
 
     config = tmp_path / "data.yaml"
     groups = {"one": {"length": 1, "vars": [["v", None, 1, -5, 5, -7]]}, "flat": {"length": None, "vars": [["w", None]]}}
     config.write_text(yaml.safe_dump({"inputs": groups, "new_variables": {"v": "ak.max(part_pt, axis=1)", "w": "ak.max(part_pt, axis=1)"}}))
     configuration = load_data_configuration(config)
     block = join(list(transformed_blocks(str(particles), plan_transformation(configuration, "test", StagingOptions()), 0, None)))
-    piece, zeros = Piece(block), np.zeros(EVENTS, dtype=np.int64)
-    packed = {name: PackedPieces([piece], name) for name in block.packed}
+    zeros = np.zeros(EVENTS, dtype=np.int64)
+    packed = {name: PackedPieces([block], name) for name in block.packed}
     made = InputAssembler(configuration, batch_size=EVENTS).assemble([(packed, zeros, np.arange(EVENTS))])
     assert made["one"].reshape(-1).tolist() == [1.0, -7.0, 2.0, 5.0, 6.0, -7.0]
     assert made["flat"].tolist() == [1.0, 0.0, 2.0, 5.0, 6.0, 0.0]
