@@ -123,7 +123,7 @@ def to_onnx(model: nn.Module, info: Mapping[str, Any], example: Sequence[Tensor]
                 stream,  # type: ignore[arg-type]
                 input_names=list(info["input_names"]),
                 output_names=list(info["output_names"]),
-                dynamic_axes=info["dynamic_axes"],
+                dynamic_axes=_own_axes(info, example),
                 opset_version=opset,
                 dynamo=False,
             )
@@ -137,6 +137,16 @@ def to_onnx(model: nn.Module, info: Mapping[str, Any], example: Sequence[Tensor]
     onnx.helper.set_model_props(exported, properties)
     onnx.checker.check_model(exported)
     return exported.SerializeToString()
+
+
+def _own_axes(info: Mapping[str, Any], example: Sequence[Tensor]) -> dict[str, Any]:
+    """The dynamic axes without those that an input has not: a copied idiom declares axis 2 of flat inputs too."""
+    dimensions = {name: tensor.ndim for name, tensor in zip(info["input_names"], example, strict=True)}
+    axes = {}
+    for name, declared in info["dynamic_axes"].items():
+        kept = [axis for axis in declared if axis < dimensions.get(name, axis + 1)]
+        axes[name] = {axis: declared[axis] for axis in kept} if isinstance(declared, Mapping) else kept
+    return axes
 
 
 def preprocess_document(groups: Sequence[Any], output_names: Any) -> dict[str, Any]:
