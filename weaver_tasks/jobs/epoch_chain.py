@@ -92,7 +92,7 @@ class EpochChain:
         """Train what is missing, publish all epochs, and remove what no task will read again. See `jobs.trainer.make_trainer`."""
         self._read(record)
         if is_first_rank():
-            self._tell_inputs()
+            self._tell_inputs(record)
         missing = self.missing()
         best = self._best_so_far()
         # A rank joins the others even when it finds nothing missing: what they see may have changed since they were started.
@@ -118,11 +118,12 @@ class EpochChain:
         if stopped:
             logger.info("stopped early: epoch %s", ", ".join(map(str, stopped)))
 
-    def _tell_inputs(self) -> None:
+    def _tell_inputs(self, record: TaskRecord) -> None:
         """Say beside the checkpoints what they are trained on, for whoever predicts with them."""
         path, content = self.arguments.checkpoints / trained_on.FILE, trained_on.trained_on(self.configuration)
         if not path.is_file() or read_json(path) != content:
             write_json(path, content)
+            record.wrote(path)
 
     def _best_so_far(self) -> int | None:
         """With keep_checkpoints: best_and_last, the best of the epochs validated so far. Raises ResultError, before any work is done."""

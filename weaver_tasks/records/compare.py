@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from weaver_tasks.base.errors import ResultError
-from weaver_tasks.base.unpickling import why_refused
+from weaver_tasks.base.unpickling import damage, why_refused
 from weaver_tasks.results.predictions.tables import SUFFIXES, read_table, table_metadata, table_names
 
 _TIMES = {"seconds", "samples_per_second", "start", "end"}
@@ -46,9 +46,9 @@ def _checkpoint(path: Path) -> dict[str, Any]:
     try:
         return dict(_flat(torch.load(path, map_location="cpu", weights_only=True)))
     except (OSError, RuntimeError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
-        if refused := why_refused(error):
+        if refused := why_refused(error, path):
             raise ResultError(f"{path}: not a checkpoint of tensors: {refused}.") from error
-        raise ResultError(f"{path}: damaged checkpoint ({str(error).splitlines()[0]}).") from error
+        raise ResultError(f"{path}: damaged checkpoint ({damage(error)}).") from error
 
 
 def _leaves_of_json(content: bytes) -> dict[str, Any]:

@@ -118,7 +118,10 @@ def read_predictions(
         raise ResultError("--predictions: no prediction files. Name at least one, GROUP=FILE.")
     model = next((layout for _, _, layout in tables if layout.labels), tables[0][2])
     for _, path, layout in tables:
-        alike = layout.classes == model.classes and len(layout.scores) == len(model.scores)
+        # One column of lists (Parquet) does not say how many scores an event has.
+        alike = layout.classes == model.classes and (
+            1 in (len(layout.scores), len(model.scores)) or len(layout.scores) == len(model.scores)
+        )
         if not alike or (layout.labels and layout.labels != model.labels):
             other = next(path for _, path, layout in tables if layout is model)
             raise ResultError(f"{path}: other classes or labels than {other}. Predict both groups again with one configuration.")
