@@ -29,6 +29,7 @@ from weaver_tasks.base.files import atomic_path, read_json, write_json
 from weaver_tasks.base.record import TaskRecord, package_versions
 from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration
 from weaver_tasks.data.configuration.trained_on import trained_on
+from weaver_tasks.jobs.options import add_data_configuration, add_network
 from weaver_tasks.jobs.parity_events import ParityEvents, find_events, made_up_events
 from weaver_tasks.networks.layers.trimming import ignores_padding
 from weaver_tasks.networks.loading import Network, load_network
@@ -50,12 +51,11 @@ Inputs = dict[str, np.ndarray]
 
 def main(argv: list[str] | None = None) -> None:
     parser = stage_parser("export_onnx", __doc__)
-    parser.add_argument("--data-config", type=Path, required=True, help="data_config.auto.yaml")
-    parser.add_argument("--custom-functions", type=Path, help="functions that the data configuration's expressions use")
+    add_data_configuration(parser)
     parser.add_argument(
         "--inputs", type=Path, nargs="*", default=[], help="manifests of input files, for real events to compare on; none: they are made up"
     )
-    parser.add_argument("--network", type=Path, required=True, help="the network configuration (Python)")
+    add_network(parser)
     parser.add_argument("--state", type=Path, required=True, help="the weights: net_best_epoch_state.pt, or any .pt file")
     parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="where the four files go")
     arguments = parser.parse_args(argv)

@@ -17,6 +17,7 @@ from weaver_tasks.base.errors import ConfigError
 from weaver_tasks.base.files import write_json
 from weaver_tasks.base.record import TaskRecord
 from weaver_tasks.jobs.new_network import continue_training, fresh_network
+from weaver_tasks.jobs.options import add_data_configuration, add_inputs, add_network
 from weaver_tasks.settings.stage import StageSettings, stage_parser
 
 if TYPE_CHECKING:
@@ -30,10 +31,9 @@ logger = logging.getLogger("weaver_tasks")
 
 def main(argv: list[str] | None = None) -> None:
     parser = stage_parser("init_model", __doc__)
-    parser.add_argument("--data-config", type=Path, required=True, help="data_config.auto.yaml")
-    parser.add_argument("--custom-functions", type=Path, help="functions that the data configuration's expressions use")
-    parser.add_argument("--inputs", type=Path, required=True, help="the manifest of input files")
-    parser.add_argument("--network", type=Path, required=True, help="the network configuration (Python)")
+    add_data_configuration(parser)
+    add_inputs(parser)
+    add_network(parser)
     parser.add_argument("--state", type=Path, required=True, help="write the weights here")
     parser.add_argument("--optimizer", type=Path, required=True, help="write the state of the optimizer and the rest here")
     parser.add_argument("--metrics", type=Path, required=True, help="write the digest and the size of the model here")

@@ -24,6 +24,7 @@ from weaver_tasks.data.configuration import DataConfiguration, load_data_configu
 from weaver_tasks.data.loading.batch import Batch
 from weaver_tasks.data.loading.loader import EpochLoader
 from weaver_tasks.data.loading.prediction_order import prediction_batches, prediction_entries
+from weaver_tasks.jobs.options import add_data_configuration, add_inputs
 from weaver_tasks.settings.stage import StageSettings, stage_parser, stage_settings
 
 logger = logging.getLogger("weaver_tasks")
@@ -33,9 +34,8 @@ _READERS = {"train": "train_epoch", "val": "validate_epoch", "test": "predict"}
 
 def main(argv: list[str] | None = None) -> None:
     parser = stage_parser("io_test", __doc__)
-    parser.add_argument("--data-config", type=Path, required=True, help="data_config.auto.yaml")
-    parser.add_argument("--custom-functions", type=Path, help="functions that the data configuration's expressions use")
-    parser.add_argument("--inputs", type=Path, required=True, help="the manifest of input files")
+    add_data_configuration(parser)
+    add_inputs(parser)
     parser.add_argument("--split", choices=["train", "val", "test"], default="train")
     parser.add_argument("--group", help="only the files of this group (default: all; of the test files the first)")
     parser.add_argument("--epochs", type=int, default=1, help="how many epochs to go through")

@@ -26,6 +26,7 @@ from weaver_tasks.data.configuration.prediction import prediction_configuration
 from weaver_tasks.data.events.block import StagingOptions
 from weaver_tasks.data.staging.unlabeled import is_labeled, without_labels
 from weaver_tasks.jobs.memory import HeapTrimmer, use_one_malloc_arena
+from weaver_tasks.jobs.options import add_data_configuration, add_inputs, add_network
 from weaver_tasks.jobs.scoring import load_scoring
 from weaver_tasks.settings.model import PredictionSettings, TrainingSettings
 from weaver_tasks.settings.stage import stage_parser
@@ -54,12 +55,11 @@ _NETWORK_CHUNK = 100  # batches that a network's own evaluate function gets at a
 
 def main(argv: list[str] | None = None) -> None:
     parser = stage_parser("predict", __doc__)
-    parser.add_argument("--data-config", type=Path, required=True, help="data_config.auto.yaml")
+    add_data_configuration(parser)
     parser.add_argument("--data-config-test", type=Path, help="that of the test files: their selection, labels, observers")
-    parser.add_argument("--custom-functions", type=Path, help="functions that the data configuration's expressions use")
-    parser.add_argument("--inputs", type=Path, required=True, help="the manifest of input files")
+    add_inputs(parser)
     parser.add_argument("--group", required=True, help="the test group to predict")
-    parser.add_argument("--network", type=Path, help="the network configuration (Python); an ONNX model needs none")
+    add_network(parser, "the network configuration (Python); an ONNX model needs none", required=False)
     parser.add_argument("--model", type=Path, required=True, help="the weights (.pt) or an ONNX model (.onnx)")
     parser.add_argument("--output", type=Path, required=True, help="the prediction file, .root or .parquet")
     arguments = parser.parse_args(argv)

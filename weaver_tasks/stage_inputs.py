@@ -30,6 +30,7 @@ from weaver_tasks.data.staging.manifest import make_manifest
 from weaver_tasks.data.staging.places import expand_path
 from weaver_tasks.data.staging.source_checksums import keep_checksum, recorded
 from weaver_tasks.data.staging.stage import Staging, stage_file, staged_before
+from weaver_tasks.jobs.options import add_data_configuration
 from weaver_tasks.settings.stage import stage_parser
 
 logger = logging.getLogger("weaver_tasks")
@@ -37,8 +38,7 @@ logger = logging.getLogger("weaver_tasks")
 
 def main(argv: list[str] | None = None) -> None:
     parser = stage_parser("stage_inputs", __doc__)
-    parser.add_argument("--data-config", type=Path, help="the data configuration of this split")
-    parser.add_argument("--custom-functions", type=Path, help="a Python file of functions for its expressions")
+    add_data_configuration(parser, "the data configuration of this split", required=False)
     parser.add_argument("--split", choices=["train", "val", "test"])
     parser.add_argument("--group", help="the name of the files' group")
     parser.add_argument("--sources", nargs="+", default=[], metavar="FILE", help="paths or URLs")

@@ -17,6 +17,7 @@ from typing import Any
 from weaver_tasks.base.command_line import run_command, task
 from weaver_tasks.base.files import read_json, write_json
 from weaver_tasks.base.record import TaskRecord
+from weaver_tasks.jobs.options import add_data_configuration, add_inputs, add_network
 from weaver_tasks.settings.stage import StageSettings, stage_parser
 from weaver_tasks.training.journal import Journal, keep_validation, kept_validation, validation_key
 from weaver_tasks.training.launch import is_first_rank, launch_ranks
@@ -26,10 +27,9 @@ logger = logging.getLogger("weaver_tasks")
 
 def main(argv: list[str] | None = None) -> None:
     parser = stage_parser("validate_epoch", __doc__)
-    parser.add_argument("--data-config", type=Path, required=True, help="data_config.auto.yaml")
-    parser.add_argument("--custom-functions", type=Path, help="functions that the data configuration's expressions use")
-    parser.add_argument("--inputs", type=Path, required=True, help="the manifest of input files")
-    parser.add_argument("--network", type=Path, required=True, help="the network configuration (Python)")
+    add_data_configuration(parser)
+    add_inputs(parser)
+    add_network(parser)
     parser.add_argument("--state", nargs="+", type=Path, required=True, help="the weights, net_epoch-<n>_state.pt of each epoch")
     parser.add_argument("--epoch", nargs="+", type=int, required=True, metavar="N", help="the epochs that they are of")
     parser.add_argument("--training-metrics", nargs="+", type=Path, help="train_epoch-<n>.json of each (default: those beside --output)")
