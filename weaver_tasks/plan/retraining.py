@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,17 +128,25 @@ def _recorded(plan: Plan, member: str) -> dict[int, dict[str, Any]]:
 
 
 def _changed_files(plan: Plan) -> list[str]:
-    """Whether other files are trained on, in words."""
+    """Whether other files are trained on, in words. A file that was moved, with the same name and size, is not another one."""
     manifest = _readable(Path(plan.run) / "staged" / "fitting.json")
     if not isinstance(manifest, dict):
         return []
     changes = []
     for split in FITTING:
-        there = {entry["source"] for entry in manifest["files"] if entry["split"] == split}
+        there = {entry["source"]: entry.get("bytes") for entry in manifest["files"] if entry["split"] == split}
         now = {file.source for file in plan.files_of(split)}
-        if there != now:
-            changes.append(f"data.{split}: {len(there - now)} of {len(there)} files less, {len(now - there)} new")
+        gone = Counter((Path(source).name, there[source]) for source in there.keys() - now)
+        new = Counter((Path(source).name, _size(source)) for source in now - there.keys())
+        moved = sum((gone & new).values())
+        if gone != new:
+            changes.append(f"data.{split}: {gone.total() - moved} of {len(there)} files less, {new.total() - moved} new")
     return changes
+
+
+def _size(source: str) -> int | None:
+    """The bytes of a local file; None for one that is not there (a rule may still make it) or far away."""
+    return os.stat(source).st_size if os.path.isfile(source) else None
 
 
 def _changed_start(plan: Plan, member: str) -> list[str]:
