@@ -131,9 +131,9 @@ def _cut(batch: pa.RecordBatch, first: int, last: int) -> pa.RecordBatch:
 
 
 def _read_as(kind: pa.DataType) -> pa.DataType | None:
-    """The type that a column is read as: the same but for other ways to keep text and lists; None where it is not read.
+    """Return the type as which a column is read: text and lists get a common representation. None if the type is not supported.
 
-    Dictionaries (categories of pandas) differ from row group to row group, and views of text have no counterpart in awkward arrays.
+    Dictionaries (categories of pandas) differ between row groups, and string views have no counterpart in awkward arrays.
     """
     if pa.types.is_dictionary(kind):
         return _read_as(kind.value_type)
@@ -157,7 +157,7 @@ def _read_as(kind: pa.DataType) -> pa.DataType | None:
 def _without_missing(source: str, name: str, array: ak.Array, first: int) -> ak.Array:
     """Remove the option type, which Parquet columns have even if no value is missing.
 
-    Whole numbers and truth values that are missing stay so: what stands for them depends on their use. first: the first entry.
+    Missing integers and booleans stay missing, because their replacement depends on their use. first: number of the first entry.
     """
 
     def plain(layout: Any, **_: Any) -> Any:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["event_weights", "fill", "make_histograms", "weight_columns"]
 
-# Upper end of the class weights in units of the largest one: the largest acceptance probability, as in weaver.
+# Largest acceptance probability after the classes are scaled, as in weaver.
 _LARGEST_WEIGHT = 0.9
 
 
