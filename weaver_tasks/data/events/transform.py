@@ -341,7 +341,7 @@ def _check_whole_numbers(values: Any, name: str, source: str) -> None:
 
 
 def _flags(value: Any, what: str, source: str, entries: np.ndarray) -> np.ndarray:
-    """Convert a selection to (N,) bool. Raises DataConfigError if it is not boolean, or missing for an event."""
+    """Convert a selection to (N,) bool. Raises DataConfigError if it does not have one value per event, or lacks some."""
     if value.ndim != 1 or value.fields:
         raise DataConfigError(
             f"{what} gives {value.type.content} for {source}: a selection must give one truth value per event. Use ak.any, say."
