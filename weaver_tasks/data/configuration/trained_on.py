@@ -17,7 +17,7 @@ FILE = "trained_on.json"
 
 
 def trained_on(configuration: DataConfiguration) -> dict[str, Any]:
-    """Return everything in a resolved data configuration that a network's weights depend on, as plain data in its order."""
+    """Return everything in a resolved data configuration that a network's weights depend on, as plain data (ordered where it matters)."""
     labels = configuration.labels
     return {
         "classes": list(labels.classes) if labels else [],

@@ -77,7 +77,7 @@ class EpochLoader:
         # Training is one stream of passes, independent of epochs. Validation in weaver's way is sampled anew in each epoch.
         self._pass_of_epoch = epoch if split == "train" and not self._options.endless else 0
         self._seed = (seed, 0) if split == "train" else (seed, 1, epoch if self._options.sample else 0)
-        self._dealing = ShardSpec(
+        self._shard = ShardSpec(
             batch_size=self._options.batch_size,
             rank=rank,
             world_size=world_size,
@@ -98,22 +98,22 @@ class EpochLoader:
     @cached_property
     def steps(self) -> int:
         """Number of batches of this rank in the whole epoch, independent of the position."""
-        if not self._dealing.whole_batches:
+        if not self._shard.whole_batches:
             return self._batches
-        return len(range(self._dealing.rank, self._batches, self._dealing.world_size))
+        return len(range(self._shard.rank, self._batches, self._shard.world_size))
 
     @cached_property
     def samples(self) -> int:
         """Number of events of the whole epoch, over all ranks."""
-        events = self._batches * self._dealing.global_batch
-        return events if self._dealing.drop_last else min(events, self._events)
+        events = self._batches * self._shard.global_batch
+        return events if self._shard.drop_last else min(events, self._events)
 
     @cached_property
     def _batches(self) -> int:
         """Number of batches of the whole epoch, over all ranks."""
         if self._options.endless and self._options.steps is not None:
             return self._options.steps
-        batches = self._dealing.batches_of(self._events)
+        batches = self._shard.batches_of(self._events)
         if batches == 0:
             raise self._too_few(self._events)
         return batches if self._options.steps is None else min(batches, self._options.steps)
@@ -128,8 +128,8 @@ class EpochLoader:
         loaded = ordered_map(
             self._reader.load, self._windows(start), threads=min(1, self._threads), ahead=self._windows_ahead(), name="loader-windows"
         )
-        planned = distribute(loaded, self._dealing, epoch=self._epoch, skip=start["offset"], first=first, stop=self._options.steps)
-        may_be_none = self._dealing.whole_batches or first > 0
+        planned = distribute(loaded, self._shard, epoch=self._epoch, skip=start["offset"], first=first, stop=self._options.steps)
+        may_be_none = self._shard.whole_batches or first > 0
         batches = ordered_map(
             self._make,
             planned if may_be_none else self._at_least_one(planned),
@@ -181,7 +181,7 @@ class EpochLoader:
             return {"pass": self._pass_of_epoch, "window": 0, "offset": 0}, 0
         if position is not None and position["epoch"] == self._epoch - 1:
             return position, 0
-        return self._find(self._epoch * self._batches * self._dealing.global_batch), 0
+        return self._find(self._epoch * self._batches * self._shard.global_batch), 0
 
     def _find(self, events: int) -> Position:
         """Return the position after this number of events of the endless stream."""
@@ -204,7 +204,7 @@ class EpochLoader:
     def _too_few(self, events: int) -> DataConfigError:
         return DataConfigError(
             f"{self._configuration.path}: {events} events are selected and accepted, too few for a batch of "
-            f"{self._dealing.global_batch} over all ranks. "
+            f"{self._shard.global_batch} over all ranks. "
             "Check selection and data fractions, lower training.batch_size, or, where weights reject most events, sampling.weight_scale."
         )
 

@@ -38,7 +38,7 @@ def fall_in(offsets: Sequence[np.ndarray], values: int) -> str | None:
 
 
 def falls(array: np.ndarray, *, least: int = 0) -> bool:
-    """Whether any number exceeds its predecessor by less than `least`. Uses bounded memory."""
+    """Whether any number is smaller than its predecessor plus `least`. Uses bounded memory."""
     step = CHUNK_BYTES
     return any((np.diff(array[at : at + step + 1]) < least).any() for at in range(0, len(array), step))
 
