@@ -53,7 +53,7 @@ def _bytes(array: np.ndarray) -> np.ndarray:
 
 
 class Damaged(Exception):
-    """A part of a column differs from what was written. The message names the part."""
+    """A column or the metadata of a staged file differ from what was written. The message says how."""
 
 
 class CheckedColumn:
