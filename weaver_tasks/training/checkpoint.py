@@ -136,7 +136,11 @@ def is_training_state(content: Mapping[str, Any]) -> bool:
 
 
 def load_training_state(path: Path, *, state: Path, expected_digest: str | None = None) -> dict[str, Any]:
-    """Read a file written by `save_training_state`. Raises CheckpointError if it is damaged, or of other weights."""
+    """Read a file written by `save_training_state`.
+
+    state: the file of the weights. expected_digest: that of the epoch. Raises CheckpointError if the file is damaged, or belongs to other
+    weights or to another training.
+    """
     refuse_damaged(path)
     content = load_tensors(path)
     if not state.exists():

@@ -176,20 +176,20 @@ class Journal:
     def prune(self, keep: set[int], *, below: int) -> list[int]:
         """Delete checkpoints of epochs below `below` that are not in `keep`, both published and in the journal. Returns the deleted epochs.
 
-        The caller must only name epochs that no task will read again: their validation and the next epoch are finished. Epochs that were
+        Choose `below` so that no task reads the deleted epochs again: their validation and the next epoch must be finished. Epochs that were
         ever selected are kept even if not in `keep`, because undoing a change of the configuration selects them again.
         """
         gone = []
         for epoch in range(self.first, below):
             if epoch in keep or not self.state(epoch).exists():
                 continue
-            own = self.published_digest(epoch) if self.metrics_file(epoch).exists() else None
-            if own is None or not self.is_selected(own):
-                gone.append((epoch, own))
+            epoch_digest = self.published_digest(epoch) if self.metrics_file(epoch).exists() else None
+            if epoch_digest is None or not self.is_selected(epoch_digest):
+                gone.append((epoch, epoch_digest))
         # Delete only after all files were checked: a damaged file raises an error above.
-        for epoch, own in gone:
-            if own is not None:
-                self._remove_tensors(own)
+        for epoch, epoch_digest in gone:
+            if epoch_digest is not None:
+                self._remove_tensors(epoch_digest)
             self._unpublish(epoch)
         return [epoch for epoch, _ in gone]
 
@@ -336,7 +336,7 @@ def refuse_removed(path: Path) -> None:
 
 
 def validation_key(settings: StageSettings, *, manifest: str) -> str | None:
-    """A digest of everything that a validation depends on besides the epoch. None if the settings are incomplete.
+    """A digest of everything that a validation depends on besides the epoch. None if `settings.meaning` is None.
 
     settings: those of the task. manifest: the digest of the input files.
     """
