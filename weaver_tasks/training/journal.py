@@ -176,8 +176,8 @@ class Journal:
     def prune(self, keep: set[int], *, below: int) -> list[int]:
         """Delete checkpoints of epochs below `below` that are not in `keep`, both published and in the journal. Returns the deleted epochs.
 
-        Choose `below` so that no task reads the deleted epochs again: their validation and the next epoch must be finished. Epochs that were
-        ever selected are kept even if not in `keep`, because undoing a change of the configuration selects them again.
+        Choose `below` so that no task reads the deleted epochs again: their validation and the next epoch must be finished. Epochs
+        that were ever selected are kept even if not in `keep`, because undoing a change of the configuration selects them again.
         """
         gone = []
         for epoch in range(self.first, below):

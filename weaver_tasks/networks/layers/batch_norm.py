@@ -1,9 +1,9 @@
 """Batch normalization of packed rows, where one row represents all padded slots.
 
 Published weights were trained with batch statistics that include the padded slots of each batch. All padded slots have the
-same features (zero, and what the layers make of it), so one row with its number of copies gives the same statistics.
+same features (zero at the input), so one row, weighted with the number of padded slots, gives the same statistics.
 
-Shapes: n rows, C channels; the last `tail` rows stand for `copies` rows each.
+Shapes: n rows, C channels; each of the last `tail` rows represents `copies` rows.
 """
 
 from __future__ import annotations

@@ -91,12 +91,13 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Layout:
-    """How rows of tokens lie in the batch, and in groups of events of similar length, for what needs a padded form (attention).
+    """The map between rows of tokens and the batch, and groups of events of similar length for attention, which needs a padded form.
 
-    Padding costs the square of the length there; sorted into groups by length, events are padded to their neighbors' length only.
+    The cost of attention grows with the square of the padded length. Events are therefore sorted by length into groups, and padded
+    to the longest event of their group only.
 
-    whole: from rows to the batch as given. groups: consecutive rows as small padded batches, particles in front.
-    order: (B,) the number of each event, in the order of the groups, or None when that is the order given (dense).
+    whole: maps rows to the original batch. groups: consecutive rows as small padded batches, real particles first.
+    order: (B,) the index of each event, in the order of the groups, or None if the order is the original one (dense).
     """
 
     whole: Tokens

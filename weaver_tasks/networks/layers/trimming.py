@@ -20,14 +20,14 @@ def ignores_padding(model: nn.Module) -> bool:
 
 
 class SequenceTrimmer(nn.Module):
-    """Shorten padded batches: to their longest event in evaluation, to a random quantile of their lengths in training.
+    """Shorten padded batches: to the longest event in evaluation, to a random quantile of the lengths in training.
 
-    In evaluation no result changes. In training it is an augmentation, as in weaver: particles are permuted within each event
-    and cut to the q-th quantile of the batch's lengths, q uniform in `target` and at most 1; so the longest events lose random
-    particles. The first `warmup_steps` training batches stay whole: frameworks that reserve memory then see the largest one.
+    In evaluation no result changes. In training this is an augmentation, as in weaver: particles are permuted within each event
+    and cut to the q-th quantile of the lengths in the batch, with q uniform in `target` and at most 1. The longest events thus lose
+    random particles. The first `warmup_steps` training batches are not cut, so that memory is reserved for the largest size.
 
-    round_to_32: cut to multiples of 32 in training (less recompilation); num_extra_tokens of them are added after the cut.
-    min_length: never cut below this many slots (a graph of k neighbors needs k + 1).
+    round_to_32: cut to multiples of 32 in training (less recompilation), counting num_extra_tokens tokens that are added after the cut.
+    min_length: never cut below this number of slots (a graph of k neighbors needs k + 1).
     """
 
     _counter: Tensor
