@@ -1,4 +1,4 @@
-"""A multilayer perceptron on flat inputs (groups with `length: null`), all of them side by side.
+"""A multilayer perceptron on all flat inputs (groups with `length: null`), concatenated.
 
 Options (network.options): layer_params, use_bn.
 """

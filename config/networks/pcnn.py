@@ -1,4 +1,4 @@
-"""P-CNN (arXiv:1902.09914) on the particles of a jet, in the order of the file.
+"""P-CNN (arXiv:1902.09914) on the particles of a jet, in the order of the input file.
 
 Input groups, in this order: pf_points, pf_features, pf_vectors, pf_mask (as in config/data/jetclass.yaml).
 Options (network.options): conv_params, fc_params.

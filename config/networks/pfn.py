@@ -11,7 +11,7 @@ from weaver_tasks.networks.pfn import ParticleFlowNetwork
 
 
 class Model(torch.nn.Module):
-    ignores_padding = property(lambda self: self.mod.ignores_padding)  # prediction may cut it off: no score changes
+    ignores_padding = property(lambda self: self.mod.ignores_padding)  # prediction may cut off padding without changing scores
 
     def __init__(self, **options):
         super().__init__()

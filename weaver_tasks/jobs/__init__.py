@@ -1,1 +1,1 @@
-"""What several stages share: a trained network ready to score, a training before its first step."""
+"""Code shared by several stages: create a network or a trainer, train a chain of epochs, score events."""

@@ -1,6 +1,6 @@
-"""The epochs that a task of train_epoch is asked for: which of them are finished, which are trained, what is published and removed.
+"""The epochs of one train_epoch task: find the finished ones, train the others, publish all, and remove old checkpoints.
 
-Each epoch has a digest, chained from that of the epoch before; the journal keeps finished epochs by it.
+The digest of each epoch includes that of the epoch before. The journal stores finished epochs under their digests.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ logger = logging.getLogger("weaver_tasks")
 
 
 class PlannedEpoch(NamedTuple):
-    """One epoch of the chain. rates None: early stopping says that it is not to be trained."""
+    """One epoch of the chain. rates: None if early stopping skips the epoch."""
 
     epoch: int
     digest: str
@@ -43,7 +43,7 @@ class PlannedEpoch(NamedTuple):
 
 
 class EpochChain:
-    """The epochs that were asked for, with their chained digests."""
+    """The requested epochs, with their chained digests."""
 
     def __init__(self, arguments: argparse.Namespace, training: TrainingSettings) -> None:
         self.arguments, self.training = arguments, training
@@ -81,7 +81,7 @@ class EpochChain:
         early = self.training.early_stopping
         if not early:
             return False
-        # A later validation may find a better epoch than was known when one was stopped; but nothing is trained after a gap.
+        # A later validation may find a better epoch than those known at an earlier stop, but no epoch is trained after a skipped one.
         return self.stopped_before or should_stop(self.validations, epoch=epoch, patience=early.patience, **self._choice())
 
     def missing(self) -> list[int]:
@@ -89,18 +89,18 @@ class EpochChain:
         return [epoch for epoch, own, _, rates in self.epochs if rates is not None and not self.journal.is_finished(own)]
 
     def run(self, record: TaskRecord, make_trainer: Callable[[EpochChain, torch.device], Trainer]) -> None:
-        """Train what is missing, publish all epochs, and remove what no task will read again. See `jobs.trainer.make_trainer`."""
+        """Train missing epochs, publish all, and remove those that no task will read again. make_trainer: see `jobs.trainer`."""
         self._read(record)
         if is_first_rank():
             self._tell_inputs(record)
         missing = self.missing()
         best = self._best_so_far()
-        # A rank joins the others even when it finds nothing missing: what they see may have changed since they were started.
+        # A rank joins the others even if it finds no missing epoch, since the files may have changed since the ranks were started.
         if not missing and not is_rank():
             for epoch, own, _, rates in self.epochs:
                 self._publish(epoch, own, rates, record)
             if is_first_rank() and best is not None:
-                # Copies of the epoch trained last, which stays: of many epochs not trained there shall not be many.
+                # Remove copies of the last trained epoch (which is kept), so that many skipped epochs do not leave many copies.
                 self._note_removed(self.journal.drop_stopped(below=self._no_longer_read()), record)
         else:
             if missing and best is not None and self.journal.tensors(best) is None:
@@ -119,14 +119,17 @@ class EpochChain:
             logger.info("stopped early: epoch %s", ", ".join(map(str, stopped)))
 
     def _tell_inputs(self, record: TaskRecord) -> None:
-        """Say beside the checkpoints what they are trained on, for whoever predicts with them."""
+        """Write beside the checkpoints on which inputs they are trained, for later predictions."""
         path, content = self.arguments.checkpoints / trained_on.FILE, trained_on.trained_on(self.configuration)
         if not path.is_file() or read_json(path) != content:
             write_json(path, content)
             record.wrote(path)
 
     def _best_so_far(self) -> int | None:
-        """With keep_checkpoints: best_and_last, the best of the epochs validated so far. Raises ResultError, before any work is done."""
+        """With keep_checkpoints: best_and_last, the best epoch validated so far, otherwise None.
+
+        Raises ResultError if the metric is missing, before any training.
+        """
         if self.training.keep_checkpoints != "best_and_last":
             return None
         best = best_epoch(self.validations, **self._choice())
@@ -135,16 +138,16 @@ class EpochChain:
     def _no_longer_read(self) -> int:
         """The first epoch that a task may still read, other than as the best.
 
-        The validations given reach two epochs back, and Snakemake knows that they are finished: whatever happens, no task will read
-        their checkpoints again.
+        The validations in the input reach up to two epochs before the first one of this task. Snakemake knows that they are finished, so no
+        task will read their checkpoints again.
         """
         return min(max(each["epoch"] for each in self.validations), self.arguments.epochs[0] - 2) + 1
 
     def _make_room(self, best: int | None, record: TaskRecord) -> None:
-        """Called when an epoch is trained and about to be written: all that could refuse it has passed, and its room is needed.
+        """Remove old checkpoints when an epoch is trained and will be written next, so that no error can occur in between.
 
-        With keep_checkpoints: best_and_last, remove all epochs that are neither the best so far, here or for another configuration
-        that trained here, nor needed any more.
+        With keep_checkpoints: best_and_last, remove all epochs that are no longer needed, except the best so far (of this
+        configuration, and of other configurations that trained here).
         """
         early = self.training.early_stopping
         patience = early.patience if early else None
@@ -158,11 +161,11 @@ class EpochChain:
         record.note(removed=[str(path) for epoch in epochs for path in (self.journal.state(epoch), self.journal.training_state(epoch))])
 
     def _choice(self) -> dict[str, str]:
-        """The metric that says which epoch is the best, and which end of it."""
+        """The metric that selects the best epoch, and its mode (min or max)."""
         return self.settings.best_epoch_by()
 
     def _read(self, record: TaskRecord) -> None:
-        """Note what the first epoch starts from; what is missing of it is told where it is needed."""
+        """Record the files from which the first epoch starts. Missing files are reported later, when they are needed."""
         arguments = self.arguments
         record.read_configuration(data=arguments.data_config, functions=arguments.custom_functions)
         record.read_code(arguments.network)
@@ -174,8 +177,8 @@ class EpochChain:
     def _train(
         self, missing: list[int], best: int | None, record: TaskRecord, make_trainer: Callable[[EpochChain, torch.device], Trainer]
     ) -> list[int]:
-        """Train what the first rank finds missing, and publish all. Returns the epochs that were trained."""
-        # Torch is imported here, not above: publishing a finished epoch does not wait for it.
+        """Train the epochs that the first rank finds missing, and publish all. Returns the trained epochs."""
+        # Import torch here, so that publishing finished epochs does not wait for it.
         from weaver_tasks.training.device import choose_device, device_name, prepare_process
         from weaver_tasks.training.distributed import from_first_rank, joined_ranks
         from weaver_tasks.training.epoch import EpochTask
@@ -185,7 +188,7 @@ class EpochChain:
         record.note(device=device_name(device))
         prepare_process(self.training, device, cache=self.arguments.checkpoints / ".compiled")
         with joined_ranks(device):
-            # The first rank holds the lock: what it found missing is what all of them train.
+            # The first rank holds the lock, so its list of missing epochs is valid for all ranks.
             missing = from_first_rank(missing)
             trainer = make_trainer(self, device) if missing else None
             make_room: Callable[[], None] | None = functools.partial(self._make_room, best, record)
@@ -197,7 +200,7 @@ class EpochChain:
                         logger.info("epoch %d: %s, %.0f jets/s", epoch, described(metrics), metrics["samples_per_second"])
                 if is_first_rank():
                     self._publish(epoch, own, rates, record)
-                from_first_rank(None)  # the other ranks read no checkpoint before it is published
+                from_first_rank(None)  # other ranks wait here until the checkpoint is published
         return missing
 
     def _publish(self, epoch: int, own: str, rates: Rates | None, record: TaskRecord) -> None:
@@ -206,10 +209,10 @@ class EpochChain:
 
 
 def _data_fingerprint(configuration: DataConfiguration) -> str:
-    """A digest of what training takes from the resolved data configuration: standardization, weights, inputs, labels."""
+    """A digest of the parts of the resolved data configuration that training uses: standardization, weights, inputs, labels."""
     return digest(fingerprints.batches(configuration), fingerprints.weighting(configuration))
 
 
 def _makes_schedule(network: Path) -> bool:
-    """Whether the network configuration defines init_opt, and so makes its own optimizer and schedule."""
+    """Whether the network configuration defines init_opt, which creates its own optimizer and schedule."""
     return any(isinstance(node, ast.FunctionDef) and node.name == "init_opt" for node in ast.parse(network.read_text()).body)

@@ -1,4 +1,4 @@
-"""The training of a run before its first step, for tools that look at training without taking part in it."""
+"""Set up the training of a run before its first step, for tools such as the profiler that do not write epochs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def tool_parser(tool: str, description: str | None) -> argparse.ArgumentParser:
-    """A parser with the options that tell which training is meant."""
+    """A parser with the options that identify a training."""
     parser = stage_parser(tool, description)
     parser.set_defaults(epochs=[0], validation=[])
     add_data_configuration(parser)
@@ -35,7 +35,7 @@ def tool_parser(tool: str, description: str | None) -> argparse.ArgumentParser:
 
 
 def fresh_trainer(arguments: argparse.Namespace, training: TrainingSettings, device: torch.device, record: TaskRecord) -> Trainer:
-    """What `init_model` made, its optimizer and its data, on one rank: it writes nothing unless it is told to."""
+    """A trainer with the network of `init_model`, its optimizer and its data, on one rank. It writes nothing by itself."""
     from weaver_tasks.training import checkpoint
     from weaver_tasks.training.device import seed_generators
     from weaver_tasks.training.distributed import rank
@@ -51,7 +51,7 @@ def fresh_trainer(arguments: argparse.Namespace, training: TrainingSettings, dev
 
 
 def endless_batches(trainer: Trainer) -> Iterator[Any]:
-    """The batches of epoch after epoch. Raises TrainingError when an epoch has none."""
+    """The batches of consecutive epochs, without end. Raises TrainingError if an epoch has no batches."""
     for epoch in itertools.count():
         batches = trainer.open_batches(epoch, None)
         if not batches.steps:

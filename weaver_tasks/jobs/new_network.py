@@ -1,4 +1,4 @@
-"""A run's network before its first step: made, its weights loaded and frozen, or continued from an earlier training."""
+"""Create the network of a run before its first step: load and freeze weights, or continue an earlier training."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ logger = logging.getLogger("weaver_tasks")
 
 
 def fresh_network(settings: StageSettings, configuration: DataConfiguration, path: Path) -> tuple[Network, torch.optim.Optimizer | None]:
-    """The network of a run as it begins, with loaded and frozen weights, and its optimizer (None: the network's own init_opt makes it).
+    """The initial network of a run with loaded and frozen weights, and its optimizer (None if the network's own init_opt creates it).
 
-    settings: those of the rule. Raises a WeaverTasksError when network, weights and optimizer do not fit each other or the data.
+    settings: those of the rule. Raises a WeaverTasksError if network, weights and optimizer do not fit each other or the data.
     """
     from weaver_tasks.networks.weights import load_weights
     from weaver_tasks.training.device import compiled, seed_generators
@@ -38,14 +38,14 @@ def fresh_network(settings: StageSettings, configuration: DataConfiguration, pat
         exclude=chosen.exclude_weights,
         freeze=chosen.freeze_weights,
     )
-    compiled(network.model, settings.training)  # compiles nothing yet, but tells wrong options now, not in the first epoch
+    compiled(network.model, settings.training)  # does not compile yet, but reports wrong options before the first epoch
     if network.init_opt is not None:
         return network, None
     return network, build_optimizer(network.model, optimizer.name, optimizer.options, lr=settings.training.lr).optimizer
 
 
 class Continued(NamedTuple):
-    """The files of the training that is continued, the steps that it had taken, and the state of its gradient scaler."""
+    """The files of the continued training, its number of steps, and the state of its gradient scaler."""
 
     files: Sequence[Path] = ()
     global_step: int = 0
@@ -53,11 +53,11 @@ class Continued(NamedTuple):
 
 
 def continue_training(settings: StageSettings, network: Network, optimizer: torch.optim.Optimizer | None) -> Continued:
-    """Put `network` and `optimizer` into the state that `training.continue_from` names: of weaver, or of a run of this project.
+    """Load the state named by `training.continue_from` (of weaver, or of a run of this project) into `network` and `optimizer`.
 
-    A run of this project may go on with other options, another learning rate or another optimizer, which then begins anew, with a
-    warning. Raises CheckpointError when the files are of another network, or weaver's of another optimizer; ConfigError when the
-    network makes its own optimizer.
+    A run of this project may continue with other options, another learning rate or another optimizer, which then starts from its
+    initial state, with a warning. Raises CheckpointError if the files belong to another network or, for weaver, to another optimizer.
+    Raises ConfigError if the network creates its own optimizer.
     """
     from weaver_tasks.training import checkpoint
     from weaver_tasks.training.optimizers import take_over_state

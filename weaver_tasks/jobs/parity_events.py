@@ -1,4 +1,4 @@
-"""Events that an exported model is compared with PyTorch on: as the network takes them, and raw, as its users have them."""
+"""Provide events for the comparison of an exported model with PyTorch, both standardized (network inputs) and raw."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 Inputs = dict[str, np.ndarray]
 
 _GROUPS = 20
-_LAST = 20  # of the files of a training that give its validation too, the last one in so many entries is looked at
+_LAST = 20  # if training files are also used for validation, read only the last 1/20 of the entries
 
 
 class ParityEvents(NamedTuple):
-    """Batches of events. taken_from: test files, validation files, training files or none (made up).
+    """Batches of events. taken_from: test files, validation files, training files, or none (random events).
 
-    standardized: by group (B, k, length), or (B, k) or (B,) where it is flat. raw: the same events, with padding NaN.
+    standardized: by group (B, k, length), or (B, k) or (B,) for flat groups. raw: the same events, padded with NaN.
     """
 
     taken_from: str
@@ -41,9 +41,9 @@ class ParityEvents(NamedTuple):
 def find_events(
     configuration: DataConfiguration, manifests: Sequence[Mapping[str, Any]], *, count: int, custom_functions: Path | None
 ) -> ParityEvents | None:
-    """The first `count` events of each test group, else of the validation files, else the last of the training files; None: there are none.
+    """The first `count` events of each test group, else of validation files, else the last ones of training files. None without files.
 
-    Two events are needed at least: an axis of size 1 would be taken for fixed.
+    At least two events are needed, since an axis of size 1 would be treated as fixed.
     """
     # The files may have been staged without labels, or with other observers.
     configuration = dataclasses.replace(configuration, labels=None, observers=(), monitor_variables=())
@@ -79,13 +79,13 @@ def _first_batch(
     last: int,
     custom_functions: Path | None,
 ) -> tuple[Inputs, Inputs] | None:
-    """The first events of one file; last: of the last one in `last` of its entries."""
+    """The first events of one file. last: read only the last 1/`last` of its entries."""
     if record["split"] != "test":
         configuration = dataclasses.replace(configuration, test_time_selection=configuration.selection)
     manifest = _of_one_test_file(manifest, record)
     (record,) = manifest["files"]
     settings = StageSettings(training=TrainingSettings(batch_size_test=count))
-    # Without threads: what is left of the batches needs no closing.
+    # Use no threads, so that unread batches need no cleanup.
     batches: Iterator[Any] = prediction_batches(
         manifest,
         configuration,
@@ -106,7 +106,7 @@ def _first_batch(
 
 
 def _of_one_test_file(manifest: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
-    """A file of any split as one that is predicted, with the selection of its own split."""
+    """The record of a file of any split in the form of a test file, with the selection of its own split."""
     options = manifest.get("options", {})
     extra = (options.get("extra_selection") or {}).get(record["split"]) if record["split"] != "train" else None
     options = {**options, "extra_selection": {"test": extra} if extra else {}}
@@ -114,7 +114,7 @@ def _of_one_test_file(manifest: Mapping[str, Any], record: Mapping[str, Any]) ->
 
 
 def raw_inputs(block: Block, configuration: DataConfiguration) -> Inputs:
-    """The input variables of a block as they are: group -> (N, k, length) with padding NaN, (N, k) or (N,) where it is flat."""
+    """The unstandardized inputs of a block: group -> (N, k, length) padded with NaN, or (N, k) or (N,) for flat groups."""
     columns = {column.name: column for column in packed_columns(configuration)}
     inputs: Inputs = {}
     for group in configuration.inputs:
@@ -134,10 +134,10 @@ def raw_inputs(block: Block, configuration: DataConfiguration) -> Inputs:
 
 
 def made_up_events(configuration: DataConfiguration, *, count: int) -> ParityEvents:
-    """Events of random numbers about each variable's center, the same each time, for where there are no files.
+    """Reproducible random events around the center of each variable, for use without files.
 
-    Every event has some particles, at the same places in all groups; masks are 1 there, and four variables px, py, pz and energy
-    are those of a massive particle.
+    Every event has some particles, at the same places in all groups; masks are 1 there. The four variables px, py, pz and energy
+    form the four-vector of a massive particle.
     """
     generator = np.random.default_rng(1)
     longest = max((group.length for group in configuration.inputs if group.length is not None), default=1)

@@ -1,4 +1,4 @@
-"""A trained network, or an ONNX model, ready to score events."""
+"""Load a trained network or an ONNX model for scoring events."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("weaver_tasks")
 
-_MOST_SCORERS = 8  # batches scored at a time on a CPU; each holds the memory of its layers
+_MOST_SCORERS = 8  # batches scored in parallel on a CPU; each needs memory for its layers
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scoring:
-    """What scores events: `scorers`, or a network whose own evaluate function does (`network`, of `networks.loading`).
+    """The functions that score events (`scorers`), or a `network` (of `networks.loading`) with its own evaluate function.
 
-    any_length: whether the model takes any number of particles. ignores_padding: whether it declares that padding changes no score.
-    in_threads: how many batches it scores at a time; 0: the caller's only.
+    any_length: whether the model accepts any number of particles. ignores_padding: whether it declares that padding changes no score.
+    in_threads: number of batches scored in parallel; 0: only in the calling thread.
     """
 
     scorers: ScorerPool | None
@@ -51,8 +51,8 @@ def load_scoring(
     """Load weights (.pt) into a network, or an ONNX model.
 
     network: its Python file; an ONNX model needs none. configuration: that of the training. options: the section `network` of config.yaml.
-    examples: opens inputs of some first events, for what an ONNX model does not say of itself.
-    Raises a WeaverTasksError when configuration, network and model do not fit.
+    examples: opens the inputs of some events, to find properties that an ONNX model does not declare.
+    Raises a WeaverTasksError if configuration, network and model do not fit.
     """
     from weaver_tasks.results.predictions.scoring import ScorerPool
 
@@ -91,9 +91,9 @@ def load_scoring(
 
 
 def _check_fits(then: Mapping[str, Any] | None, configuration: DataConfiguration, model: Path, *, told_by: Path) -> None:
-    """Raise NetworkError when a model was trained on something else than a data configuration describes.
+    """Raise NetworkError if the inputs of the training of a model differ from those of the data configuration.
 
-    then: what it was trained on, as `told_by` says; None where nothing does, and it is said what is assumed.
+    then: the inputs of the training, from the file `told_by`. If None, the assumption is logged.
     """
     if then is None:
         logger.info("%s: nothing with it says what it was trained on. Assumed are %s", model, trained_on.assumed(configuration))

@@ -1,4 +1,4 @@
-"""A trainer for the epochs of a run: its network, its optimizer and its batches, on one rank."""
+"""Create the trainer of a run on one rank, with its network, optimizer and batches."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def make_trainer(chain: EpochChain, device: torch.device) -> Trainer:
-    """The network of this run, its optimizer and its data, on one rank."""
+    """A trainer with the network of this run, its optimizer and its data, on one rank."""
     from weaver_tasks.networks.weights import load_weights
     from weaver_tasks.training.epoch import Trainer
     from weaver_tasks.training.step import Task, TrainStep
@@ -42,7 +42,10 @@ def make_trainer(chain: EpochChain, device: torch.device) -> Trainer:
 
 
 def _opener(chain: EpochChain, device: torch.device, *, own_loop: bool) -> Callable[[int, Any], EpochLoader]:
-    """Opens the batches of an epoch: (epoch, stream position or None) -> loader. A network's own loop gets padded inputs in any case."""
+    """A function that opens the batches of an epoch: (epoch, stream position or None) -> loader.
+
+    own_loop: the network has its own loop, which always gets padded inputs.
+    """
     from weaver_tasks.data.loading.buffers import BufferPool
     from weaver_tasks.data.loading.loader import EpochLoader
     from weaver_tasks.data.loading.parts import OpenFiles
@@ -76,7 +79,7 @@ def _opener(chain: EpochChain, device: torch.device, *, own_loop: bool) -> Calla
 def _optimizer(
     chain: EpochChain, network: Network, open_batches: Callable[[int, Any], EpochLoader]
 ) -> tuple[torch.optim.Optimizer, float, Any]:
-    """The optimizer, the largest norm of the gradients, and the scheduler if the network's init_opt makes one."""
+    """The optimizer, the maximum norm of the gradients, and the scheduler if the network's init_opt creates one."""
     from weaver_tasks.training.optimizers import build_optimizer
     from weaver_tasks.weaver_compat.adapter import optimizer_of_network
 
@@ -89,7 +92,7 @@ def _optimizer(
 
 
 def describe_batch(batch: Any, manifest: dict[str, Any]) -> str:
-    """The files and entries of a batch, the first few of each."""
+    """A text with the first few files and entries of a batch."""
     parts = []
     for index in dict.fromkeys(batch.file.tolist()):
         entries = batch.entry[batch.file == index].tolist()

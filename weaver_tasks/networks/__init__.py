@@ -1,1 +1,1 @@
-"""The field's jet taggers, and how a user's network configuration is loaded."""
+"""Standard jet taggers of High Energy Physics, and functions that load a user's network configuration."""

@@ -1,4 +1,4 @@
-"""What a network costs: parameters, and floating-point operations for one jet, of the whole and of every layer."""
+"""Count the parameters of a network and its floating-point operations per jet, in total and for every layer."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _OWN = "weaver_tasks.networks."
 
 
 def network_costs(model: nn.Module, info: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A row per module, the whole network first: name, type, parameters, trainable_parameters, flops, output (shape, or None).
+    """One row per module, the whole network first: name, type, parameters, trainable_parameters, flops, output (shape, or None).
 
-    info: weaver's model_info; the jet has ones in all its `input_shapes`, so no particle is masked. A module's figures include those of its
-    parts. flops are those of matrix products, convolutions and attention in one forward pass, as torch counts them: a
-    multiplication and an addition are two. They are None for a module whose weights another one uses without calling it: they count there.
+    info: weaver's model_info. The jet has ones in all `input_shapes`, so no particle is masked. The numbers of a module include its
+    submodules. flops: matrix products, convolutions and attention in one forward pass, as torch counts them (a multiplication and an
+    addition are two). None for a module whose weights are used by another module without a call; they then count for that one.
     """
-    # Without gradients by their flag: torch's counter follows modules by gradient functions, which parameters have inside no_grad too.
+    # Set requires_grad False: torch's counter follows modules by gradient functions, which parameters have inside no_grad too.
     counted = copy.deepcopy(model).cpu().eval().requires_grad_(False)
     outputs: dict[str, list[int] | None] = {}
     for name, module in counted.named_modules():
@@ -49,12 +49,12 @@ def network_costs(model: nn.Module, info: Mapping[str, Any]) -> list[dict[str, A
 
 @contextlib.contextmanager
 def _spelled_out() -> Iterator[None]:
-    """Attention and recurrent layers as the matrix products that they are: torch's counter does not know their fast forms on a CPU."""
+    """Compute attention and recurrent layers as matrix products, since torch's counter does not know their fast CPU kernels."""
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH):
-            warnings.filterwarnings("ignore", message="TF32 acceleration")  # of no importance for a count
+            warnings.filterwarnings("ignore", message="TF32 acceleration")  # irrelevant for a count
             with torch.backends.mkldnn.flags(enabled=False):
                 yield
     finally:
@@ -62,14 +62,14 @@ def _spelled_out() -> Iterator[None]:
 
 
 def own_networks(model: nn.Module) -> list[str]:
-    """The classes of this project that a model is, or is made of: their algorithms may need fewer operations than those of weaver."""
+    """The classes of this project among the modules of a model. They may need fewer operations than those of weaver."""
     if type(model).__module__.startswith(_OWN):
         return [type(model).__name__]
     return sorted({name for child in model.children() for name in own_networks(child)})
 
 
 def _flops(module: nn.Module, name: str, counts: Mapping[str, int], called: Mapping[str, Any]) -> int | None:
-    """Those of a module; of a container that is not called itself, those of its parts."""
+    """The operations of a module. For a container that is not called itself: the sum over its submodules."""
     if name in called:
         return counts.get(name, 0)
     parts = [_flops(part, f"{name}.{own}", counts, called) for own, part in module.named_children()]

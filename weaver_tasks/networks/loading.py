@@ -1,4 +1,4 @@
-"""A user's network configuration: a Python file in weaver's interface, unchanged."""
+"""Load a user's network configuration: an unchanged Python file with weaver's interface."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ _INFO_KEYS = ("input_names", "input_shapes", "output_names", "dynamic_axes")
 
 
 class ImportHook(Protocol):
-    """What imports of another framework's modules mean in users' files."""
+    """A hook that decides how imports of another framework's modules in users' files are resolved."""
 
     def install(self) -> None:
-        """Make it so from here on. Raises NetworkError when it cannot be."""
+        """Activate the hook. Raises NetworkError if that is impossible."""
 
     def remedy(self, error: ImportError) -> str | None:
-        """What to do about an import that failed, as the end of a message; None where it is not one of those modules."""
+        """The remedy for a failed import, as the end of a message. None if the module does not belong to that framework."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """What a network configuration provides. `None` where it leaves the choice to the pipeline.
+    """The contents of a network configuration. `None` means that the pipeline uses its default.
 
     model: takes the input groups as positional arguments, in the order of the data configuration.
-    info: weaver's model_info: input_names, input_shapes, output_names, dynamic_axes (and whatever else it holds).
+    info: weaver's model_info: input_names, input_shapes, output_names, dynamic_axes (and any other entries).
     loss: the loss module or function, from get_loss. train_fn, evaluate_fn: custom loops in weaver's signature.
     init_opt: init_opt(args, model, **optimizer_options) -> (optimizer, scheduler).
     options: the keyword arguments that get_model received, injected ones included.
@@ -66,11 +66,11 @@ def load_network(
 ) -> Network:
     """Execute a network configuration and build its model, loss and loops, as weaver does.
 
-    options: network.options of config.yaml. `use_amp`, `compile_model` and `for_inference` join them when true, for those functions of the
-    file that take them.
-    imports: what its imports mean, `weaver_compat.imports.WeaverImports` for weaver's; None: what is installed.
-    Raises NetworkError when the file is missing or lacks get_model, when an option is unknown, when its code raises anything, or
-    when what it returns does not fit the data configuration.
+    options: network.options of config.yaml. `use_amp`, `compile_model` and `for_inference` are added if true, for functions of the file
+    that accept them.
+    imports: the import hook, such as `weaver_compat.imports.WeaverImports`. None: import installed packages.
+    Raises NetworkError if the file is missing or lacks get_model, an option is unknown, the code of the file raises an error, or its
+    result does not fit the data configuration.
     """
     path = Path(path)
     module = import_network(path, imports=imports)
@@ -105,9 +105,9 @@ def load_network(
 
 
 def import_network(path: str | Path, *, imports: ImportHook | None = None) -> ModuleType:
-    """Execute a Python file as a module. Its folder is importable, as for a script, so it may import sibling modules.
+    """Execute a Python file as a module. Like a script, it can import modules from its own folder.
 
-    imports: as in `load_network`. Raises NetworkError when there is no such file, or it imports what there is not, or raises anything.
+    imports: as in `load_network`. Raises NetworkError if the file or a module that it imports does not exist, or the file raises an error.
     """
     path = Path(path)
     if not path.is_file():
@@ -121,7 +121,7 @@ def import_network(path: str | Path, *, imports: ImportHook | None = None) -> Mo
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses and pickle look a class's module up there
+    sys.modules[spec.name] = module  # dataclasses and pickle look up the module of a class there
     try:
         with users_code(path, NetworkError, doing="importing it", passing=(SyntaxError, ImportError)):
             spec.loader.exec_module(module)
@@ -136,10 +136,10 @@ def import_network(path: str | Path, *, imports: ImportHook | None = None) -> Mo
 def _call(
     path: Path, module: ModuleType, name: str, data_configuration: Any, options: Mapping[str, Any], injected: Mapping[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
-    """name(data_configuration, **options, **injected), telling an option that nothing takes from an error of the file's own code.
+    """Call name(data_configuration, **options, **injected). Distinguishes unknown options from errors in the code of the file.
 
-    injected: what no user has written, and what is therefore left out where the function, or the model that it makes, does not take it.
-    Returns the result, and the options that were taken.
+    injected: options added by the pipeline. They are left out if the function, or the model that it creates, does not accept them.
+    Returns the result and the options that were accepted.
     """
     function = getattr(module, name)
     if not callable(function):
@@ -186,9 +186,9 @@ def _checked(path: Path, returned: Any, data_configuration: Any) -> tuple[nn.Mod
 
 
 def _existing_axes(dynamic: Mapping[str, Any], shapes: Mapping[str, Any]) -> dict[str, Any]:
-    """The dynamic axes without those that an input does not have: users name the axis of particles for flat inputs too.
+    """The dynamic axes without those that an input does not have. Users often name the particle axis for flat inputs too.
 
-    dynamic: {name: {axis: its name}} or {name: [axis]}. shapes: (-1, variables, length or None) of each input group. The exporter to ONNX
+    dynamic: {name: {axis: its name}} or {name: [axis]}. shapes: (-1, variables, length or None) of each input group. The ONNX exporter
     refuses an axis that is too large, and crashes at a negative one.
     """
 

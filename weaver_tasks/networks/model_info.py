@@ -1,4 +1,4 @@
-"""What a network configuration says of its inputs and outputs."""
+"""Describe the inputs and outputs of a network, as network configurations return them (weaver's model_info)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def model_info(data_config: Any, *, output: str = "softmax") -> dict[str, Any]:
-    """weaver's model_info for a model that takes all input groups in order: batch size and lengths of particle lists are free.
+    """weaver's model_info for a model that takes all input groups in order. Batch size and lengths of particle lists are dynamic.
 
     Groups whose names share the part before the first '_' (pf_features, pf_mask) share their length.
     """

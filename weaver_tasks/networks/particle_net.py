@@ -1,7 +1,7 @@
 """ParticleNet: edge convolutions on the graph of each particle's nearest neighbors.
 
-H. Qu, L. Gouskos, "ParticleNet: Jet Tagging via Particle Clouds", arXiv:1902.08570. Weights go both ways between this
-implementation and weaver-core's; what differs is the work: layers run on the real particles only, and the first layer of
+H. Qu, L. Gouskos, "ParticleNet: Jet Tagging via Particle Clouds", arXiv:1902.08570. Weights are interchangeable with
+those of weaver-core. This implementation computes less: layers run on the real particles only, and the first layer of
 each edge convolution, being linear in both particles of an edge, runs on particles instead of edges.
 
 Shapes: B events, P slots, R real particles, E centers of edges, k neighbors, C channels.
@@ -24,11 +24,11 @@ from weaver_tasks.networks.layers.trimming import SequenceTrimmer
 
 ConvParams = Sequence[tuple[int, Sequence[int]]]
 
-_CACHED_ELEMENTS = 1 << 18  # of edge features at a time in evaluation on a CPU: they stay in its cache
+_CACHED_ELEMENTS = 1 << 18  # edge features per chunk in evaluation on a CPU, so that a chunk fits into its cache
 
 
 class EdgeConvBlock(nn.Module):
-    """x_i' = ReLU(shortcut(x_i) + mean over the k neighbors j of h(x_i, x_j - x_i)), h of several layers (arXiv:1902.08570, sec. 3.1).
+    """x_i' = ReLU(shortcut(x_i) + mean over the k neighbors j of h(x_i, x_j - x_i)), h with several layers (arXiv:1902.08570, sec. 3.1).
 
     k: neighbors; in_feat: channels of the input; out_feats: channels of the layers of h, each with batch normalization and ReLU.
     """
@@ -46,7 +46,7 @@ class EdgeConvBlock(nn.Module):
             self.sc_bn = nn.BatchNorm1d(out_feats[-1])
 
     def forward(self, points: Tensor, table: Tensor, slots: Slots) -> Tensor:
-        """points: (B, D, P), padding far away; table: (R + 1, C), see Slots. Returns (R + 1, C'), zero where padded."""
+        """points: (B, D, P), padded points far away; table: (R + 1, C), see Slots. Returns (R + 1, C'), zero where padded."""
         edges = Edges.of(slots, knn(points, self.k), training=self.training)
         message = (self._train if self.training else self._evaluate)(table, edges)
         shortcut = table
@@ -68,7 +68,7 @@ class EdgeConvBlock(nn.Module):
         return x.view(centers, k, -1).mean(dim=1)
 
     def _evaluate(self, table: Tensor, edges: Edges) -> Tensor:
-        """With the normalizations folded into the weights, some centers at a time."""
+        """Evaluate with the normalizations folded into the weights, in chunks of centers."""
         scales, shifts = zip(*(folded(bn) for bn in self.bns), strict=True)
         own, other = self._split_weight()
         own, other = own * scales[0].unsqueeze(1), other * scales[0].unsqueeze(1)
@@ -99,8 +99,8 @@ def _first_layer(table: Tensor, edges: Edges, own: Tensor, other: Tensor) -> Ten
 
 
 def _gathered(own: Tensor, other: Tensor, edges: Edges) -> Tensor:
-    """own_i + other_j of each edge. (R + 1, C) each -> (E, k, C)."""
-    # embedding and not indexing: its gradient is the faster one
+    """own_i + other_j for each edge from center i to neighbor j. (R + 1, C) each -> (E, k, C)."""
+    # use embedding instead of indexing: its gradient is faster
     return F.embedding(edges.neighbors, other) + F.embedding(edges.centers, own).unsqueeze(1)
 
 
@@ -110,7 +110,7 @@ class ParticleNet(nn.Module):
     input_dims: features of a particle; num_classes: outputs.
     conv_params: (k, channels of its layers) of each edge convolution; fc_params: (width, dropout) of each layer after pooling.
     use_fusion: a last layer sees the outputs of all edge convolutions; use_fts_bn: batch normalization of the features;
-    use_counts: the mean is over the real particles, and over all slots otherwise.
+    use_counts: take the mean over the real particles instead of all slots.
     trim: see SequenceTrimmer. for_inference: softmax of the outputs. for_segmentation: outputs of each particle, (B, num_classes, P).
     use_amp: padded particles lie at a distance that half precision can hold.
     """
@@ -153,7 +153,7 @@ class ParticleNet(nn.Module):
 
     @property
     def ignores_padding(self) -> bool:
-        """See `trimming.ignores_padding`. Without counts the mean is over all slots; of a segmentation each slot has an output."""
+        """See `trimming.ignores_padding`. False without use_counts (mean over all slots), and for segmentation (output of each slot)."""
         return self.use_counts and not self.for_segmentation
 
     def forward(self, points: Tensor, features: Tensor, mask: Tensor | None = None) -> Tensor:

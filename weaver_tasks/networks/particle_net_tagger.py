@@ -11,7 +11,7 @@ from weaver_tasks.networks.particle_net import ConvParams, ParticleNet
 
 
 class FeatureConv(nn.Module):
-    """Features of one collection brought to a common width. (B, C, P) -> (B, C', P)."""
+    """Map the features of one collection to a common width. (B, C, P) -> (B, C', P)."""
 
     def __init__(self, in_chn: int, out_chn: int) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class ParticleNetTagger(nn.Module):
     """ParticleNet (see there for the options) on particles (pf) and secondary vertices (sv) as one cloud.
 
     pf_features_dims, sv_features_dims: features of each collection.
-    pf_input_dropout, sv_input_dropout: chance that a particle or vertex is left out in training.
+    pf_input_dropout, sv_input_dropout: probability to drop a particle or vertex in training.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class ParticleNetTagger(nn.Module):
 
     @property
     def ignores_padding(self) -> bool:
-        """See `trimming.ignores_padding`."""
+        """Whether padded slots change no output; see `trimming.ignores_padding`."""
         return ignores_padding(self.pn)
 
     def forward(

@@ -14,8 +14,8 @@ from weaver_tasks.networks.particle_next.model import ParticleNeXt
 class ParticleNeXtTagger(nn.Module):
     """ParticleNeXt on particles and vertices as one cloud.
 
-    pf_features_dims, sv_features_dims: features of each collection, brought to node_dim channels first.
-    pf_input_dropout, sv_input_dropout: chance that a particle or vertex is left out in training.
+    pf_features_dims, sv_features_dims: features of each collection, mapped to node_dim channels first.
+    pf_input_dropout, sv_input_dropout: probability to drop a particle or vertex in training.
     `options` are those of `ParticleNeXt`.
     """
 

@@ -16,10 +16,10 @@ from weaver_tasks.networks.particle_transformer.pair_embedding import build_spar
 
 
 class ParticleTransformerTaggerWithExtraPairFeatures(nn.Module):
-    """Particle Transformer on particles and vertices as one set, with features of pairs of particles given as well.
+    """Particle Transformer on particles and vertices as one set, with additional input features of pairs of particles.
 
-    pf_input_dim, sv_input_dim: features of each collection; embed_dims, activation: of the embeddings, one for each collection.
-    `options` are those of `ParticleTransformer`, except that it embeds and trims nothing itself.
+    pf_input_dim, sv_input_dim: features of each collection; embed_dims, activation: options of the embeddings, one for each collection.
+    `options` are those of `ParticleTransformer`, except that embedding and trimming are done here.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""P-CNN: a residual convolutional network along the ordered list of a jet's particles.
+"""P-CNN: a residual convolutional network on the ordered list of the particles of a jet.
 
-P-CNN of arXiv:1902.09914. By design neither the order of the particles nor the padding is a symmetry: convolutions see
-neighbors in the list, and the mean is over all slots.
+P-CNN of arXiv:1902.09914. By design the scores depend on the order of the particles and on the padding: convolutions see
+neighbors in the list, and the mean is taken over all slots.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from weaver_tasks.networks.layers.heads import FcParams, fully_connected
 
 
 class ResNetUnit(nn.Module):
-    """Two convolutions of kernel size 3 beside a shortcut. (B, C, P) -> (B, C', P / stride)."""
+    """Two convolutions of kernel size 3 with a shortcut. (B, C, P) -> (B, C', P / stride)."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
         super().__init__()
@@ -35,10 +35,10 @@ class ResNetUnit(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Scores of jets from the features of their particles, in the order given.
+    """Scores of jets from the features of their particles, in the order of the input.
 
     features_dims: features of a particle; num_classes: outputs.
-    conv_params: channels: of the first convolution, then of the units of each stage; every stage after the first halves the length.
+    conv_params: channels of the first convolution, then of the units of each stage. Each stage after the first halves the length.
     fc_params: (width, dropout) of each layer after pooling. for_inference: softmax of the outputs.
     """
 

@@ -14,9 +14,9 @@ from weaver_tasks.networks.layers.masking import exporting, pack, pointwise, sum
 
 
 class ParticleFlowNetwork(nn.Module):
-    """Scores of jets from their particles, whatever the order and the padding.
+    """Scores of jets from their particles, independent of order and padding.
 
-    Padded particles contribute nothing, exactly: neither to the sum nor, with `use_bn`, to the batch statistics.
+    Padded particles contribute exactly nothing to the sum and, with `use_bn`, to the batch statistics.
 
     input_dims: features of a particle; num_classes: outputs.
     Phi_sizes, F_sizes: widths of the layers of Phi (per particle) and of F (per jet).

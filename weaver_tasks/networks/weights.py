@@ -1,4 +1,4 @@
-"""Weights from files into a model: network.load_weights, exclude_weights, freeze_weights."""
+"""Load weights from files into a model, and freeze them: network.load_weights, exclude_weights, freeze_weights."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from weaver_tasks.base.unpickling import damage, why_refused
 
 logger = logging.getLogger("weaver_tasks")
 
-# Under which names training frameworks keep the weights in their checkpoints, the likeliest first.
+# Names of the weights in checkpoints of training frameworks, the most common first.
 _STATE_KEYS = ("state_dict", "model_state_dict", "model_state", "model", "network", "net", "module", "weights")
-# What torch.load raises on files of another kind.
+# Errors that torch.load raises for files of other formats.
 _NOT_BY_TORCH = (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError, IsADirectoryError)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedWeights:
-    """What `load_weights` did: names of the model's tensors. `unexpected` are names in the files that the model lacks."""
+    """The result of `load_weights`: names of tensors of the model. unexpected: names in the files that the model lacks."""
 
     loaded: tuple[str, ...]
     missing: tuple[str, ...]
@@ -41,11 +41,11 @@ def load_weights(
 ) -> LoadedWeights:
     """Load weights into `model`, as weaver's --load-model-weights, --exclude-model-weights and --freeze-model-weights do.
 
-    paths: one file or several, the later ones winning; `file.pt:prefix` takes the tensors below `prefix.` and drops the prefix.
-    exclude: regular expressions; tensors whose name one of them matches from its start keep the model's own values.
-    freeze: regular expressions; parameters that one of them matches from its start no longer train (requires_grad False).
-    Tensors that only one side has are reported, not refused. Raises NetworkError when a file is missing or no state_dict, shapes
-    differ, nothing fits, or an expression is not valid or matches nothing.
+    paths: one file or several (later ones take precedence). `file.pt:prefix` takes the tensors below `prefix.` and drops the prefix.
+    exclude: regular expressions; tensors whose name matches one of them (from its start) keep the values of the model.
+    freeze: regular expressions; parameters whose name matches one of them (from its start) are not trained (requires_grad False).
+    Tensors that only one side has are reported, not refused. Raises NetworkError if a file is missing or is no state_dict, shapes
+    differ, nothing fits, or an expression is invalid or matches nothing.
     """
     state: dict[str, Tensor] = {}
     given = [paths] if isinstance(paths, (str, Path)) else list(paths or ())
@@ -69,8 +69,10 @@ def load_weights(
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
-    """The state_dict in `file.pt` or below a prefix of it (`file.pt:prefix`), also where a training framework has put it inside its own
-    checkpoint (`{"state_dict": …}`, as Lightning does). Raises NetworkError when there is none, or it cannot be read without running code.
+    """The state_dict in `file.pt`, or below a prefix of it (`file.pt:prefix`).
+
+    It may be inside the checkpoint of a training framework (`{"state_dict": …}`, as in Lightning). Raises NetworkError if there is none, or
+    it cannot be read without running code.
     """
     file, prefix = Path(path), ""
     if not file.exists() and ":" in str(path):
@@ -99,7 +101,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
 
 
 def _nested_state(file: Path, content: Any) -> dict[str, Tensor]:
-    """The state_dict that a file holds, as it is or as one entry among others of a checkpoint."""
+    """The state_dict in a file, either at the top level or as an entry of a checkpoint."""
     if _is_state(content):
         return content
     nested = [key for key, value in content.items() if _is_state(value) and value] if isinstance(content, dict) else []
@@ -116,7 +118,7 @@ def _is_state(content: Any) -> bool:
 
 
 def _fitting_prefix(model: nn.Module, state: Mapping[str, Tensor]) -> str | None:
-    """Below which prefix the names are the model's: the one that fits most of them."""
+    """The prefix below which most names are those of the model. None if there is none."""
     names = model.state_dict().keys()
     prefixes = {name[: -len(own) - 1] for name in state for own in names if name.endswith(f".{own}")}
     return max(sorted(prefixes), key=lambda prefix: sum(f"{prefix}.{name}" in state for name in names), default=None)

@@ -1,4 +1,4 @@
 """The training engine: models and batches come in as arguments, checkpoints and metrics go out.
 
-Nothing is imported here: the workflow reads `schedules`, and the launcher `journal`, without torch.
+This file imports nothing, so that the workflow can import `schedules`, and the launcher `journal`, without loading torch.
 """

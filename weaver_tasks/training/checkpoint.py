@@ -1,7 +1,7 @@
-"""Checkpoints: `<name>_state.pt`, the bare weights in weaver's format, and `<name>_optimizer.pt`, everything else a step depends on.
+"""Checkpoints: `<name>_state.pt`, the bare weights in weaver's format, and `<name>_optimizer.pt`, the rest of the training state.
 
-Both load with `torch.load(weights_only=True)`. The second holds the checksum of the first, so that halves of two trainings
-are never put together.
+Both load with `torch.load(weights_only=True)`. The second file holds the checksum of the first, so that files of
+two different trainings are never combined.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from weaver_tasks.base.files import atomic_path, check_regular
 from weaver_tasks.base.unpickling import damage, why_refused
 from weaver_tasks.training.journal import refuse_damaged, refuse_removed
 
-# What torch's reader of pickles stumbles over, of bytes that are not what was written.
+# Errors that torch raises when it reads a damaged file.
 _DAMAGED = (
     *(OSError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile, pickle.UnpicklingError, struct.error),
     *(LookupError, TypeError, AttributeError, AssertionError, ArithmeticError, MemoryError),
@@ -38,7 +38,7 @@ def save_state(path: Path, model: nn.Module) -> None:
 
 
 def save_training_state(path: Path, content: Mapping[str, Any], *, state: Path) -> None:
-    """Write what belongs to the weights at `state`: plain values and tensors, atomically."""
+    """Write the training state that belongs to the weights at `state` (plain values and tensors), atomically."""
     _write(path, {**_on_cpu(content), "state_checksum": file_checksum(state)})
 
 
@@ -48,19 +48,19 @@ def save_tensors(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    # Through a handle: torch writes the name of a file that it opens itself, here a random one, into the file.
+    # Pass a handle: torch would write the name of the temporary file, which is random, into a file that it opens itself.
     with atomic_path(path) as temporary, temporary.open("wb") as handle:
         try:
             torch.save(content, handle)
         except RuntimeError as error:
-            # Torch, ending the archive of a file that could not be written, hides why.
+            # If writing fails, torch then fails to close the archive, and its second error hides the first.
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from error
             raise
 
 
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
-    """A digest of names, types, shapes and values."""
+    """A digest of the names, types, shapes and values of tensors."""
     sha = hashlib.sha256()
     for name, tensor in tensors.items():
         sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
@@ -69,7 +69,7 @@ def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def load_tensors(path: Path) -> dict[str, Any]:
-    """A file of torch.save, on the CPU. Raises CheckpointError when it is missing, damaged, or was removed to save disk."""
+    """Read a file written by torch.save, onto the CPU. Raises CheckpointError if it is missing, damaged or was removed."""
     refuse_removed(path)
     check_regular(path)
     try:
@@ -88,7 +88,7 @@ def load_tensors(path: Path) -> dict[str, Any]:
 
 
 def content_digest(content: Any) -> str:
-    """A digest of tensors and plain values, however they are nested: names, types, shapes and values."""
+    """A digest of nested tensors and plain values: of their names, types, shapes and values."""
     sha = hashlib.sha256()
     for part in _parts(content):
         sha.update(part)
@@ -113,16 +113,16 @@ def _parts(content: Any) -> Iterator[Any]:
 
 
 def save_snapshot(path: Path, content: Mapping[str, Any]) -> None:
-    """Write tensors and plain values with a checksum of them, atomically."""
+    """Write tensors and plain values together with their checksum, atomically."""
     plain = _on_cpu(content)
     _write(path, {"content": plain, "checksum": content_digest(plain)})
 
 
 def load_snapshot(path: Path) -> dict[str, Any]:
-    """What `save_snapshot` wrote. Raises CheckpointError when it is damaged."""
+    """Read a file written by `save_snapshot`. Raises CheckpointError if it is damaged."""
     whole = load_tensors(path)
     if "model" in whole:
-        return whole  # of an earlier version, which wrote no checksum
+        return whole  # written by an earlier version, without a checksum
     content = whole.get("content")
     if not isinstance(content, dict) or content_digest(content) != whole.get("checksum"):
         raise CheckpointError(f"{path}: damaged checkpoint (it is not what was written). Delete it and run again.")
@@ -130,12 +130,16 @@ def load_snapshot(path: Path) -> dict[str, Any]:
 
 
 def is_training_state(content: Mapping[str, Any]) -> bool:
-    """Whether tensors that were loaded are what `save_companion` wrote, rather than weaver's state of an optimizer."""
+    """Whether loaded tensors were written by `save_training_state`, rather than being the state of an optimizer saved by weaver."""
     return "state_checksum" in content and "optimizer" in content
 
 
 def load_training_state(path: Path, *, state: Path, expected_digest: str | None = None) -> dict[str, Any]:
-    """What `save_companion` wrote. Raises CheckpointError when it is damaged, not that of `state`, or of another training."""
+    """Read a file written by `save_training_state`.
+
+    state: the file of the weights. expected_digest: that of the epoch. Raises CheckpointError if the file is damaged, or belongs to other
+    weights or to another training.
+    """
     refuse_damaged(path)
     content = load_tensors(path)
     if not state.exists():
@@ -153,7 +157,10 @@ def load_training_state(path: Path, *, state: Path, expected_digest: str | None 
 
 
 def load_state(model: nn.Module, path: Path) -> None:
-    """Load bare weights strictly. Raises CheckpointError naming the first weights that do not fit, or when a run wrote others there."""
+    """Load bare weights strictly.
+
+    Raises CheckpointError if weights do not fit (it names the first ones), or if the file is not the one that the run wrote.
+    """
     refuse_damaged(path)
     try:
         model.load_state_dict(load_tensors(path))
@@ -162,7 +169,7 @@ def load_state(model: nn.Module, path: Path) -> None:
 
 
 def hidden_buffers(model: nn.Module) -> dict[str, Tensor]:
-    """Buffers that state_dict leaves out, by name: a trimmer's counter and the like."""
+    """The non-persistent buffers of a model, by name, which state_dict leaves out (such as the counter of SequenceTrimmer)."""
     saved = model.state_dict()
     return {name: buffer for name, buffer in model.named_buffers() if name not in saved}
 
@@ -175,7 +182,7 @@ def restore_hidden_buffers(model: nn.Module, buffers: Mapping[str, Tensor]) -> N
 
 
 def random_states(device: torch.device) -> dict[str, Any]:
-    """The states of all generators of this process, in types that weights_only loads."""
+    """The states of all random generators of this process, in types that torch.load(weights_only=True) accepts."""
     version, numbers, gauss = random.getstate()
     generator, keys, position, has_gauss, cached = np.random.get_state()
     return {

@@ -1,4 +1,4 @@
-"""The processor that a rank computes on: choice, threads, determinism, seeds, mixed precision, compilation."""
+"""Set up the device (CPU or GPU) of a rank: choice, threads, determinism, seeds, mixed precision, compilation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def choose_device(name: str) -> torch.device:
-    """`training.device` for this rank: auto is cuda where there is a GPU. Raises ConfigError when cuda is asked for in vain."""
+    """The device of this rank for `training.device`: auto means cuda if there is a GPU. Raises ConfigError if cuda is not available."""
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
@@ -35,14 +35,14 @@ def choose_device(name: str) -> torch.device:
 
 
 def device_name(device: torch.device) -> str:
-    """The device as a record names it: cpu, or cuda with the model of the GPU."""
+    """The name of the device in records: cpu, or cuda with the model of the GPU."""
     return f"cuda {torch.cuda.get_device_name(device)}" if device.type == "cuda" else device.type
 
 
 def prepare_process(settings: TrainingSettings, device: torch.device, *, cache: Path | None = None) -> None:
-    """Threads, determinism, and where compiled code is kept between jobs (`cache`)."""
+    """Set the number of threads, determinism, and the folder that keeps compiled code between jobs (`cache`)."""
     torch.set_num_threads(settings.threads)
-    # Not use_deterministic_algorithms, which takes 2 s to import the compiler. Operations that have no deterministic form warn.
+    # Not use_deterministic_algorithms, which imports torch's compiler (2 s). Operations without a deterministic form give a warning.
     torch.set_deterministic_debug_mode("warn")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if device.type == "cuda":
@@ -54,7 +54,7 @@ def prepare_process(settings: TrainingSettings, device: torch.device, *, cache: 
 
 
 def seed_generators(seed: int, *parts: int | str) -> None:
-    """Seed torch, numpy and random from (seed, parts): an epoch's dropout depends on the epoch and rank, not on what ran before."""
+    """Seed torch, numpy and random from (seed, parts), so that dropout depends on epoch and rank, and not on earlier computations."""
     text = ":".join(map(str, (seed, *parts)))
     number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
     torch.manual_seed(number)
@@ -63,7 +63,7 @@ def seed_generators(seed: int, *parts: int | str) -> None:
 
 
 def batch_memory(device: torch.device) -> Callable[..., np.ndarray]:
-    """numpy.empty, but pinned for a GPU, which then copies while it computes."""
+    """A function like numpy.empty. For a GPU it gives pinned memory, so that copies overlap with computation."""
     if device.type == "cpu":
         return np.empty
     return lambda count, dtype: torch.empty(count, dtype=torch.float32, pin_memory=True).numpy()
@@ -71,7 +71,7 @@ def batch_memory(device: torch.device) -> Callable[..., np.ndarray]:
 
 @contextlib.contextmanager
 def enough_memory(key: str, size: int) -> Iterator[None]:
-    """Tell in one line that the GPU's memory does not suffice for a batch of `size` events, the value of training.<key>."""
+    """Report in one line that the memory of the GPU is too small for a batch of `size` events, the value of training.<key>."""
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -95,7 +95,7 @@ def gradient_scaler(settings: TrainingSettings, device: torch.device) -> torch.a
 
 
 def compiled(model: nn.Module, settings: TrainingSettings) -> nn.Module:
-    """`model` behind torch.compile when asked for: `true`, or a map of its options. Raises ConfigError when it refuses them."""
+    """`model`, compiled if `training.compile` is true or a map of options for torch.compile. Raises ConfigError if torch refuses them."""
     if not settings.compile:
         return model
     options = {} if settings.compile is True else dict(settings.compile)

@@ -1,4 +1,4 @@
-"""Ranks: joining them, sums over them in a fixed order, synchronized batch normalization without a GPU."""
+"""Communication between ranks: process group, sums in a fixed order, synchronized batch normalization (also on CPUs)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def world_size() -> int:
 
 @contextlib.contextmanager
 def joined_ranks(device: torch.device) -> Iterator[None]:
-    """Join the process group that the launcher (ours or torchrun) describes in the environment; alone, do nothing."""
+    """Join the process group described in the environment by the launcher (ours or torchrun). Does nothing for a single process."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
@@ -45,18 +45,18 @@ def joined_ranks(device: torch.device) -> Iterator[None]:
         yield
     except RuntimeError as error:
         if any(sign in str(error) for sign in _LOST_PEER):
-            # The other rank says why; the launcher ends this one within the wait.
+            # The rank that failed reports the error; the launcher stops this one during the wait.
             time.sleep(_WAIT_TO_BE_ENDED)
         raise
-    # Only after success: a group that is torn down while another rank waits in a collective would hide that rank's error.
+    # Only after success: destroying the group while another rank waits in a collective operation would hide that rank's error.
     if dist.is_initialized():
         _part()
 
 
 def leave_to_first_rank() -> bool:
-    """Dissolve the process group, for work that is not made to be shared: the first rank does it alone, as if there were no other.
+    """Destroy the process group, so that the first rank alone does work that cannot be distributed.
 
-    Returns whether this is the first rank, or was alone already; the others have nothing left to do.
+    Returns True on the first rank (or in a single process); the other ranks have nothing left to do.
     """
     if world_size() == 1:
         return True
@@ -71,7 +71,7 @@ def _part() -> None:
 
 
 def from_first_rank(value: Any) -> Any:
-    """A plain value as rank 0 has it."""
+    """Broadcast a plain value from rank 0."""
     if world_size() == 1:
         return value
     box = [value]
@@ -80,7 +80,7 @@ def from_first_rank(value: Any) -> Any:
 
 
 def from_all_ranks(value: Any) -> list[Any]:
-    """A plain value of every rank, by rank."""
+    """Gather a plain value from all ranks. Returns a list in the order of ranks."""
     if world_size() == 1:
         return [value]
     box: list[Any] = [None] * world_size()
@@ -89,12 +89,12 @@ def from_all_ranks(value: Any) -> list[Any]:
 
 
 def sum_over_ranks(values: Sequence[float]) -> list[float]:
-    """Sums over ranks in float64, added in the order of ranks: the same bits on all of them."""
+    """Sums over ranks in float64, added in the order of ranks, so that all ranks get identical bits."""
     return [sum(column) for column in zip(*from_all_ranks([float(value) for value in values]), strict=True)]
 
 
 class GatherRows(torch.autograd.Function):
-    """Concatenate the rows (first axis) of all ranks; gradients come back summed over ranks. Every rank gives the same shape."""
+    """Concatenate the rows (first axis) of all ranks. Gradients are summed over ranks. All ranks must pass the same shape."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
@@ -115,9 +115,9 @@ class GatherRows(torch.autograd.Function):
 
 
 class SynchronizedBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch normalization over the batches of all ranks, on any device (torch's own refuses CPU tensors).
+    """Batch normalization over the batches of all ranks, on any device (torch's SyncBatchNorm refuses CPU tensors).
 
-    input: (B, C) or (B, C, ...); B may differ between ranks. Same parameters, buffers and names as nn.BatchNorm*d.
+    input: (B, C) or (B, C, ...); B may differ between ranks. Parameters, buffers and their names are those of nn.BatchNorm*d.
     """
 
     def _check_input_dim(self, input: Tensor) -> None:
@@ -138,7 +138,7 @@ class SynchronizedBatchNorm(nn.modules.batchnorm._BatchNorm):
         return (input * scale.view(shape) + shift.view(shape)).to(input.dtype)
 
     def _moments(self, input: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Number of values, mean and biased variance per channel over all ranks, merged as in Chan et al. (1979)."""
+        """The number of values and, per channel, mean and biased variance over all ranks, merged as in Chan et al. (1979)."""
         axes = [axis for axis in range(input.dim()) if axis != 1]
         values = input.float()
         local_mean = values.mean(axes)  # (C,)
@@ -163,7 +163,7 @@ class SynchronizedBatchNorm(nn.modules.batchnorm._BatchNorm):
 
 
 def synchronize_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
-    """`model` with every batch normalization taken over all ranks; parameters and their names stay."""
+    """`model` with all batch normalizations synchronized over ranks. Parameters keep their names."""
     if device.type == "cuda":
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)
     for name, child in model.named_children():

@@ -1,4 +1,4 @@
-"""Epochs from checkpoint to checkpoint: restore, train, keep in the journal."""
+"""Train one epoch: restore the checkpoint before it, train, and write the result into the journal of finished epochs."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from weaver_tasks.training.tensorboard import TensorBoard, wanted_board
 
 logger = logging.getLogger("weaver_tasks")
 
-_CLOCK_EVERY = 16  # steps between looks at the clock, which all ranks must take together
+_CLOCK_EVERY = 16  # steps between two checks of the clock, which all ranks must do in the same step
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpochTask:
-    """One epoch to train: its number, its digest and that of the epoch before, its rates."""
+    """One epoch to train: its number, its digest, the digest of the epoch before, and its learning rates."""
 
     epoch: int
     digest: str
@@ -39,11 +39,11 @@ class EpochTask:
 
 @dataclass(kw_only=True)
 class Trainer:
-    """Trains epochs one after the other on one rank.
+    """Trains consecutive epochs on one rank.
 
     open_batches: (epoch, stream position or None) -> an iterable of batches with `steps` and `samples`.
-    describe: says which files and entries a batch holds. board_folder: where scalars of each step go for TensorBoard.
-    custom: trains an epoch instead of the loop here (a network's own loop):
+    describe: returns a text that names the files and entries of a batch. board_folder: the folder for the TensorBoard scalars of each step.
+    custom: a function that trains an epoch instead of the loop here (the network's own train function):
         (batches, epoch, TensorBoard or None) -> sums, stream position.
     """
 
@@ -59,7 +59,7 @@ class Trainer:
     _global_step: int = 0
 
     def train(self, task: EpochTask, *, before_writing: Callable[[], None] | None = None) -> dict[str, Any]:
-        """Train an epoch and write it into the journal. Returns its metrics.
+        """Train an epoch and write it into the journal. Returns the metrics of the epoch.
 
         before_writing: called on the first rank when all steps are done.
         """
@@ -79,7 +79,7 @@ class Trainer:
         return metrics
 
     def _load(self, task: EpochTask) -> None:
-        """Everything as it was after the epoch before."""
+        """Restore the state of training after the epoch before."""
         state, training_state = self.journal.state(task.epoch - 1), self.journal.training_state(task.epoch - 1)
         content = checkpoint.load_training_state(training_state, state=state, expected_digest=task.previous)
         checkpoint.load_state(self.engine.model, state)
@@ -202,7 +202,10 @@ class Trainer:
 
 
 def first_training_state(optimizer: torch.optim.Optimizer | None, model: torch.nn.Module, digest: str) -> dict[str, Any]:
-    """What init_model writes beside the first weights: the state before any step. optimizer None: the network's own init_opt makes it."""
+    """The training state before the first step, which init_model writes.
+
+    optimizer: None if the network's own init_opt creates it.
+    """
     return {
         "epoch": -1,
         "digest": digest,

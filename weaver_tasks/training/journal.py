@@ -1,12 +1,13 @@
-"""The journal of finished epochs: `checkpoints/.journal/<digest>/`, which no rule declares and so Snakemake never deletes.
+"""The journal of finished epochs: `checkpoints/.journal/<digest>/`. No rule declares these files, so Snakemake never deletes them.
 
-An epoch is written there first and then published under its declared names by hard link. Its digest is chained from that of the
-epoch before, so an entry is the result of this data, these statistics, weights and settings and of nothing else.
-What validation found lies beside it. An epoch that `training.keep_checkpoints: best_and_last` removed leaves all but its tensors: it
-is published by placeholders, so that what comes after it is found too, and only what needs its tensors is refused. Never removed are
-epochs that were selected (`selected.json` in their entries), and what each configuration that trained here would select
-(`choices.json`): Snakemake deletes best_epoch.json before it selects again, so what it named is written down where no rule looks.
-Free of numpy and torch: what is already there is published within a fraction of a second.
+An epoch is written to the journal first, and then published under its declared names by hard links. The digest of an epoch includes
+that of the epoch before. It therefore identifies the data, statistics, initial weights and settings that produced the entry.
+The entry also keeps the validation metrics of the epoch. When `training.keep_checkpoints: best_and_last` removes an epoch, only its
+tensors are deleted. The epoch is then published as placeholders, so that later epochs are still found, and only tasks that need its
+tensors are refused. Two kinds of epochs are never removed: those that were ever selected (`selected.json` in their entries), and those
+that any configuration trained here would select (`choices.json`). The selection is noted in the journal because Snakemake deletes
+best_epoch.json before it selects again.
+This module does not import numpy or torch, so that finished epochs are published within a fraction of a second.
 """
 
 from __future__ import annotations
@@ -39,23 +40,23 @@ _PLACEHOLDER = f"removed by {REMOVAL}\n"
 
 
 def epoch_uses(settings: StageSettings, *, data: Any, network: str, whole_schedule: bool) -> dict[str, Any]:
-    """All that an epoch depends on, other than the epoch before, its number and its rates.
+    """Everything that an epoch depends on, except the epoch before, its number and its learning rates.
 
-    data: plain data standing for the manifest and the data configuration; network: digest of the network file.
-    whole_schedule: the network's own init_opt makes the schedule, which then enters as it is configured.
+    data: plain values that identify the manifest and the data configuration; network: digest of the network file.
+    whole_schedule: True if the network's own init_opt makes the schedule. The settings of the schedule are then included.
     """
     config = settings.plain()
-    # Without what only decides whether an epoch is trained: early stopping.
+    # Without early stopping, which only decides whether an epoch is trained.
     uses = depends_on(config, "train_epoch", unconditionally=True)
     if whole_schedule:
         uses["training"] |= {name: config["training"][name] for name in ("epochs", "scheduler")}
-    # The fold stands for cross_validation, which is none of a training's settings: null in every digest there is.
+    # The fold represents cross_validation, which is not a setting of a training. All existing digests contain null for it.
     own = {name: config[name] for name in ("seed", "fold", "validation_from_training", "meaning")}
     return {**uses, **own, "cross_validation": None, "data_and_statistics": data, "network_file": network}
 
 
 def epoch_digest(previous: str, *, epoch: int, rates: Rates, uses: Mapping[str, Any]) -> str:
-    """The digest of an epoch, chained from that of the epoch before."""
+    """The digest of an epoch, which includes the digest of the epoch before."""
     return digest(previous, epoch, rates, uses)
 
 
@@ -63,7 +64,7 @@ class Journal:
     """The journal beside the published checkpoints of one training.
 
     checkpoints, metrics: the folders in which net_epoch-<n>_*.pt and train_epoch-<n>.json are published.
-    first: the first epoch that is trained here; it starts from the state that init_model wrote.
+    first: number of the first epoch of this training, which starts from the state that init_model wrote.
     """
 
     def __init__(self, checkpoints: Path, metrics: Path, *, first: int = 0) -> None:
@@ -73,7 +74,7 @@ class Journal:
         self.folder = checkpoints / ".journal"
 
     def state(self, epoch: int) -> Path:
-        """The published weights after `epoch`; those of init_model for the epoch before the first."""
+        """Path of the published weights after `epoch`. For the epoch before the first: the weights that init_model wrote."""
         return self.checkpoints / ("init_state.pt" if epoch < self.first else f"net_epoch-{epoch}_state.pt")
 
     def training_state(self, epoch: int) -> Path:
@@ -86,11 +87,11 @@ class Journal:
         return self.folder / epoch_digest
 
     def snapshot(self, epoch_digest: str) -> Path:
-        """Where an unfinished epoch keeps its snapshot."""
+        """Path of the snapshot of an unfinished epoch."""
         return self.entry(epoch_digest) / "snapshot.pt"
 
     def published_digest(self, epoch: int) -> str:
-        """The digest of an epoch that is already published. Raises CheckpointError when its metrics name none."""
+        """The digest of an epoch that is already published. Raises CheckpointError if its metrics contain no digest."""
         path = self.metrics_file(epoch)
         content = read_json(path)
         if not isinstance(content, dict) or "digest" not in content:
@@ -98,12 +99,12 @@ class Journal:
         return content["digest"]
 
     def is_finished(self, epoch_digest: str) -> bool:
-        """Whether an entry is complete, and its files are still what was written.
+        """Whether an entry is complete and its files are unchanged.
 
-        Those with tensors are links of the published files: what damages those damages these. An epoch that was removed is finished too.
+        Files with tensors are hard links of the published files, so damage to one is damage to both. A removed epoch counts as finished.
         """
         entry = self.entry(epoch_digest)
-        # Written last.
+        # metrics.json is written last.
         if not (entry / "metrics.json").exists():
             return False
         damaged = self._damaged(entry, epoch_digest)
@@ -112,13 +113,13 @@ class Journal:
         return not damaged
 
     def _damaged(self, entry: Path, epoch_digest: str) -> list[str]:
-        """The files of a complete entry that are missing, unreadable or not what was written."""
+        """The names of files of a complete entry that are missing, unreadable or changed."""
         written = _read_dictionary(entry / "checksums.json")
         if written is None or not {*_TENSORS} <= written.keys():
             return ["checksums.json"]
         checked = {name: checksum for name, checksum in written.items() if name not in _TENSORS or not self.is_removed(epoch_digest)}
         damaged = [name for name, checksum in checked.items() if not _holds(entry / name, checksum)]
-        # Of earlier versions, which wrote no checksums of these.
+        # Entries of earlier versions have no checksums of these files.
         if "metrics.json" not in written and (_read_dictionary(entry / "metrics.json") or {}).get("digest") != epoch_digest:
             damaged.append("metrics.json")
         if "made_by.json" not in written and (entry / "made_by.json").exists() and _read_dictionary(entry / "made_by.json") is None:
@@ -126,14 +127,14 @@ class Journal:
         return damaged
 
     def checksums(self, epoch_digest: str) -> dict[str, str]:
-        """The SHA-256 of each file of a finished epoch as it was written; empty where that cannot be told."""
+        """The SHA-256 of each file of a finished epoch at the time of writing. Empty if unknown."""
         return _read_dictionary(self.entry(epoch_digest) / "checksums.json") or {}
 
     def finish(self, epoch_digest: str, metrics: Mapping[str, Any]) -> None:
         """Complete an entry whose state.pt and optimizer.pt are written."""
         entry = self.entry(epoch_digest)
         content = {**metrics, "digest": epoch_digest}
-        # Trained again, because of damage to what its removal had left.
+        # A removed epoch is trained again if the files that its removal left are damaged.
         (entry / _REMOVED).unlink(missing_ok=True)
         write_json(entry / "made_by.json", {**environment(), "end": datetime.now(UTC).isoformat()})
         checksums = {name: file_checksum(entry / name) for name in (*_TENSORS, "made_by.json")}
@@ -142,12 +143,15 @@ class Journal:
         self.snapshot(epoch_digest).unlink(missing_ok=True)
 
     def made_by(self, epoch_digest: str) -> dict[str, Any] | None:
-        """The code and the machine that trained a finished epoch, and when: its record may be gone, or be of a task that found it here."""
+        """The code, machine and time of the training of a finished epoch.
+
+        The record of the task may be lost, or belong to a task that found the epoch already finished.
+        """
         path = self.entry(epoch_digest) / "made_by.json"
         return read_json(path) if path.exists() else None
 
     def publish(self, epoch: int, epoch_digest: str) -> list[Path]:
-        """Give a finished epoch its declared names. Returns them."""
+        """Publish a finished epoch under its declared names. Returns the paths."""
         entry = self.entry(epoch_digest)
         names = {"state.pt": self.state(epoch), "optimizer.pt": self.training_state(epoch), "metrics.json": self.metrics_file(epoch)}
         for source, target in names.items():
@@ -156,41 +160,44 @@ class Journal:
             elif source.endswith(".pt"):
                 link_or_copy(entry / source, target)
             else:
-                # Small, and edited by hand at times: what happens to the published file shall not happen to this one.
+                # Copy this small file instead of linking it: users may edit the published file, and the journal must not change.
                 copy_file(entry / source, target)
-            # Older than its inputs, an output found here would be asked for again.
+            # Snakemake reruns a rule whose outputs are older than its inputs.
             os.utime(target)
         return list(names.values())
 
     def publish_stopped(self, epoch: int, epoch_digest: str) -> list[Path]:
-        """Publish an epoch that early stopping skips: the checkpoint before it under its own names, and a `stopped` record."""
+        """Publish an epoch skipped by early stopping: the previous checkpoint under the names of this epoch, and a `stopped` record."""
         copy_file(self.state(epoch - 1), self.state(epoch))
         copy_file(self.training_state(epoch - 1), self.training_state(epoch))
         write_json(self.metrics_file(epoch), {"epoch": epoch, "stopped": True, "digest": epoch_digest})
         return [self.state(epoch), self.training_state(epoch), self.metrics_file(epoch)]
 
     def prune(self, keep: set[int], *, below: int) -> list[int]:
-        """Delete the checkpoints of the epochs below `below` that are not in `keep`, published and kept here. Returns those epochs.
+        """Delete checkpoints of epochs below `below` that are not in `keep`, both published and in the journal. Returns the deleted epochs.
 
-        Only what no task will read again may go: epochs whose validation and whose successor are finished. Epochs that were ever
-        selected stay, whatever `keep` says: undoing a change of the configuration brings them back.
+        Choose `below` so that no task reads the deleted epochs again: their validation and the next epoch must be finished. Epochs
+        that were ever selected are kept even if not in `keep`, because undoing a change of the configuration selects them again.
         """
         gone = []
         for epoch in range(self.first, below):
             if epoch in keep or not self.state(epoch).exists():
                 continue
-            own = self.published_digest(epoch) if self.metrics_file(epoch).exists() else None
-            if own is None or not self.is_selected(own):
-                gone.append((epoch, own))
-        # Only now: a damaged file among those asked would have been refused above.
-        for epoch, own in gone:
-            if own is not None:
-                self._remove_tensors(own)
+            epoch_digest = self.published_digest(epoch) if self.metrics_file(epoch).exists() else None
+            if epoch_digest is None or not self.is_selected(epoch_digest):
+                gone.append((epoch, epoch_digest))
+        # Delete only after all files were checked: a damaged file raises an error above.
+        for epoch, epoch_digest in gone:
+            if epoch_digest is not None:
+                self._remove_tensors(epoch_digest)
             self._unpublish(epoch)
         return [epoch for epoch, _ in gone]
 
     def drop_stopped(self, *, below: int) -> list[int]:
-        """Delete what epochs below `below` that early stopping skipped have published: copies of the epoch trained last. Returns them."""
+        """Delete published checkpoints of epochs below `below` that early stopping skipped (copies of the last trained epoch).
+
+        Returns the epochs.
+        """
         gone = []
         for epoch in range(self.first, below):
             if self.state(epoch).exists() and self.metrics_file(epoch).exists() and read_json(self.metrics_file(epoch)).get("stopped"):
@@ -206,7 +213,7 @@ class Journal:
         entry = self.entry(epoch_digest)
         if not (entry / "metrics.json").exists():
             return
-        # First: an entry without tensors that does not say why is a damaged one.
+        # Write this before deleting: an entry without tensors and without this file counts as damaged.
         write_json(entry / _REMOVED, {"removed_by": REMOVAL})
         for name in (*_TENSORS, "snapshot.pt"):
             (entry / name).unlink(missing_ok=True)
@@ -216,7 +223,7 @@ class Journal:
         return (self.entry(epoch_digest) / _REMOVED).exists()
 
     def tensors(self, epoch: int) -> tuple[Path, Path] | None:
-        """The weights after a published epoch and what else belongs to it: as published, or as kept here. None: they are gone."""
+        """Paths of the weights and the training state after a published epoch: published, or in the journal. None if they were deleted."""
         published = self.state(epoch), self.training_state(epoch)
         if all(path.exists() and not is_placeholder(path) for path in published):
             return published
@@ -231,7 +238,7 @@ class Journal:
         return (self.entry(epoch_digest) / _SELECTED).exists()
 
     def note_selected(self, epoch_digest: str, best: Mapping[str, Any]) -> None:
-        """Note for good that an epoch is selected. best: the content of best_epoch.json."""
+        """Record permanently that an epoch was selected. best: the content of best_epoch.json."""
         if self.entry(epoch_digest).is_dir() and not self.is_selected(epoch_digest):
             write_json(self.entry(epoch_digest) / _SELECTED, best)
 
@@ -241,24 +248,24 @@ class Journal:
         return read_json(path) if path.exists() else []
 
     def note_choice(self, choice: Mapping[str, Any]) -> None:
-        """Note for good how a configuration that trains here chooses its best epoch."""
+        """Record permanently how a configuration that trains here chooses its best epoch."""
         known = self.choices()
         if choice not in known:
             write_json(self.folder / "choices.json", [*known, choice])
 
     def validation(self, epoch_digest: str, key: str) -> Path:
-        """Where what validation found of an epoch is kept. key: a digest of all that it depends on besides the epoch."""
+        """Path of the validation metrics of an epoch. key: a digest of everything else that the validation depends on."""
         return self.entry(epoch_digest) / f"validation-{key}.json"
 
 
 def keep_validation(path: Path, metrics: Mapping[str, Any]) -> None:
-    """Write what validation found into the journal, with a checksum of its own."""
+    """Write validation metrics into the journal, with a checksum."""
     plain = json.loads(json_text(metrics))
     write_json(path, {**plain, "checksum": digest(plain)})
 
 
 def kept_validation(path: Path) -> dict[str, Any] | None:
-    """What `keep_validation` wrote; None where there is none, or where it is not what was written."""
+    """The metrics that `keep_validation` wrote. None if the file is missing or changed."""
     if not path.exists():
         return None
     content = _read_dictionary(path)
@@ -274,9 +281,9 @@ _CHECKPOINT = re.compile(r"net_(?:epoch-(?P<epoch>\d+)|best_epoch)_(?P<kind>stat
 
 
 def refuse_damaged(path: Path) -> None:
-    """Raises CheckpointError when a checkpoint of a run is not what was written by the task that made it.
+    """Raise CheckpointError if a checkpoint of a run has changed since a task wrote it.
 
-    Files that lie beside no journal, and what earlier versions wrote no checksum of, pass.
+    Accepts files without a journal beside them, and files of earlier versions, which have no checksum.
     """
     expected = _written_checksum(path)
     if expected is not None and path.exists() and not is_placeholder(path) and file_checksum(path) != expected:
@@ -299,7 +306,7 @@ def _written_checksum(path: Path) -> str | None:
 
 
 def _read_dictionary(path: Path) -> dict[str, Any] | None:
-    """The content of a JSON file; None when it cannot be read or holds something else."""
+    """The dictionary in a JSON file. None if it cannot be read or is not a dictionary."""
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -313,14 +320,14 @@ def write_placeholder(path: Path) -> None:
 
 
 def is_placeholder(path: Path) -> bool:
-    """Whether a checkpoint is the placeholder of one that was removed."""
+    """Whether a file is the placeholder of a removed checkpoint."""
     if not path.is_file() or path.stat().st_size != len(_PLACEHOLDER):
         return False
     return path.read_bytes() == _PLACEHOLDER.encode()
 
 
 def refuse_removed(path: Path) -> None:
-    """Raises CheckpointError when a checkpoint was removed by `training.keep_checkpoints`."""
+    """Raise CheckpointError if a checkpoint was removed by `training.keep_checkpoints`."""
     if is_placeholder(path):
         raise CheckpointError(
             f"{path}: was removed by {REMOVAL}, but what is asked for needs it. Undo the change of the configuration; or set it to all, "
@@ -329,7 +336,7 @@ def refuse_removed(path: Path) -> None:
 
 
 def validation_key(settings: StageSettings, *, manifest: str) -> str | None:
-    """A digest of all that a validation depends on besides the epoch; None for settings that do not tell it all.
+    """A digest of everything that a validation depends on besides the epoch. None if `settings.meaning` is None.
 
     settings: those of the task. manifest: the digest of the input files.
     """
@@ -338,7 +345,7 @@ def validation_key(settings: StageSettings, *, manifest: str) -> str | None:
     config = settings.plain()
     uses = {"sampling": {}, **depends_on(config, "validate_epoch")}
     uses |= {name: config[name] for name in ("seed", "fold", "validation_from_training", "meaning") if config[name] is not None}
-    # Not needed, but part of the keys of all validations that were made before.
+    # Not needed, but existing keys of validations include it.
     uses["training"]["continue_from"] = config["training"]["continue_from"]
     return digest(uses, manifest)[:16]
 

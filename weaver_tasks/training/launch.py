@@ -1,8 +1,8 @@
-"""Start the ranks of a distributed task: R processes on this node, and the same on every node of a Slurm job.
+"""Start the ranks of a distributed task: R processes on each node (this one, or all nodes of a Slurm job).
 
-A small launcher instead of torchrun: it imports no torch (2 s), the one-line error and the exit code of the rank that failed first
-become those of the task, and no rank outlives the launcher. Processes that torchrun or another launcher started (RANK and
-WORLD_SIZE are set) are recognized as ranks all the same.
+This small launcher replaces torchrun. It does not import torch (2 s). The task takes the one-line error and the exit code of the rank
+that failed first. No rank outlives the launcher. Processes that were started by torchrun or another launcher (RANK and WORLD_SIZE are
+set) are recognized as ranks too.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ def is_first_rank() -> bool:
 
 
 def launch_ranks(stage: str, argv: Sequence[str] | None, training: TrainingSettings) -> None:
-    """Where a stage wants several ranks, and this process is none of them: run them in its place, and end with their exit code.
+    """If a stage needs several ranks and this process is not one of them: run the ranks instead, and exit with their exit code.
 
-    argv: what its main was given, None for the command line. Raises TrainingError as `run_ranks`.
+    argv: arguments of the stage's main function, None for the command line. Raises TrainingError as `run_ranks`.
     """
     if is_rank() or training.ranks * training.nodes == 1:
         return
@@ -46,10 +46,10 @@ def launch_ranks(stage: str, argv: Sequence[str] | None, training: TrainingSetti
 
 
 def run_ranks(command: Sequence[str], *, ranks: int, nodes: int = 1) -> int:
-    """Run `python command` once per rank and wait. Returns the exit code of the first rank to fail, or 0.
+    """Run `python command` once per rank and wait. Returns the exit code of the rank that failed first, or 0.
 
-    nodes: with more than one, this runs once on each node under srun, which tells the node's number and the first node's name.
-    Raises TrainingError when more nodes are asked for than Slurm gives.
+    nodes: with more than one, srun runs this function once on each node, and gives the node's number and the first node's name.
+    Raises TrainingError if the Slurm job has fewer nodes than requested.
     """
     with _rendezvous(ranks, nodes) as (environment, first):
         processes = [
@@ -67,12 +67,15 @@ def run_ranks(command: Sequence[str], *, ranks: int, nodes: int = 1) -> int:
 
 @contextlib.contextmanager
 def _rendezvous(ranks: int, nodes: int) -> Iterator[tuple[dict[str, str], int]]:
-    """How the ranks find each other: a file on one node, the first node's address on several. And the first rank of this node."""
+    """Environment variables by which ranks find each other, and the number of the first rank of this node.
+
+    On one node the ranks meet at a file, on several nodes at the address of the first node.
+    """
     common = {"WORLD_SIZE": str(ranks * nodes), "LOCAL_WORLD_SIZE": str(ranks)}
     if nodes == 1:
         with tempfile.TemporaryDirectory(prefix="weaver-tasks-") as folder:
             if sys.platform == "linux":
-                # The name of a machine need not resolve; its loopback device always works.
+                # The name of a machine may not resolve; the loopback device always works.
                 common["GLOO_SOCKET_IFNAME"] = os.environ.get("GLOO_SOCKET_IFNAME", "lo")
             yield {**common, "WEAVER_TASKS_RENDEZVOUS": f"file://{folder}/ranks"}, 0
         return
@@ -93,12 +96,12 @@ def _first_host() -> str:
 
 
 def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> int:
-    """Wait for all to succeed or one to fail."""
+    """Wait until all processes succeed or one fails. Returns the exit code."""
     while True:
         codes = [process.poll() for process in processes]
         failed = [code for code in codes if code]
         if failed:
-            # Of several that are seen at once, a rank's own error (2) says more than that its peers lost it.
+            # If several ranks have failed, prefer the one with an error of its own (2) to those that lost the connection to it.
             code = 2 if 2 in failed else failed[0]
             return code if code > 0 else 128 - code
         if all(code == 0 for code in codes):

@@ -1,4 +1,4 @@
-"""From a model's output and labels to a loss and the figures that are summed over an epoch.
+"""Compute the loss and the metric sums of a batch from the output of a model and the labels.
 
 Shapes: B events, C classes, T targets, P particles.
 """
@@ -20,10 +20,10 @@ LossFunction = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class StepOutput:
-    """One batch.
+    """The result of one batch.
 
-    loss: scalar, the mean over `count` labels. sums: further scalar tensors to be summed. predictions: logits (count, C), or values
-    of a regression, detached; truth: the labels that belong to them. output: what the model returned, as it is.
+    loss: scalar, the mean over `count` labels. sums: other scalar tensors that are summed over an epoch. predictions: logits (count, C),
+    or regressed values, detached; truth: their labels. output: the unchanged output of the model.
     """
 
     loss: Tensor
@@ -39,16 +39,16 @@ def default_loss(task: str) -> LossFunction:
 
 
 def label_columns(names: Sequence[str]) -> list[str]:
-    """The labels proper, without their masks."""
+    """The names of labels, without those of label masks."""
     return [name for name in names if not name.endswith("_mask")]
 
 
 def outcome(
     task: str, output: Any, labels: Mapping[str, Tensor], names: Sequence[str], loss_function: LossFunction, *, classes: int | None = None
 ) -> StepOutput:
-    """Loss and figures of a batch. `output` is what the model returned; `names` the labels of the data configuration.
+    """The loss and metric sums of a batch. output: of the model; names: the labels of the data configuration.
 
-    classes: how many they tell apart, where that is known. Raises NetworkError when output, labels and loss do not fit each other.
+    classes: the number of classes, if known. Raises NetworkError if output, labels and loss do not fit each other.
     """
     if task == "classification":
         return _classification(output, labels, label_columns(names), loss_function, classes)
@@ -66,7 +66,7 @@ def _classification(
             f"the model gives an output of shape {tuple(logits.shape)} for {len(truth)} labels; (events, classes) is wanted, "
             "or (events, classes, particles) with per-particle labels."
         )
-    # A loss of the user's own may take more outputs, of which the first are the scores.
+    # A loss defined by the user may take more outputs than scores; the scores come first.
     own_loss = not isinstance(loss_function, nn.CrossEntropyLoss)
     if classes and (logits.shape[1] < classes or (logits.shape[1] > classes and not own_loss)):
         raise NetworkError(
@@ -111,9 +111,9 @@ def _loss(loss_function: LossFunction, predictions: Tensor, truth: Tensor) -> Te
 def flatten_predictions(
     output: Any, label: Tensor | None = None, mask: Tensor | None = None, label_axis: int = 1
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Per-particle outputs as one row a particle that the mask keeps.
+    """Flatten per-particle outputs to one row for each particle that the mask keeps.
 
-    output: (B, C) or (B, C, P), or a tuple of that with its mask, or with its label and mask. label, mask: (B,) or (B, P).
+    output: (B, C) or (B, C, P), or a tuple (output, mask) or (output, label, mask). label, mask: (B,) or (B, P).
     label_axis: the axis of the classes. Returns predictions (N, C), label (N,), mask.
     """
     if isinstance(output, tuple):
@@ -132,7 +132,7 @@ def flatten_predictions(
 
 
 def flatten_label(label: Tensor, mask: Tensor | None = None) -> Tensor:
-    """(B, P) labels as one axis, without those that the mask drops; (B,) labels as they are."""
+    """Flatten (B, P) labels to one axis and drop masked ones. (B,) labels stay unchanged."""
     if label.ndim == 1:
         return label
     label = label.reshape(-1)

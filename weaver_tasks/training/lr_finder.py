@@ -1,4 +1,4 @@
-"""Raise the learning rate from step to step and watch the loss (Smith, arXiv:1506.01186)."""
+"""The learning-rate finder: raise the learning rate at each step and record the loss (Smith, arXiv:1506.01186)."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from weaver_tasks.training.optimizers import apply_rates
 from weaver_tasks.training.schedules import StepRates
 from weaver_tasks.training.step import TrainStep
 
-_MEMORY = 0.9  # of the running mean of the losses
-_DIVERGED = 5.0  # times the smallest smoothed loss
+_MEMORY = 0.9  # weight of the old value in the running mean of the losses
+_DIVERGED = 5.0  # stop when the loss exceeds this many times the smallest smoothed loss
 
 
 def sweep_rates(engine: TrainStep, batches: Iterable[Any], *, start: float, end: float, steps: int) -> dict[str, list[float]]:
-    """Train one step at each of `steps` learning rates, equal factors apart, from `start` to `end`.
+    """Train one step at each of `steps` learning rates, logarithmically spaced from `start` to `end`.
 
-    batches: of this rank, at least `steps`. Ends early when the loss has diverged. Returns `lr`, `loss` (mean over the batches
-    of all ranks) and `smoothed` (its running mean, without the bias of its first value), a value per step with a finite loss.
+    batches: at least `steps` batches of this rank. Stops early if the loss diverges. Returns `lr`, `loss` (mean over the batches
+    of all ranks) and `smoothed` (bias-corrected running mean of the loss), with one value per step with a finite loss.
     """
     history: dict[str, list[float]] = {"lr": [], "loss": [], "smoothed": []}
     running, weight = 0.0, 0.0
@@ -44,10 +44,13 @@ def sweep_rates(engine: TrainStep, batches: Iterable[Any], *, start: float, end:
 
 
 def suggested_rate(history: dict[str, list[float]]) -> float | None:
-    """Where the smoothed loss falls most steeply with the logarithm of the rate, before its minimum; None when it never falls."""
+    """The learning rate of the steepest descent of the smoothed loss, as a function of log(rate), before its minimum.
+
+    None if the loss never falls.
+    """
     smoothed, rates = history["smoothed"], history["lr"]
     lowest = min(range(len(smoothed)), key=smoothed.__getitem__, default=0)
-    # Slopes over several steps, and none of the first values, which are means of few batches: the rest is noise.
+    # Take slopes over several steps, and skip the first values, which are means of few batches, to suppress noise.
     span = max(1, len(smoothed) // 25)
     first = max(span, min(lowest, round(1 / (1 - _MEMORY))))
     slopes = {

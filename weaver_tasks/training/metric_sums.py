@@ -1,4 +1,4 @@
-"""Figures summed over the steps of an epoch, in float64 and in the order of steps; a loss that is not finite stops the job."""
+"""Sum metrics over the steps of an epoch, in float64 and in the order of steps. A loss that is not finite stops the job."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from weaver_tasks.training.losses import StepOutput
 
 logger = logging.getLogger("weaver_tasks")
 
-_MOST_SKIPPED = 50  # in a row; the scale of the gradients is halved each time
+_MOST_SKIPPED = 50  # consecutive steps; the gradient scale is halved each time
 _NAMES = {"classification": ("correct",), "regression": ("absolute_error", "squared_error", "values")}
 
 
 class MetricSums:
-    """Sums of one rank. On a GPU the figures of some steps are fetched together, since each fetch waits for the device.
+    """Metric sums of one rank. The values of several steps are copied from a GPU together, since each copy waits for the device.
 
-    describe: says which files and entries a batch holds, for the error.
-    on_step: called for each step as its figures come: (step, its sums, labels that count, what `add` was given besides).
-    skips: the gradient scaler passes over a step whose loss is not finite, which then counts for nothing; too many in a row still stop.
+    describe: returns a text that names the files and entries of a batch, for error messages.
+    on_step: called for each step when its values arrive: (step, its sums, number of counted labels, `besides` of `add`).
+    skips: the gradient scaler skips steps whose loss is not finite, and they are not counted. Too many consecutive ones stop the job.
     """
 
     def __init__(
@@ -48,9 +48,9 @@ class MetricSums:
         self.last_loss = math.nan
 
     def add(self, step: int, batch: Any, events: int, outcome: StepOutput, **besides: Any) -> bool:
-        """Count a batch; returns whether the sums now include it. Raises TrainingError when a loss was not finite.
+        """Add a batch. Returns whether the sums already include it. Raises TrainingError if a loss is not finite.
 
-        besides: further numbers of the step, tensors or not, for `on_step`.
+        besides: other numbers of the step (tensors or plain) for `on_step`.
         """
         averages = [outcome.loss.detach(), *(outcome.sums[name] for name in self._names[1:])]
         self.sums["events"] += events
@@ -89,13 +89,13 @@ class MetricSums:
         self.sums = dict(sums)
 
     def over_ranks(self) -> dict[str, float]:
-        """The sums over all ranks, added in their order."""
+        """The sums over all ranks, added in the order of ranks."""
         self.flush()
         return dict(zip(self.sums, sum_over_ranks(list(self.sums.values())), strict=True))
 
 
 def averages(sums: Mapping[str, float]) -> dict[str, float | None]:
-    """loss and accuracy, or loss, mae and mse, from sums."""
+    """Averages from sums: loss and accuracy (classification), or loss, mae and mse (regression)."""
     labels = sums["labels"]
     result: dict[str, float | None] = {"loss": sums["loss"] / labels if labels else None}
     if "correct" in sums:

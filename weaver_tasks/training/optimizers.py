@@ -1,4 +1,4 @@
-"""Optimizers by name, with weaver's options: weight decay with its no-decay list, lr_mult, clip_grad_norm."""
+"""Build optimizers by name, with weaver's options: weight decay with a no-decay list, lr_mult, clip_grad_norm."""
 
 from __future__ import annotations
 
@@ -15,24 +15,25 @@ from weaver_tasks.training.ranger import Ranger
 from weaver_tasks.training.schedules import StepRates
 
 _NEVER_DECAYED = {"pos_embed", "cls_token", "mask_token", "register_token"}
-_COUNTERS = ("lookahead_step",)  # what groups hold of an optimizer's state
+_COUNTERS = ("lookahead_step",)  # parts of the optimizer's state that are stored in parameter groups
 _NEEDS_MORE = {"LBFGS": "it needs a closure", "SparseAdam": "it needs sparse gradients", "Optimizer": "it is the base class"}
 
 
 class BuiltOptimizer(NamedTuple):
     optimizer: torch.optim.Optimizer
-    clip_grad_norm: float  # infinity: gradients are left alone
+    clip_grad_norm: float  # infinity: no clipping
 
 
 def build_optimizer(model: nn.Module, name: str, options: Mapping[str, Any], *, lr: float, compiled_step: bool = False) -> BuiltOptimizer:
     """The optimizer `name` for the trainable parameters of `model`.
 
-    name: ranger, adam, adamW, radam, or a class of torch.optim, in any case of letters.
-    options: of the optimizer, and clip_grad_norm (largest norm of all gradients), weight_decay (not for 1D parameters, biases,
-        class tokens and what `model.no_weight_decay()` names), lr_mult ([regular expression, factor] on names from their start).
-    compiled_step: its step will go through torch.compile.
-    Groups that lr_mult multiplies carry "lr_mult".
-    Raises ConfigError when there is no such optimizer or it refuses its options.
+    name: ranger, adam, adamW, radam, or a class of torch.optim (case-insensitive).
+    options: those of the optimizer, and clip_grad_norm (maximum norm of all gradients), weight_decay (not applied to 1D parameters,
+        biases, class tokens and names from `model.no_weight_decay()`), lr_mult ([regular expression, factor], matched from the start
+        of parameter names).
+    compiled_step: True if the step of the optimizer will be compiled by torch.compile.
+    Parameter groups to which lr_mult applies have the key "lr_mult".
+    Raises ConfigError if the optimizer does not exist or refuses its options.
     """
     options = dict(options)
     clip = options.pop("clip_grad_norm", None)
@@ -59,10 +60,10 @@ def build_optimizer(model: nn.Module, name: str, options: Mapping[str, Any], *, 
 
 
 def apply_rates(optimizer: torch.optim.Optimizer, rates: StepRates, *, lr: float) -> None:
-    """Set the learning rate of every group, and the first momentum where the schedule has one."""
+    """Set the learning rate of every group, and the first momentum if the schedule defines it."""
     has_multiplied = any("lr_mult" in group for group in optimizer.param_groups)
     for group in optimizer.param_groups:
-        # Where lr_mult names some parameters, flat+decay is for those alone.
+        # If lr_mult names some parameters, flat+decay applies to those only, as in weaver.
         factor = rates.factor if has_multiplied and "lr_mult" not in group else rates.multiplied
         value = lr * group.get("lr_mult", 1.0) * factor
         if isinstance(group["lr"], Tensor):
@@ -77,7 +78,7 @@ def apply_rates(optimizer: torch.optim.Optimizer, rates: StepRates, *, lr: float
 
 
 def compiled_step(optimizer: torch.optim.Optimizer) -> Callable[[], Any]:
-    """The optimizer's step behind torch.compile."""
+    """The step of the optimizer, compiled by torch.compile."""
     if isinstance(optimizer, Ranger):
         optimizer.compile_update()
         return optimizer.step
@@ -85,9 +86,9 @@ def compiled_step(optimizer: torch.optim.Optimizer) -> Callable[[], Any]:
 
 
 def take_over_state(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> bool:
-    """Load what an optimizer of the same class remembers of the same groups of weights; rates and options stay those of `optimizer`.
+    """Load the saved state of an optimizer of the same class and parameter groups. `optimizer` keeps its own rates and options.
 
-    saved: its state_dict. Returns False, and changes nothing, where the class or the groups are others.
+    saved: the state_dict. Returns False and changes nothing if the class or the groups differ.
     """
     own, groups = optimizer.state_dict()["param_groups"], saved["param_groups"]
     if [_kind(group) for group in own] != [_kind(group) for group in groups]:
@@ -103,12 +104,12 @@ def take_over_state(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) 
 
 
 def _kind(group: Mapping[str, Any]) -> tuple[int, frozenset[str], Any]:
-    """What tells the groups of one class of optimizer from those of another, and how many weights there are."""
+    """A value by which parameter groups of different optimizer classes, or with different numbers of weights, differ."""
     return len(group["params"]), frozenset(group.keys() - {"lr_mult"}), group.get("decoupled_weight_decay")
 
 
 def _without_compiler(optimizer_class: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
-    """The class without torch's decorators that import the compiler, 2 s a job, to tell it to keep out."""
+    """The class without torch's decorators that disable the compiler, because they import it (2 s per job)."""
     plain = {
         name: inspect.unwrap(getattr(optimizer_class, name)) for name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
     }
@@ -119,7 +120,7 @@ def _without_compiler(optimizer_class: type[torch.optim.Optimizer]) -> type[torc
 def _find(name: str) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
     ours: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
         "ranger": (Ranger, {}),
-        # weaver's own defaults of adamW.
+        # weaver's defaults for adamW.
         "adamw": (torch.optim.AdamW, {"betas": (0.95, 0.999), "weight_decay": 0.0}),
     }
     if name.lower() in ours:
@@ -137,7 +138,7 @@ def _find(name: str) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
 
 
 def _parameter_groups(model: nn.Module, options: dict[str, Any], *, lr: float) -> list[dict[str, Any]]:
-    """Groups in weaver's order (not decayed, decayed, and the same multiplied), without the empty ones. Takes lr_mult out of options."""
+    """Non-empty parameter groups in weaver's order: no decay, decay, then the same two with lr_mult. Removes lr_mult from `options`."""
     trainable = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     if not trainable:
         raise ConfigError("network.freeze_weights: no weight is left to train. Freeze fewer of them.")

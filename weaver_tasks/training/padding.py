@@ -1,8 +1,8 @@
-"""A batch on the device that computes. Inputs that came unpadded are standardized and padded there, as `data.assembly` does on the host.
+"""Copy batches to the device. Unpadded inputs are standardized and padded there, as `data.assembly` does on the host.
 
-To the last bit: each operation stands alone, so that none is fused into a multiplication with addition, and comparisons are written out,
-since `clamp` may turn -0.0 into 0.0. Shape legend: B events, P particles of all of them, k variables of a packed column, S variables of
-a group, L length of the group.
+Both give identical bits. Each operation is therefore separate, so that none is fused into a multiply-add, and comparisons are written
+out, since `clamp` may turn -0.0 into 0.0. Shapes: B events, P particles of all events, k variables of a packed column, S variables of a
+group, L length of the group.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from torch import Tensor
 
 
 def on_device(arrays: Mapping[str, Any], device: torch.device) -> dict[str, Tensor]:
-    """Inputs (or labels) of a batch as tensors: arrays as they are, each `data.assembly.Unpadded` as the groups made of it.
+    """Inputs (or labels) of a batch as tensors on the device. Each `data.assembly.Unpadded` is expanded into its padded groups.
 
-    Copies to a GPU are asynchronous: hold the batch until something has waited for the GPU, or its memory is used again too early.
+    Copies to a GPU are asynchronous. Keep a reference to the batch until the GPU is synchronized; otherwise its memory is reused too early.
     """
     tensors: dict[str, Tensor] = {}
     for name, content in arrays.items():
@@ -35,25 +35,25 @@ def _sent(array: np.ndarray, device: torch.device) -> Tensor:
 
 
 def _padded(unpadded: Any, device: torch.device) -> dict[str, Tensor]:
-    """The groups of one packed column: (B, S, L) each."""
+    """The padded groups of one packed column, (B, S, L) each."""
     layout = unpadded.layout
-    how, columns = _constants(layout, device)
+    scaling, columns = _constants(layout, device)
     values, counts = _sent(unpadded.values, device), _sent(unpadded.counts, device).long()  # (P, k), (B, k)
-    # The last row stands for all places that no particle takes.
-    table = torch.cat([_standardized(values, *how[:4]), how[4:]])  # (P + 1, k)
+    # The last row holds the padding values.
+    table = torch.cat([_standardized(values, *scaling[:4]), scaling[4:]])  # (P + 1, k)
     particles = counts.amax(dim=1)  # (B,)
     first = particles.cumsum(0) - particles
-    own, place = counts[:, :, None], torch.arange(unpadded.length, device=device)
-    taken = place % own.clamp(min=1) if layout.wrap else place  # (B, k, L) or (L,)
-    filled = own > 0 if layout.wrap else place < own
+    length, place = counts[:, :, None], torch.arange(unpadded.length, device=device)
+    taken = place % length.clamp(min=1) if layout.wrap else place  # (B, k, L) or (L,)
+    filled = length > 0 if layout.wrap else place < length
     row = torch.where(filled, first[:, None, None] + taken, len(values))  # (B, k, L)
     variable = torch.arange(table.shape[1], device=device)[:, None]
     everything = table.flatten()[row * table.shape[1] + variable]  # (B, k, L)
-    return {name: everything.index_select(1, chosen) for name, chosen in columns.items()}
+    return {name: everything.index_select(1, variables) for name, variables in columns.items()}
 
 
 def _standardized(x: Tensor, center: Tensor, scale: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """x: (P, k), the others (k,)."""
+    """Standardize x. x: (P, k); the other arguments: (k,)."""
     x = (x - center) * scale
     x = torch.where(x < low, low, x)
     x = torch.where(x > high, high, x)
@@ -62,6 +62,9 @@ def _standardized(x: Tensor, center: Tensor, scale: Tensor, low: Tensor, high: T
 
 @functools.lru_cache(maxsize=32)
 def _constants(layout: Any, device: torch.device) -> tuple[Tensor, dict[str, Tensor]]:
-    """(5, k) center, scale, low, high, padding, and the variables (S,) of each group. Kept: to send them anew would wait for the GPU."""
-    how = torch.from_numpy(layout.how).T.contiguous().to(device)
-    return how, {name: torch.from_numpy(chosen).to(device) for name, chosen in layout.columns.items()}
+    """(5, k) center, scale, low, high and padding value, and the variables (S,) of each group.
+
+    They are cached, because copying them again for each batch would wait for the GPU.
+    """
+    scaling = torch.from_numpy(layout.how).T.contiguous().to(device)
+    return scaling, {name: torch.from_numpy(variables).to(device) for name, variables in layout.columns.items()}

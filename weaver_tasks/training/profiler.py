@@ -1,4 +1,4 @@
-"""Where the time and memory of training steps go, by torch's profiler."""
+"""Measure the time and memory of training steps with torch's profiler."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _ROWS = 40
 
 
 def profile_steps(engine: TrainStep, batches: Iterator[Any], *, steps: int, trace: Path, table: Path) -> dict[str, float]:
-    """Take some steps to warm up, then record `steps` of them.
+    """Train some warm-up steps, then record `steps` steps.
 
-    trace: a Chrome trace (.json or .json.gz), for https://ui.perfetto.dev or chrome://tracing. table: the operators, those that take most
-    time first. Returns the seconds a step waits for its batch and computes, over the recorded steps.
+    trace: a Chrome trace (.json or .json.gz), for https://ui.perfetto.dev or chrome://tracing. table: the operators,
+    sorted by time. Returns the mean seconds per recorded step that are spent waiting for the batch and computing.
     """
     engine.model.train()
     engine.runner.train()
@@ -35,7 +35,7 @@ def profile_steps(engine: TrainStep, batches: Iterator[Any], *, steps: int, trac
         for _ in range(_WARM_UP + steps):
             with record_function("wait for the batch"):
                 batch = next(batches)
-            # Nothing here waits for the GPU: a batch let go could be overwritten before it is copied.
+            # Keep the batches: nothing here waits for the GPU, so a released batch could be overwritten before it is copied.
             held.append(batch)
             with record_function("training step"):
                 engine.step(batch)

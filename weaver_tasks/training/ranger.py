@@ -1,7 +1,7 @@
-"""Ranger: rectified Adam inside Lookahead, in one optimizer whose whole state is in its state_dict.
+"""The Ranger optimizer: rectified Adam inside Lookahead, as one optimizer with its whole state in its state_dict.
 
-RAdam: Liu et al., arXiv:1908.03265; Lookahead: Zhang et al., arXiv:1907.08610. It behaves as weaver's `ranger`: decoupled
-weight decay, plain momentum steps while the variance of the adaptive rate cannot be rectified, defaults as below.
+RAdam: Liu et al., arXiv:1908.03265; Lookahead: Zhang et al., arXiv:1907.08610. It behaves like weaver's `ranger`:
+decoupled weight decay, plain momentum steps while the variance of the adaptive rate cannot be rectified, and the same defaults.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_RECTIFIABLE = 5.0  # shortest length of the simple moving average from which the variance is rectified
+_RECTIFIABLE = 5.0  # minimum length of the simple moving average for which the variance is rectified
 
 
 class Ranger(torch.optim.Optimizer):
     """RAdam with Lookahead.
 
-    lr, betas, eps, weight_decay: of RAdam. Decay is decoupled: parameters shrink by lr x weight_decay each step.
-    alpha, k: of Lookahead: every k steps the slow weights move by alpha towards the fast ones, and the fast ones restart there.
+    lr, betas, eps, weight_decay: options of RAdam. Decay is decoupled: parameters shrink by a factor 1 - lr x weight_decay each step.
+    alpha, k: options of Lookahead. Every k steps the slow weights move by alpha towards the fast ones, and the fast ones restart there.
 
     State of each parameter: exp_avg, exp_avg_sq, slow (float32, the parameter's shape) and step; of each group: lookahead_step.
     """
@@ -43,8 +43,10 @@ class Ranger(torch.optim.Optimizer):
         self._compiled_update: Callable[..., None] | None = None
 
     def compile_update(self) -> None:
-        """Send the arithmetic of each step through torch.compile. What changes from step to step reaches it in tensors, or it would be
-        compiled anew for each learning rate."""
+        """Compile the arithmetic of a step with torch.compile.
+
+        Values that change between steps are passed as tensors. Otherwise each new learning rate would trigger a new compilation.
+        """
         self._compiled_update = torch.compile(_update)
 
     @torch.no_grad()
@@ -54,7 +56,7 @@ class Ranger(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            # Parameters differ in their step count when some had no gradient at times.
+            # Step counts differ if some parameters had no gradient in some steps.
             by_step: dict[int, list[Tensor]] = defaultdict(list)
             for parameter in group["params"]:
                 if parameter.grad is not None:
@@ -122,7 +124,7 @@ def _update(
     betas: tuple[float, float],
     eps: float | None,
 ) -> None:
-    """The arithmetic of `Ranger._rectified_adam`. numbers: (2,) the factor of the update and that of the weights, for their decay.
+    """The arithmetic of `Ranger._rectified_adam`. numbers: (2,) the factor of the update, and the factor of the weights (weight decay).
 
     eps: None while the variance cannot be rectified.
     """

@@ -1,6 +1,6 @@
 """Learning-rate schedules, as plain functions of (epoch, step).
 
-Standard library only: the workflow asks `epoch_rates` for each epoch whenever the Snakefile is parsed.
+This module uses the standard library only, since the workflow calls `epoch_rates` for each epoch whenever the Snakefile is parsed.
 
 With N epochs (the horizon) of S steps, and T = epoch x S + step counted from the start of training:
 
@@ -14,7 +14,7 @@ With N epochs (the horizon) of S steps, and T = epoch x S + step counted from th
     one-cycle   up over 30 % of all steps from 1/25, then down to 1/250000, both by half a cosine; the first
                 momentum goes from 0.95 to 0.85 and back (Smith and Topin, arXiv:1708.07120; torch's OneCycleLR)
 
-Warm-up is counted in epochs here. Beyond the horizon a schedule stays at its last value.
+Warm-up is given in epochs here. Beyond the horizon a schedule keeps its last value.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Rates = float | dict[str, Any]
 
 
 class StepRates(NamedTuple):
-    """What one step uses: factors on the learning rate and on those that lr_mult multiplies, and the first momentum (None: as it is)."""
+    """Factors of the learning rate in one step (in general, and for parameters of lr_mult), and the first momentum (None: unchanged)."""
 
     factor: float
     multiplied: float
@@ -46,10 +46,10 @@ class StepRates(NamedTuple):
 
 
 def epoch_rates(name: str | None, *, horizon: int, warmup: float, epoch: int) -> Rates:
-    """The factors on the learning rate in one epoch, as a plain value: equal for two configurations when all rates of the epoch are.
+    """The learning-rate factors of one epoch, as a plain value. Two configurations with equal rates in an epoch give equal values.
 
-    horizon: epochs that the schedule is made for; warmup: epochs.
-    Returns a number where the factor is constant in the epoch, otherwise what `step_rates` needs to know.
+    horizon: number of epochs of the schedule; warmup: number of warm-up epochs.
+    Returns a number if the factor is constant in the epoch, otherwise the arguments of `step_rates` as a dictionary.
     Raises ConfigError for an unknown name or a horizon that is not positive.
     """
     name = name or "none"
@@ -69,12 +69,12 @@ def epoch_rates(name: str | None, *, horizon: int, warmup: float, epoch: int) ->
     if epoch + 1 <= max(flat_until, warmup if name == "warmup+cos" else 0):
         return {"name": "warmup", "warmup": warmup, "epoch": epoch} if epoch < warmup else 1.0
     described: dict[str, Any] = {"name": name, "horizon": horizon, "epoch": epoch}
-    # warmup+cos counts its descent from the end of the warm-up; the others forget it.
+    # The descent of warmup+cos starts at the end of the warm-up; the other schedules do not depend on it later.
     return {**described, "warmup": warmup} if epoch < warmup or name == "warmup+cos" else described
 
 
 def step_rates(rates: Rates, step: int, steps: int) -> StepRates:
-    """The rates of step `step` (from 0) of an epoch of `steps` steps, where `rates` is what `epoch_rates` gave."""
+    """The rates of step `step` (from 0) of an epoch of `steps` steps. rates: result of `epoch_rates`."""
     if not isinstance(rates, Mapping):
         return StepRates(float(rates), float(rates))
     if rates["name"] == "flat+decay":
@@ -103,7 +103,7 @@ def _rates_by_epoch(name: str, horizon: int, epoch: int) -> Rates:
         return 0.1 ** ((epoch >= first) + (epoch >= 2 * first))
     decaying = max(1, int(horizon * 0.3))
     count = min(max(0, epoch - (horizon - decaying) + 1), decaying)
-    # Named, since it depends on lr_mult to which parameters it applies.
+    # Return the name too, since lr_mult decides to which parameters this applies.
     return {"name": "flat+decay", "factor": 0.01 ** (count / decaying)} if count else 1.0
 
 
@@ -126,7 +126,7 @@ def _factor(rates: Mapping[str, Any], position: int, steps: int) -> float:
 
 
 def _one_cycle(position: int, total: int) -> tuple[float, float]:
-    """Factor of the learning rate and the first momentum."""
+    """The factor of the learning rate, and the first momentum, at step `position` of `total`."""
     first, last = 1 / _FIRST_DIVISOR, 1 / _FIRST_DIVISOR / _LAST_DIVISOR
     top = _RISING_PART * total - 1
     if position <= top:

@@ -1,4 +1,4 @@
-"""The best epoch, from the metrics of the validations; early stopping asks the same question earlier."""
+"""Select the best epoch from the validation metrics, and decide on early stopping."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 from weaver_tasks.base.errors import ResultError, did_you_mean
 
 METRICS = {"classification": ("accuracy", "auc", "loss"), "regression": ("loss", "mae", "mse")}
-"""What a validation measures, by task; a network's own evaluate function may measure something else."""
+"""The metrics of a validation, by task. A network's own evaluate function may give others."""
 
 _NOT_METRICS = ("epoch", "digest", "samples", "seconds", "samples_per_second", "stopped", "threads")
 
 
 def best_epoch(validations: Iterable[Mapping[str, Any]], *, metric: str, mode: str) -> dict[str, Any] | None:
-    """{epoch, metric, value, mode} of the best validation; None when there is none (all stopped). The earlier of equals wins.
+    """{epoch, metric, value, mode} of the best validation. None if there is none (all stopped). Ties: the earlier epoch wins.
 
-    Raises ResultError when `metric` is not among the metrics of an epoch or has no value there.
+    Raises ResultError if an epoch does not have the metric, or its value is not finite.
     """
     best: dict[str, Any] | None = None
     for validation in sorted((each for each in validations if not each.get("stopped")), key=lambda each: each["epoch"]):
@@ -40,10 +40,10 @@ def metric_value(validation: Mapping[str, Any], metric: str) -> float:
 
 
 def should_stop(validations: Iterable[Mapping[str, Any]], *, epoch: int, patience: int, metric: str, mode: str) -> bool:
-    """Whether `epoch` is not worth training: the best of the epochs up to epoch - 2 is `patience` or more of them old.
+    """Whether early stopping skips `epoch`: among the epochs up to epoch - 2, the best one is `patience` or more epochs before the last.
 
-    Asked as long as no epoch before was stopped: none is trained after one that was. Two back, so that the validation of one epoch runs
-    beside the training of the next.
+    The caller must check first whether an earlier epoch was stopped: no epoch is trained after a stopped one. The last epoch considered
+    is epoch - 2, so that the validation of one epoch can run while the next one is trained.
     """
     seen = [each for each in validations if each["epoch"] <= epoch - 2 and not each.get("stopped")]
     best = best_epoch(seen, metric=metric, mode=mode)
@@ -51,17 +51,17 @@ def should_stop(validations: Iterable[Mapping[str, Any]], *, epoch: int, patienc
 
 
 def chosen_epochs(validations: Iterable[Mapping[str, Any]], choices: Iterable[Mapping[str, Any]]) -> set[int]:
-    """The epochs that trainings which choose in these ways would choose of these; empty where none has the metric.
+    """The best epoch according to each of `choices`. Empty if no epoch has the metric.
 
-    choices: metric, mode, epochs and patience of each.
+    choices: metric, mode, epochs and patience of each training.
     """
     trained = sorted((each for each in validations if not each.get("stopped")), key=lambda each: each["epoch"])
     return {epoch for choice in choices if (epoch := _chosen(trained, **choice)) is not None}
 
 
 def _chosen(trained: Iterable[Mapping[str, Any]], *, metric: str, mode: str, epochs: int, patience: int | None) -> int | None:
-    """What a training of `epochs` epochs with this early stopping would choose of these epochs, given in their order."""
-    seen: list[tuple[int, int]] = []  # (epoch, the best up to it)
+    """The best epoch of a training with `epochs` epochs and this early stopping. trained: validations in the order of epochs."""
+    seen: list[tuple[int, int]] = []  # (epoch, best epoch up to it)
     best: tuple[int, float] | None = None
     for validation in trained:
         epoch, value = validation["epoch"], _number(validation.get(metric))
@@ -79,6 +79,6 @@ def _number(value: Any) -> float | None:
 
 
 def _stopped_before(seen: list[tuple[int, int]], epoch: int, patience: int) -> bool:
-    """Whether `should_stop` says so of `epoch`. seen: the epochs before it, each with the best up to it."""
+    """The result of `should_stop` for `epoch`. seen: pairs (earlier epoch, best epoch up to it)."""
     known = next((each for each in reversed(seen) if each[0] <= epoch - 2), None)
     return known is not None and known[0] - known[1] >= patience

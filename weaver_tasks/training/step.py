@@ -1,6 +1,6 @@
-"""One epoch of training on whatever batches come in.
+"""Train a model on the batches of an epoch: the single training step, and the loop over steps.
 
-A batch has `inputs` {group: float32 array} or whatever `padding.on_device` makes these of, `labels` {name: array}, `file` and `entry` (B,)
+A batch has `inputs` {group: float32 array, or another input of `padding.on_device`}, `labels` {name: array}, `file` and `entry` (B,),
 and `end_position`.
 """
 
@@ -33,10 +33,10 @@ from weaver_tasks.training.tensorboard import TensorBoard
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What is asked of a model, and where it is computed.
+    """The task of a model (inputs, labels, loss function) and the device that computes it.
 
-    input_names: groups in the order of the model's arguments. label_names: with their masks. classes: how many the labels tell
-    apart, where that is known.
+    input_names: groups in the order of the model's arguments. label_names: labels and their masks. classes: the number of classes, if
+    known.
     """
 
     settings: TrainingSettings
@@ -48,7 +48,7 @@ class Task:
 
     @classmethod
     def of(cls, network: Any, configuration: Any, settings: TrainingSettings, device: torch.device) -> Task:
-        """What training and validation ask of `network`. configuration: the data's, with input_names and label_names."""
+        """The task of `network` in training and validation. configuration: that of the data, with input_names and label_names."""
         loss = default_loss(settings.task) if network.loss is None else network.loss
         return cls(
             settings=settings,
@@ -60,18 +60,18 @@ class Task:
         )
 
     def run(self, runner: nn.Module, batch: Any) -> StepOutput:
-        """Send a batch through the model `runner` and compare with its labels."""
+        """Evaluate the model `runner` on a batch, and compute its loss."""
         inputs, labels = on_device(batch.inputs, self.device), on_device(batch.labels, self.device)
         with mixed_precision(self.settings, self.device):
-            # With several ranks it may be the exchange between them that fails.
-            told: dict[str, Any] = {"only_inside": world_size() > 1, "passing": (torch.OutOfMemoryError,)}
-            with users_code(_file_of(runner), NetworkError, doing="its model", **told):
+            # With several ranks, an error may also come from the communication between them.
+            options: dict[str, Any] = {"only_inside": world_size() > 1, "passing": (torch.OutOfMemoryError,)}
+            with users_code(_file_of(runner), NetworkError, doing="its model", **options):
                 output = runner(*(inputs[name] for name in self.input_names))
             return outcome(self.settings.task, output, labels, self.label_names, self.loss_function, classes=self.classes)
 
 
 def _file_of(runner: nn.Module) -> str:
-    """The file that defines a model, whether bare, compiled or joined with those of other ranks; its module where that has no file."""
+    """The file that defines a model (bare, compiled or distributed), or its module if there is no file."""
     alone = runner.module if isinstance(runner, DistributedDataParallel) else runner
     module = type(getattr(alone, "_orig_mod", alone)).__module__
     return getattr(sys.modules.get(module), "__file__", None) or module
@@ -79,9 +79,10 @@ def _file_of(runner: nn.Module) -> str:
 
 @dataclass(kw_only=True)
 class TrainStep:
-    """A model (bare, on the device of the task) and what trains it, on one rank.
+    """A model with its optimizer, which performs training steps on one rank.
 
-    scheduler: a torch scheduler that the network's own init_opt made; None: the rates of the epoch are applied.
+    model: the bare model, on the device of the task. scheduler: a torch scheduler created by the network's own init_opt; None: the rates of
+    the epoch are applied.
     """
 
     task: Task
@@ -103,14 +104,14 @@ class TrainStep:
 
     @property
     def schedules_steps(self) -> bool:
-        """Whether `scheduler` is stepped after every step, in weaver's way of saying so, rather than after every epoch."""
+        """Whether `scheduler` advances after every step rather than every epoch (weaver's attribute `_update_per_step`)."""
         return bool(getattr(self.scheduler, "_update_per_step", False))
 
     def join(self) -> None:
-        """(Re)join the ranks' gradients.
+        """Wrap the model in a new DistributedDataParallel, which averages gradients over ranks.
 
-        Anew for each epoch and after each snapshot: the order in which DistributedDataParallel adds gradients is settled in its first
-        steps, and a rerun from that point must settle it in the same way.
+        This is done for each epoch and after each snapshot. DistributedDataParallel fixes the order of gradient sums in its first steps,
+        and a rerun from a checkpoint or snapshot must get the same order.
         """
         self.runner = self._compiled
         if world_size() > 1:
@@ -118,9 +119,10 @@ class TrainStep:
             self.runner = DistributedDataParallel(self._compiled, device_ids=on)
 
     def step(self, batch: Any) -> tuple[StepOutput, Tensor]:
-        """Forward, backward, clip, update. Returns the outcome and the norm of the gradients (nan unless clipped, or for TensorBoard).
+        """Forward pass, backward pass, gradient clipping, update.
 
-        Raises NetworkError when the network's own code fails, and TrainingError when the GPU's memory does not suffice.
+        Returns the output of the step and the norm of the gradients (nan unless needed for clipping or TensorBoard).
+        Raises NetworkError if the code of the network fails, and TrainingError if the memory of the GPU is too small.
         """
         with enough_memory("batch_size", len(batch.entry)):
             return self._step(batch)
@@ -137,7 +139,7 @@ class TrainStep:
                 scaler.unscale_(self.optimizer)
             norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_grad_norm).detach()
         elif self.settings.tensorboard:
-            # Only looked at: watching shall change no bit of the gradients.
+            # Compute the norm only: monitoring must not change the gradients.
             if scaler is not None:
                 scaler.unscale_(self.optimizer)
             norm = nn.utils.get_total_norm([parameter.grad for parameter in self.model.parameters() if parameter.grad is not None])
@@ -149,25 +151,25 @@ class TrainStep:
         return result, norm
 
     def _share_of_all_ranks(self, result: StepOutput) -> Tensor:
-        """The loss, weighted so that the mean of gradients over ranks is the gradient of the mean over all labels.
+        """The loss, weighted such that the mean of gradients over ranks is the gradient of the mean loss over all labels.
 
-        Every rank has the same number of events; only masked particles differ in number.
+        All ranks have the same number of events; only the number of unmasked particles differs.
         """
         if world_size() == 1 or not any(name.endswith("_mask") for name in self.task.label_names):
             return result.loss
         total = torch.tensor(float(result.count), device=self.device)
         dist.all_reduce(total)
         if not result.count:
-            # Zero, and yet part of the graph, so that this rank joins in the exchange of gradients.
+            # Return zero, but as part of the graph, so that this rank takes part in the averaging of gradients.
             return result.loss.nan_to_num(0.0) * 0.0
         return result.loss * (result.count * world_size() / total)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepCallbacks:
-    """Who looks on: progress bar, TensorBoard, and `on_step(steps done, batch, tally)`, called after every step.
+    """Monitoring of the training steps: progress bar, TensorBoard, and `on_step(steps done, batch, metric sums)`, called after every step.
 
-    steps_before: those of the epochs before, so that TensorBoard counts on.
+    steps_before: number of steps in earlier epochs, the offset of TensorBoard's step count.
     """
 
     description: str
@@ -189,17 +191,17 @@ def train(
     first_step: int = 0,
     sums: Mapping[str, float] | None = None,
 ) -> dict[str, float]:
-    """Train over `batches`, which are those from `first_step` on of an epoch of `steps` steps.
+    """Train on `batches`: those of an epoch of `steps` steps, starting at step `first_step`.
 
-    sums: what had been summed before first_step. Returns the sums over all ranks, with `lr` of the last step and `steps`.
-    Raises TrainingError when a loss is not finite.
+    sums: metric sums of the steps before first_step. Returns the sums over all ranks, with `lr` of the last step and `steps`.
+    Raises TrainingError if a loss is not finite.
     """
     engine.model.train()
     engine.runner.train()
     board = watch.board
 
     def on_board(step: int, step_sums: Mapping[str, float], labels: int, besides: Mapping[str, float]) -> None:
-        """A step's own loss, figures, rate and gradients, as they come: some steps at a time from a GPU."""
+        """Write the loss, metrics, learning rate and gradient norm of a step. On a GPU several steps arrive together."""
         if board is not None:
             means = averages({**step_sums, "labels": labels, "loss": step_sums["loss"] * labels})
             board.step(watch.steps_before + step + 1, {**means, **besides})

@@ -1,7 +1,7 @@
-"""Scalars of each step and epoch for TensorBoard, and weaver's custom function, when `training.tensorboard` asks for them.
+"""Write scalars of each step and epoch for TensorBoard, and call weaver's custom function, if `training.tensorboard` is set.
 
-Tags and calls are weaver's: Loss, Acc (or MSE, MAE) and GradNorm of each step of the training, Loss and Acc (or MSE, MAE) of each epoch
-in training and validation; the function is called with each batch, counted from 1, and with the last one again at the end, as batch -1.
+Tags and calls are those of weaver: Loss, Acc (or MSE, MAE) and GradNorm of each training step; Loss and Acc (or MSE, MAE) of each epoch
+in training and validation. The function is called for each batch (counted from 1), and at the end with the last batch again, as batch -1.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _OF_EPOCHS = ("loss", "accuracy", "mse", "mae")
 
 
 class TensorBoard:
-    """Writes below `folder`, from step `first_step` of the training on (what a killed job wrote beyond it is superseded).
+    """Writes below `folder`, starting at step `first_step` of the training. Later steps written by a killed job are superseded.
 
-    mode: train, or eval for a validation, which counts no steps: its folder is its own, since it runs beside the next epoch's training.
+    mode: train, or eval for a validation, which counts no steps. A validation has its own folder, since the next epoch trains meanwhile.
     custom: a Python file that defines weaver's `get_tensorboard_custom_fn(tb_writer, model_output, model, epoch, i_batch, mode)`.
-    The attributes are those that weaver's loops use of their `tb_helper`.
-    Raises ConfigError when the package tensorboard or the function is missing.
+    The attributes are those of weaver's `tb_helper` that its loops use.
+    Raises ConfigError if the package tensorboard or the function is missing.
     """
 
     def __init__(self, folder: Path, *, mode: str = "train", first_step: int = 0, custom: Path | None = None) -> None:
@@ -49,17 +49,17 @@ class TensorBoard:
             self.writer.add_scalar(name, value, step)
 
     def step(self, step: int, metrics: Mapping[str, float | None]) -> None:
-        """The figures of one step, counted from 1 over all epochs, under weaver's names."""
+        """Write the metrics of one step (counted from 1 over all epochs) under weaver's names."""
         known = {name: value for name, value in metrics.items() if value is not None and value == value}
         self.write_scalars((f"{_NAMES[name]}/{self.mode}", value, step) for name, value in known.items())
 
     def epoch(self, epoch: int, metrics: Mapping[str, Any]) -> None:
-        """The figures of a whole epoch."""
+        """Write the metrics of a whole epoch."""
         known = {name: metrics[name] for name in _OF_EPOCHS if metrics.get(name) is not None}
         self.write_scalars((f"{_NAMES[name]}/{self.mode} (epoch)", value, epoch) for name, value in known.items())
 
     def output(self, output: Any, model: torch.nn.Module, *, epoch: int, batch: int) -> None:
-        """Hand a model's output to the custom function, if there is one."""
+        """Pass the output of a model to the custom function, if there is one."""
         if self.custom_fn is not None:
             with torch.no_grad():
                 self.custom_fn(model_output=output, model=model, epoch=epoch, i_batch=batch, mode=self.mode)
@@ -69,7 +69,7 @@ class TensorBoard:
 
 
 def wanted_board(settings: TrainingSettings, folder: Path | None, *, mode: str = "train", first_step: int = 0) -> TensorBoard | None:
-    """The TensorBoard that `training.tensorboard` asks for, of the first rank."""
+    """The TensorBoard writer on the first rank if `training.tensorboard` is set, otherwise None."""
     wanted = settings.tensorboard
     if not wanted or folder is None or rank() > 0:
         return None

@@ -1,6 +1,6 @@
-"""One pass over the validation events: figures that do not depend on the number of ranks.
+"""Compute the validation metrics in one pass over the validation events, independent of the number of ranks.
 
-Batch b goes to rank b mod W. Each batch's sums are kept under its number and added in that order, in float64.
+With W ranks, batch b goes to rank b mod W. The sums of each batch are kept separately and added in the order of batches, in float64.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ def validate(
     board: TensorBoard | None = None,
     epoch: int = 0,
 ) -> dict[str, Any]:
-    """Metrics of `model` over all ranks' batches: loss, accuracy and auc, or loss, mae and mse; samples, seconds, samples_per_second.
+    """Metrics of `model` over the batches of all ranks: loss, accuracy, auc, or loss, mae, mse; samples, seconds, samples_per_second.
 
-    batches: those of this rank, in order. area_under_curve: of scores (N, C) and class numbers (N,). auc is None where it is not
-    defined (a class without events) and on all ranks but the first.
-    board: of the first rank, for the batches that are its own and for the figures of this epoch.
-    Raises TrainingError when the loss of a batch is not finite.
+    batches: those of this rank, in order. area_under_curve: function of scores (N, C) and class numbers (N,). auc is None if it is
+    undefined (a class without events), and on all ranks but the first.
+    board: TensorBoard on the first rank, for its own batches and for the metrics of this epoch.
+    Raises TrainingError if the loss of a batch is not finite.
     """
     kind = task.settings.task
     start = time.perf_counter()
@@ -60,7 +60,7 @@ def validate(
             if kind == "classification":
                 scores.append(_probabilities(result.predictions))
                 truth.append(result.truth.cpu().numpy())
-            # Of this round's batches, the other ranks' may be smaller, or missing.
+            # This is an upper limit: batches of other ranks may be smaller or missing at the end.
             counted = len(batch.entry) * world_size()
             counted = counted if samples is None else min(counted, samples - shown)
             shown += counted
@@ -86,7 +86,7 @@ def _probabilities(logits: Tensor) -> np.ndarray:
 
 
 def _in_order(rows: list[list[dict[str, float]]]) -> dict[str, float]:
-    """Sum the rows of all ranks in the order of batches: batch b is row b // W of rank b mod W."""
+    """Sum the rows of all W ranks in the order of batches: batch b is row b // W of rank b mod W."""
     total: dict[str, float] = {"labels": 0.0, "loss": 0.0}
     for index in range(max(map(len, rows))):
         for of_rank in rows:
@@ -97,7 +97,7 @@ def _in_order(rows: list[list[dict[str, float]]]) -> dict[str, float]:
 
 
 def _interleaved(scores: list[np.ndarray], truth: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray] | None:
-    """All scores (N, C) and labels (N,) in the order of batches; None on all ranks but the first."""
+    """All scores (N, C) and labels (N,) in the order of batches. None on all ranks but the first."""
     mine = (scores, truth)
     of_ranks: list[Any] | None = [None] * world_size() if rank() == 0 else None
     if world_size() == 1:
@@ -118,6 +118,6 @@ def _interleaved(scores: list[np.ndarray], truth: list[np.ndarray]) -> tuple[np.
 
 
 def described(metrics: Mapping[str, Any]) -> str:
-    """The metrics in one line."""
+    """The metrics as one line of text."""
     names = ("loss", "accuracy", "auc", "mae", "mse")
     return ", ".join(f"{name} {metrics[name]:.5f}" for name in names if metrics.get(name) is not None)

@@ -1,9 +1,9 @@
-"""Batch normalization of packed rows whose padding is one row that stands for many.
+"""Batch normalization of packed rows, where one row represents all padded slots.
 
 Published weights were trained with batch statistics that include the padded slots of each batch. All padded slots have the
-same features (zero, and what the layers make of it), so one row with its number of copies gives the same statistics.
+same features (zero at the input), so one row, weighted with the number of padded slots, gives the same statistics.
 
-Shapes: n rows, C channels; the last `tail` rows stand for `copies` rows each.
+Shapes: n rows, C channels; each of the last `tail` rows represents `copies` rows.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from torch.autograd.function import once_differentiable
 
 from weaver_tasks.networks.layers.masking import pointwise
 
-_CACHED_ELEMENTS = 1 << 18  # of a chunk of rows that is worked on while it is in the CPU's cache
+_CACHED_ELEMENTS = 1 << 18  # elements per chunk of rows, so that a chunk fits into the cache of the CPU
 
 
 def folded(bn: nn.Module) -> tuple[Tensor, Tensor]:
-    """Batch normalization in evaluation as x * scale + shift. Returns (scale, shift), each (C,)."""
+    """Batch normalization in evaluation mode as x * scale + shift. Returns (scale, shift), (C,) each."""
     assert isinstance(bn, (nn.BatchNorm1d, nn.BatchNorm2d))
     assert bn.running_var is not None
     scale = bn.weight * torch.rsqrt(bn.running_var + bn.eps)
@@ -29,7 +29,7 @@ def folded(bn: nn.Module) -> tuple[Tensor, Tensor]:
 
 
 def norm(bn: nn.Module, x: Tensor, *, tail: int, copies: int, relu: bool = True) -> Tensor:
-    """BatchNorm(x), then ReLU if wanted. The tail rows count `copies` times in the statistics of training. (n, C) -> (n, C)."""
+    """BatchNorm(x), then ReLU if `relu`. In training, the tail rows count `copies` times in the statistics. (n, C) -> (n, C)."""
     assert isinstance(bn, (nn.BatchNorm1d, nn.BatchNorm2d))
     if not bn.training:
         scale, shift = folded(bn)
@@ -63,7 +63,7 @@ def _track(bn: nn.BatchNorm1d | nn.BatchNorm2d, mean: Tensor, variance: Tensor) 
 
 
 class _Norm(torch.autograd.Function):
-    """One function, so that nothing is kept but its input and output, and passes over memory are few."""
+    """A single autograd function, to store only the input and output, and to pass over memory few times."""
 
     @staticmethod
     def forward(
@@ -88,7 +88,7 @@ class _Norm(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        """Gradients of the tail rows are totals over their copies, as those of everything that is computed from them."""
+        """The gradient of a tail row is the sum over its copies, as for everything computed from tail rows."""
         x, y, weight, mean, inverse = ctx.saved_tensors
         count, copied = x.shape[0] - ctx.tail, ctx.tail * ctx.copies
         grad_x = torch.empty_like(x)
@@ -115,7 +115,7 @@ def _chunk(x: Tensor) -> int:
 
 
 def apply_rows(layers: nn.Module, x: Tensor) -> Tensor:
-    """Convolutions of kernel size 1, normalizations and activations in turn, on features in the last dimension. (…, C) -> (…, C')."""
+    """Apply a sequence of convolutions of kernel size 1, normalizations and activations to the last dimension. (…, C) -> (…, C')."""
     shape = x.shape[:-1]
     x = x.flatten(0, -2)
     modules = list(layers) if isinstance(layers, nn.Sequential) else [layers]

@@ -1,4 +1,4 @@
-"""The last layers of a network."""
+"""The output layers of a network."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FcParams = Sequence[tuple[int, float]]
 def fully_connected(width: int, num_classes: int, fc_params: FcParams, *, per_particle: bool = False) -> nn.Sequential:
     """Linear, ReLU and dropout for each (width, dropout), then a linear layer to the classes: (B, width) -> (B, num_classes).
 
-    per_particle: on each particle, with batch normalization: (B, width, P) -> (B, num_classes, P).
+    per_particle: apply the layers to each particle, with batch normalization: (B, width, P) -> (B, num_classes, P).
     """
     layers: list[nn.Module] = []
     for width_out, dropout in fc_params:

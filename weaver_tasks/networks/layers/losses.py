@@ -1,4 +1,4 @@
-"""Losses beside those of torch."""
+"""Loss functions that torch does not have: focal loss, log-cosh, and a hybrid of classification and regression."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _LABEL_FLOOR = 1e-6
 
 
 def focal_loss(input: Tensor, target: Tensor, alpha: float = 1.0, gamma: float = 2.0, reduction: str = "none", eps: float = 1e-8) -> Tensor:
-    """Focal loss, -alpha (1 - p)^gamma ln p of the true class: what is learned already weighs less (arXiv:1708.02002, eq. 5).
+    """Focal loss, -alpha (1 - p)^gamma ln p of the true class: events that are classified well count less (arXiv:1708.02002, eq. 5).
 
-    input: (B, C, …) logits; target: (B, …) class indices. eps is added to each p; every other class enters with a weight of 1e-6,
-    as in the implementation that weaver's users have. Returns (B, …), or a scalar for reduction 'mean' or 'sum'.
+    input: (B, C, …) logits; target: (B, …) class indices. eps is added to each p; the other classes have a weight of 1e-6,
+    as in the implementation of weaver. Returns (B, …), or a scalar for reduction 'mean' or 'sum'.
     """
     probability = input.softmax(dim=1) + eps
     each = -alpha * (1 - probability) ** gamma * probability.log()  # (B, C, …)
@@ -33,14 +33,14 @@ class FocalLoss(nn.Module):
 
 
 def log_cosh(difference: Tensor) -> Tensor:
-    """ln cosh x: x^2 / 2 near zero, |x| - ln 2 far away; computed without overflow. Any shape."""
+    """ln cosh x, computed without overflow: x^2 / 2 near zero, |x| - ln 2 at large |x|. Any shape."""
     return difference.abs() + F.softplus(-2 * difference.abs()) - torch.log(difference.new_tensor(2.0))
 
 
 class HybridLoss(nn.Module):
     """Classification and regression from one network: cross entropy of the first outputs and `weight` x log-cosh of the others.
 
-    num_classes: how many outputs are logits of classes; the rest are regressed.
+    num_classes: the number of outputs that are logits of classes; the others are regressed values.
     Returns the loss and its parts {"cls": …, "reg": …}, both means over the batch.
     """
 

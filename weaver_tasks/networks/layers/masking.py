@@ -1,4 +1,4 @@
-"""Padded and packed particles.
+"""Convert between padded batches of particles and packed rows of the real particles only.
 
 Batches come padded: (B, C, P) with a mask (B, 1, P). Most of a padded batch is padding (a jet has 40 particles on
 average, a batch is padded to 128), so per-particle layers run on the R real particles only: (R, C), event by event.
@@ -19,43 +19,45 @@ _EVENTS_PER_GROUP = 16
 
 
 def exporting() -> bool:
-    """Whether an ONNX exporter (or torch.export) is following the forward pass: shapes must then not depend on values."""
+    """Whether an ONNX exporter (or torch.export) traces the forward pass. Shapes must then not depend on values."""
     return torch.jit.is_tracing() or torch.compiler.is_exporting()
 
 
 def attention_weights(logits: Tensor, dim: int) -> Tensor:
-    """Softmax inside a network. For torch.onnx's newer exporter under another name: weaver's outputs are called 'softmax', and it
-    names values by their operators without a check, so that the two would clash."""
+    """Softmax inside a network, under another name for the newer exporter of torch.onnx.
+
+    The exporter names values after their operators without a check. These names would clash with weaver's outputs, called 'softmax'.
+    """
     return logits.log_softmax(dim).exp() if torch.compiler.is_exporting() else logits.softmax(dim)
 
 
 def pack(x: Tensor, real: Tensor) -> Tensor:
-    """The real particles of a padded batch. x: (B, C, P); real: (B, P) bool. Returns (R, C), event by event."""
+    """Select the real particles of a padded batch. x: (B, C, P); real: (B, P) bool. Returns (R, C), event by event."""
     return x.transpose(1, 2)[real]
 
 
 def unpack(x: Tensor, real: Tensor) -> Tensor:
-    """The padded batch of packed particles, padding zero. x: (R, C); real: (B, P) bool. Returns (B, P, C)."""
+    """Pad packed particles with zeros. x: (R, C); real: (B, P) bool. Returns (B, P, C)."""
     return x.new_zeros(*real.shape, x.shape[-1]).index_put((real,), x)
 
 
 def sum_per_event(x: Tensor, real: Tensor) -> Tensor:
-    """The sum of packed particles over each event, zero for an empty one. x: (R, C); real: (B, P) bool. Returns (B, C)."""
-    # `unsafe` skips the checks of the lengths, which would stop the GPU, and fail for an empty batch.
-    x = x.to(torch.promote_types(x.dtype, torch.float32))  # a sum of many needs the precision, under autocast too
+    """Sum packed particles over each event; zero for an empty event. x: (R, C); real: (B, P) bool. Returns (B, C)."""
+    # `unsafe` skips the checks of the lengths, which would synchronize the GPU, and fail for an empty batch.
+    x = x.to(torch.promote_types(x.dtype, torch.float32))  # sums need full precision, also under autocast
     return torch.segment_reduce(x, "sum", lengths=real.sum(dim=1), axis=0, initial=0.0, unsafe=True)
 
 
 def pointwise(convolution: Any, x: Tensor) -> Tensor:
-    """A convolution of kernel size 1 (Conv1d or Conv2d) on features in the last dimension. x: (…, C). Returns (…, C')."""
+    """Apply a convolution of kernel size 1 (Conv1d or Conv2d) to the last dimension. x: (…, C). Returns (…, C')."""
     return F.linear(x, convolution.weight.flatten(1), convolution.bias)
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """How rows of tokens lie in a padded batch: the R real ones, event by event, or all B * L slots if dense.
+    """The map between rows of tokens and slots of a padded batch. Rows: the R real tokens, event by event, or all B * L slots if dense.
 
-    real: (B, L) bool; index: (R,) the slot of each row, None if dense (exporters and compilers want fixed shapes).
+    real: (B, L) bool; index: (R,) the slot of each row, None if dense (exporters and compilers need fixed shapes).
     """
 
     real: Tensor
@@ -66,35 +68,36 @@ class Tokens:
         return cls(real, None if dense else real.flatten().nonzero().squeeze(1))
 
     def pack(self, x: Tensor) -> Tensor:
-        """(B, L, C) -> (R, C)."""
+        """Select the rows. (B, L, C) -> (R, C)."""
         flat = x.flatten(0, 1)
         return flat if self.index is None else _Take.apply(flat, self.index)
 
     def pad(self, x: Tensor) -> Tensor:
-        """(R, C) -> (B, L, C), padding zero."""
+        """Pad with zeros. (R, C) -> (B, L, C)."""
         events, length = self.real.shape
         padded = x if self.index is None else x.new_zeros(events * length, x.shape[1]).index_copy(0, self.index, x)
         return padded.view(events, length, x.shape[1])
 
     @property
     def rows(self) -> int:
-        """R."""
+        """The number of rows, R."""
         return self.real.numel() if self.index is None else self.index.shape[0]
 
     def first_rows(self) -> Tensor:
-        """The number of each event's first row. (B,)."""
+        """The index of the first row of each event, (B,)."""
         counts = self.real.sum(dim=1) if self.index is not None else torch.full_like(self.real[:, 0], self.real.shape[1], dtype=torch.long)
         return counts.cumsum(dim=0) - counts
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How rows of tokens lie in the batch, and in groups of events of similar length, for what needs a padded form (attention).
+    """The map between rows of tokens and the batch, and groups of events of similar length for attention, which needs a padded form.
 
-    Padding costs the square of the length there; sorted into groups by length, events are padded to their neighbors' length only.
+    The cost of attention grows with the square of the padded length. Events are therefore sorted by length into groups, and padded
+    to the longest event of their group only.
 
-    whole: from rows to the batch as given. groups: consecutive rows as small padded batches, particles in front.
-    order: (B,) the number of each event, in the order of the groups, or None when that is the order given (dense).
+    whole: maps rows to the original batch. groups: consecutive rows as small padded batches, real particles first.
+    order: (B,) the index of each event, in the order of the groups, or None if the order is the original one (dense).
     """
 
     whole: Tokens
@@ -103,7 +106,7 @@ class Layout:
 
     @classmethod
     def of(cls, real: Tensor, *, dense: bool) -> Layout:
-        """real: (B, L) bool."""
+        """The layout of a batch. real: (B, L) bool, True for real tokens."""
         if dense:
             tokens = Tokens(real, None)
             return cls(tokens, (tokens,), None)
@@ -117,24 +120,24 @@ class Layout:
         return cls(whole, tuple(groups), order)
 
     def split(self, rows: Tensor) -> tuple[Tensor, ...]:
-        """The rows of each group."""
+        """Split rows into those of each group."""
         return rows.split([group.rows for group in self.groups])
 
     def split_events(self, x: Tensor) -> tuple[Tensor, ...]:
-        """What holds one row per event, in the order of the groups, for each group."""
+        """Split an array with one row per event, in the order of the groups, into those of each group."""
         return x.split([group.real.shape[0] for group in self.groups])
 
     def as_given(self, x: Tensor) -> Tensor:
-        """One row per event from the order of the groups to the order given. (B, C) -> (B, C)."""
+        """Reorder one row per event from the order of the groups to the original order. (B, C) -> (B, C)."""
         return x if self.order is None else torch.empty_like(x).index_copy(0, self.order, x)
 
     def spread(self, x: Tensor) -> Tensor:
-        """One row per event, in the order given, to the rows of its tokens. (B, C) -> (R, C)."""
+        """Copy one row per event, in the original order, to the rows of its tokens. (B, C) -> (R, C)."""
         return self.whole.pack(x.unsqueeze(1).expand(-1, self.whole.real.shape[1], -1))
 
 
 class _Take(torch.autograd.Function):
-    """Rows by distinct indices. Its gradient is a plain copy, where index_select's adds row by row."""
+    """Select rows by distinct indices. The gradient is a plain copy, which is faster than the row-wise sum of index_select."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, index: Tensor) -> Tensor:

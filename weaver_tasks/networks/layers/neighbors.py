@@ -1,4 +1,4 @@
-"""Nearest neighbors among the particles of each event, and graphs of them without the padding."""
+"""Find the nearest neighbors of each particle in an event, and build graphs of them without padding."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from weaver_tasks.networks.layers.pair_features import delta_phi
 
 
 def pairwise_distance(x: Tensor) -> Tensor:
-    """Squared Euclidean distances. x: (B, C, P) -> (B, P, P)."""
+    """Squared Euclidean distances of all pairs of points. x: (B, C, P) -> (B, P, P)."""
     products = torch.matmul(x.transpose(1, 2), x)
     squares = x.square().sum(dim=1, keepdim=True)  # (B, 1, P)
     return (squares.transpose(1, 2) + (-2 * products) + squares).clamp(min=0)
@@ -30,7 +30,7 @@ def pairwise_distance_etaphi(x: Tensor) -> Tensor:
 def knn(x: Tensor, k: int, distance_fn: Callable[[Tensor], Tensor] = pairwise_distance, exclude_self: bool = True) -> Tensor:
     """The k nearest points of each point. x: (B, C, P), P > k (P >= k with itself). Returns indices (B, P, k), nearest first.
 
-    The nearest of all is taken to be the point itself when `exclude_self`.
+    exclude_self: drop the nearest point, which is assumed to be the point itself.
     """
     skipped = int(exclude_self)
     return distance_fn(x).topk(k=k + skipped, dim=-1, largest=False, sorted=True)[1][:, :, skipped:]
@@ -38,10 +38,10 @@ def knn(x: Tensor, k: int, distance_fn: Callable[[Tensor], Tensor] = pairwise_di
 
 @dataclass(frozen=True)
 class Slots:
-    """How the slots of a padded batch map to rows of a table: the R real particles, then one row for all padding.
+    """The map from slots of a padded batch to rows of a table: the R real particles, then one row for all padding.
 
     real: (B, P) bool; row: (B * P,) the row of each slot; particles: R.
-    dense: nothing is shared, each of the B * P slots has a row of its own (for exporters and compilers, which want fixed shapes).
+    dense: each of the B * P slots has its own row (for exporters and compilers, which need fixed shapes).
     """
 
     real: Tensor
@@ -56,33 +56,33 @@ class Slots:
         flat = real.flatten()
         row = flat.cumsum(dim=0) - 1
         particles = int(row[-1]) + 1
-        # Without a real particle there are no rows to take batch statistics of but the padded ones.
+        # Without any real particle, batch statistics can only be taken over the padded rows.
         return cls(real, row.masked_fill(~flat, particles), particles, particles == 0)
 
     @property
     def tail(self) -> int:
-        """How many rows at the end of the table stand for padding: 1, or 0 if dense."""
+        """The number of rows at the end of the table that represent padding: 1, or 0 if dense."""
         return 0 if self.dense else 1
 
     @property
     def copies(self) -> int:
-        """The number of padded slots that the last row stands for."""
+        """The number of padded slots that the last row represents."""
         return 0 if self.dense else self.real.numel() - self.particles
 
     def table(self, x: Tensor) -> Tensor:
-        """The rows of a padded batch whose padding is zero. x: (B, C, P) -> (R + 1, C), or (B * P, C) if dense."""
+        """The table of a batch that is padded with zeros. x: (B, C, P) -> (R + 1, C), or (B * P, C) if dense."""
         rows = x.transpose(1, 2)
         if self.dense:
             return rows.flatten(0, 1)
         return torch.cat((rows[self.real], rows.new_zeros(1, x.shape[1])))
 
     def batch(self, table: Tensor) -> Tensor:
-        """The padded batch of a table, padding zero. (R + 1, C) -> (B, C, P)."""
+        """The batch of a table, padded with zeros. (R + 1, C) -> (B, C, P)."""
         padded = table if self.dense else table.index_select(0, self.row)
         return padded.view(*self.real.shape, -1).transpose(1, 2).masked_fill(~self.real.unsqueeze(1), 0)
 
     def masked(self, table: Tensor) -> Tensor:
-        """The table with zeros in all rows that are padding."""
+        """The table with all padding rows set to zero."""
         if self.dense:
             return table.masked_fill(~self.real.flatten().unsqueeze(1), 0)
         return torch.cat((table[:-1], torch.zeros_like(table[-1:])))
@@ -96,10 +96,10 @@ class Slots:
 
 @dataclass(frozen=True)
 class Edges:
-    """Edges from each center to its k neighbors, both as rows of a table; padded centers with only padded neighbors share one.
+    """Edges from each center to its k neighbors, both as rows of a table. Padded centers with only padded neighbors share one entry.
 
-    centers: (E,) and neighbors: (E, k). Unless dense, the last center stands for `copies` ones, in training; in evaluation
-    there are no padded centers at all.
+    centers: (E,) and neighbors: (E, k). Unless dense, the last center represents `copies` centers in training; in evaluation
+    there are no padded centers.
     """
 
     centers: Tensor
@@ -109,7 +109,7 @@ class Edges:
 
     @classmethod
     def of(cls, slots: Slots, nearest: Tensor, *, training: bool) -> Edges:
-        """nearest: (B, P, k) indices within each event, of `knn`."""
+        """The edges to the nearest neighbors. nearest: (B, P, k) indices within each event, from `knn`."""
         events, length, k = nearest.shape
         first = torch.arange(events, device=nearest.device).view(-1, 1, 1) * length
         flat = (nearest + first).view(-1, k)
@@ -119,7 +119,7 @@ class Edges:
         if not training:
             real = slots.real.flatten()
             return cls(slots.row[real], neighbors[real], 0, 0)
-        # A padded slot may still see real particles, where its event has few padded ones.
+        # A padded slot may have real neighbors if its event has few padded slots.
         alive = slots.real.flatten() | (neighbors != slots.particles).any(dim=1)
         centers, neighbors = slots.row[alive], neighbors[alive]
         shared = neighbors.new_full((1, k), slots.particles)

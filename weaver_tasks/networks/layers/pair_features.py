@@ -1,7 +1,7 @@
-"""Relations of particles and of pairs of particles, from their four-vectors.
+"""Kinematic features of particles and of pairs of particles, computed from their four-vectors.
 
-Vectors lie in dimension 1 as px, py, pz, E in GeV: (B, 4, …). Padded particles are zero vectors; `eps` keeps logarithms and
-quotients finite there. The pair features are those of Particle Transformer (arXiv:2202.03772, eq. 3) and of its variants.
+Dimension 1 of a vector is px, py, pz, E in GeV: (B, 4, …). Padded particles are zero vectors; `eps` keeps logarithms and
+quotients finite for them. The pair features are those of Particle Transformer (arXiv:2202.03772, eq. 3) and of its variants.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ def _at_least(x: Tensor, eps: float | None) -> Tensor:
 
 
 def to_ptrapphim(x: Tensor, return_mass: bool = True, eps: float | None = 1e-8) -> Tensor:
-    """pt, rapidity, azimuth and (if wanted) mass. (B, 4, …) -> (B, 3 or 4, …)."""
+    """pt, rapidity, azimuth and (if `return_mass`) mass. (B, 4, …) -> (B, 3 or 4, …)."""
     px, py, pz, energy = x.split((1, 1, 1, 1), dim=1)
     pt = to_pt2(x, eps=eps).sqrt()
     rapidity = 0.5 * torch.log(1 + (2 * pz) / (energy - pz).clamp(min=1e-20))
-    # Where there is no momentum the azimuth is 0; ONNX, which has no atan2, would find 0 / 0 there.
+    # The azimuth is 0 for zero momentum. ONNX has no atan2, and would compute 0 / 0.
     parts = [pt, rapidity, torch.atan2(py, px + ((px == 0) & (py == 0)))]
     if return_mass:
         parts.append(to_m2(x, eps=eps).sqrt())
@@ -54,7 +54,7 @@ def to_ptrapphim(x: Tensor, return_mass: bool = True, eps: float | None = 1e-8) 
 
 
 def from_ptrapphie(x: Tensor) -> Tensor:
-    """px, py, pz, E of (pt, rapidity, azimuth, E). (B, 4, …) -> (B, 4, …)."""
+    """px, py, pz, E from (pt, rapidity, azimuth, E). (B, 4, …) -> (B, 4, …)."""
     pt, rapidity, phi, energy = x.split((1, 1, 1, 1), dim=1)
     return torch.cat((pt * phi.cos(), pt * phi.sin(), energy * rapidity.tanh(), energy), dim=1)
 
@@ -69,7 +69,7 @@ def boost(x: Tensor, boostp4: Tensor, eps: float = 1e-8) -> Tensor:
 
 
 def p3_norm(p: Tensor, eps: float = 1e-8) -> Tensor:
-    """The direction of the momentum. (B, 3 or 4, …) -> (B, 3, …)."""
+    """The unit vector of the momentum. (B, 3 or 4, …) -> (B, 3, …)."""
     return p[:, :3] / p[:, :3].norm(dim=1, keepdim=True).clamp(min=eps)
 
 
@@ -86,10 +86,10 @@ def _momentum(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pairwise_lv_fts(xi: Tensor, xj: Tensor, num_outputs: int = 4, eps: float = 1e-8) -> Tensor:
-    """Features of pairs of particles at hadron colliders: ln kt, ln z, ln delta, ln m2 (arXiv:2202.03772, eq. 3), and on.
+    """Features of pairs of particles at hadron colliders: ln kt, ln z, ln delta, ln m2 (arXiv:2202.03772, eq. 3), and more.
 
-    xi, xj: (B, 4, …), broadcast. Returns (B, num_outputs, …): 1: ln delta alone; 3 or 4: the first of the four above; 5: with
-    ln -(pi - pj)^2; 6: with the cosine of the polarization angle; 8: with the differences in rapidity and azimuth.
+    xi, xj: (B, 4, …), broadcast. Returns (B, num_outputs, …): 1: ln delta alone; 3 or 4: the first 3 or 4 of those
+    above; 5: adds ln -(pi - pj)^2; 6: adds the cosine of the polarization angle; 8: adds the differences in rapidity and azimuth.
     """
     pti, rapi, phii = to_ptrapphim(xi, False, eps=None).split((1, 1, 1), dim=1)
     ptj, rapj, phij = to_ptrapphim(xj, False, eps=None).split((1, 1, 1), dim=1)
@@ -139,7 +139,7 @@ def pairwise_lv_fts_ee(xi: Tensor, xj: Tensor, num_outputs: int = 6, eps: float 
 def pairwise_lv_fts_xyzt(xi: Tensor, xj: Tensor, num_outputs: int = 7, coords: str | None = "rectangular", eps: float = 1e-8) -> Tensor:
     """Features of pairs of points in space and time (x, y, z, t): ln d2, cos and sin of the angle, asinh dt, differences.
 
-    coords: of the three differences: rectangular (or Cartesian), spherical, cylindrical.
+    coords: the coordinates of the three differences: rectangular (or Cartesian), spherical, cylindrical.
     xi, xj: (B, 4, …), broadcast. Returns (B, num_outputs, …), num_outputs one of 1, 3, 4, 7.
     """
     difference = xi - xj

@@ -1,4 +1,4 @@
-"""Cutting a padded batch to the length that it needs."""
+"""Trim padded batches to the length that their events need."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from weaver_tasks.networks.layers.masking import exporting
 
 
 def ignores_padding(model: nn.Module) -> bool:
-    """Whether a network declares that slots which its mask (zero there) calls padding change none of its outputs.
+    """Whether a network declares that padded slots (mask zero) do not change its outputs.
 
-    The class itself says so, by an attribute or property `ignores_padding`. What a subclass inherits does not count: it may pool over
-    all slots.
+    The class of the network must define an attribute or property `ignores_padding` itself. An inherited one does not count, since a
+    subclass may pool over all slots.
     """
     return "ignores_padding" in vars(type(model)) and bool(model.ignores_padding)
 
 
 class SequenceTrimmer(nn.Module):
-    """Shorten padded batches: to their longest event in evaluation, to a random quantile of their lengths in training.
+    """Shorten padded batches: to the longest event in evaluation, to a random quantile of the lengths in training.
 
-    In evaluation no result changes. In training it is an augmentation, as in weaver: particles are permuted within each event
-    and cut to the q-th quantile of the batch's lengths, q uniform in `target` and at most 1; so the longest events lose random
-    particles. The first `warmup_steps` training batches stay whole: frameworks that reserve memory then see the largest one.
+    In evaluation no result changes. In training this is an augmentation, as in weaver: particles are permuted within each event
+    and cut to the q-th quantile of the lengths in the batch, with q uniform in `target` and at most 1. The longest events thus lose
+    random particles. The first `warmup_steps` training batches are not cut, so that memory is reserved for the largest size.
 
-    round_to_32: cut to multiples of 32 in training (less recompilation); num_extra_tokens of them are added after the cut.
-    min_length: never cut below this many slots (a graph of k neighbors needs k + 1).
+    round_to_32: cut to multiples of 32 in training (less recompilation), counting num_extra_tokens tokens that are added after the cut.
+    min_length: never cut below this number of slots (a graph of k neighbors needs k + 1).
     """
 
     _counter: Tensor
@@ -48,13 +48,13 @@ class SequenceTrimmer(nn.Module):
         self.round_to_32 = round_to_32
         self.num_extra_tokens = num_extra_tokens
         self.min_length = min_length
-        # Results depend on it, so checkpoints hold it; but weaver's state_dicts do not, hence a buffer that is not persistent.
+        # Results depend on the counter, so checkpoints contain it. weaver's state_dicts do not, so the buffer is not persistent.
         self.register_buffer("_counter", torch.zeros(1, dtype=torch.long), persistent=False)
 
     def forward(
         self, x: Tensor, v: Any = None, mask: Tensor | None = None, uu: Tensor | None = None
     ) -> tuple[Tensor, Any, Tensor, Tensor | None]:
-        """x: (B, C, P); v: (B, 4, P), or a list of such; mask: (B, 1, P), None: all real; uu: (B, C', P, P) pair features.
+        """x: (B, C, P); v: (B, 4, P), or a list of such tensors; mask: (B, 1, P), None: all real; uu: (B, C', P, P) pair features.
 
         Returns all four, cut to P' <= P, the mask as bool.
         """
@@ -66,7 +66,7 @@ class SequenceTrimmer(nn.Module):
     @torch.compiler.disable
     def _trim(self, x: Tensor, v: Any, mask: Tensor, uu: Tensor | None) -> tuple[Tensor, Any, Tensor, Tensor | None]:
         if not self.training:
-            used = mask.flatten(0, 1).any(dim=0).nonzero()  # by the last particle, not by their number: masks may have gaps
+            used = mask.flatten(0, 1).any(dim=0).nonzero()  # find the last particle instead of counting: masks may have gaps
             return _cut(x, v, mask, uu, max(int(used[-1]) + 1 if len(used) else 0, self.min_length))
         if self._counter < self.warmup_steps:
             self._counter += 1
@@ -94,7 +94,7 @@ def _cut(x: Tensor, v: Any, mask: Tensor, uu: Tensor | None, length: int) -> tup
 
 
 def _each(change: Any, part: Any) -> Any:
-    """`change` applied to a tensor, to each of a list, or to nothing."""
+    """Apply `change` to a tensor, or to each tensor of a list. None stays None."""
     if part is None:
         return None
     return [change(one) for one in part] if isinstance(part, (list, tuple)) else change(part)

@@ -1,4 +1,4 @@
-"""The edge convolution of ParticleNeXt: messages of neighbors at several scales, weighted by attention.
+"""The edge convolution of ParticleNeXt, which aggregates messages of neighbors at several scales with attention.
 
 Shapes: B events, P slots, k neighbors, C channels, D coordinates. Features lie in the last dimension.
 """
@@ -23,9 +23,9 @@ MASKED = -1e9
 
 @dataclass(frozen=True, kw_only=True)
 class Graph:
-    """Neighbors of all slots and what is known of each edge.
+    """The neighbors of all slots, and the features of each edge.
 
-    neighbors: (B, P, k) indices, nearest first; null: (B, P, k), True where either end is padded; features: (B, P, k, E) or None;
+    neighbors: (B, P, k) indices, nearest first; null: (B, P, k), True if either end is padded; features: (B, P, k, E) or None;
     vectors: (B, P, k, 4) of the neighbors, or None; offsets: (B, P, k, D) from the center to the neighbor, or None.
     """
 
@@ -38,7 +38,7 @@ class Graph:
 
 @dataclass(frozen=True, kw_only=True)
 class EdgeOptions:
-    """Which features edges have: of the four-vectors (with the polarization angle, or not), the log distance of the points."""
+    """The choice of edge features: of four-vectors (with or without the polarization angle), log distance of the points."""
 
     use_rel_lv_fts: bool
     use_polarization_angle: bool
@@ -46,7 +46,7 @@ class EdgeOptions:
 
 
 def gathered(x: Tensor, neighbors: Tensor) -> Tensor:
-    """The neighbors' features. x: (B, P, C); neighbors: (B, P, k). Returns (B, P, k, C)."""
+    """The features of the neighbors. x: (B, P, C); neighbors: (B, P, k). Returns (B, P, k, C)."""
     events, length, _ = x.shape
     first = torch.arange(events, device=x.device).view(-1, 1, 1) * length
     return F.embedding(neighbors + first, x.flatten(0, 1))
@@ -55,10 +55,10 @@ def gathered(x: Tensor, neighbors: Tensor) -> Tensor:
 def build_graph(
     points: Tensor, vectors: Tensor | None, real: Tensor, edges: Tensor | None, k: int, options: EdgeOptions, *, moving: bool
 ) -> Graph:
-    """The graph of the k nearest points, each one its own first neighbor.
+    """The graph of the k nearest points. Each point is its own first neighbor.
 
-    points: (B, D, P); vectors: (B, 4, P) or None; real: (B, P); edges: (B, E, P, P) given features or None.
-    moving: points change from layer to layer, so offsets are wanted.
+    points: (B, D, P); vectors: (B, 4, P) or None; real: (B, P); edges: (B, E, P, P) features from the input, or None.
+    moving: True if points change from layer to layer, so that offsets are needed.
     """
     neighbors = knn(points, k, pairwise_distance_etaphi, exclude_self=False)
     null = ~(gathered(real.unsqueeze(2).float(), neighbors).squeeze(3).bool() & real.unsqueeze(2))
@@ -80,14 +80,14 @@ def build_graph(
 
 
 def _vector_features(vectors: Tensor, neighbors: Tensor, polarization: bool) -> Tensor:
-    """ln kt, ln z, ln delta, ln m2 of each edge, and the cosine of the polarization angle if wanted. -> (B, P, k, 4 or 5)."""
+    """ln kt, ln z, ln delta, ln m2 of each edge, and the cosine of the polarization angle if `polarization`. -> (B, P, k, 4 or 5)."""
     first, second = vectors.unsqueeze(3), neighbors.permute(0, 3, 1, 2)  # (B, 4, P, 1), (B, 4, P, k)
     features = pairwise_lv_fts(first, second, num_outputs=6 if polarization else 4).permute(0, 2, 3, 1)
     return features[..., [0, 1, 2, 3, 5]] if polarization else features
 
 
 class SqueezeAndExcitation(nn.Module):
-    """A factor per channel from the mean over an event (arXiv:1709.01507)."""
+    """Multiply each channel by a factor computed from the mean over the event (arXiv:1709.01507)."""
 
     def __init__(self, channel: int, reduction: int = 16) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class SqueezeAndExcitation(nn.Module):
         self.fc = nn.Sequential(nn.Linear(channel, inner, bias=False), nn.ReLU(), nn.Linear(inner, channel, bias=False), nn.Sigmoid())
 
     def forward(self, x: Tensor, counted: Tensor) -> Tensor:
-        """x: (B, …, C); counted: (B, …), True where it enters the mean."""
+        """x: (B, …, C); counted: (B, …), True for entries of the mean."""
         weights = counted.unsqueeze(-1).to(x.dtype)
         inner = tuple(range(1, x.dim() - 1))
         mean = (x * weights).sum(dim=inner) / weights.sum(dim=inner).clamp(min=1)  # (B, C)
@@ -110,13 +110,13 @@ def _norm_relu_conv(*widths: int) -> nn.Sequential:
 
 
 class MultiScaleEdgeConv(nn.Module):
-    """New features of each particle: its own plus gamma x what the messages of its neighbors say.
+    """New features of each particle: its own features plus gamma x the aggregated messages of its neighbors.
 
     node_dim, edge_dim, out_dim, message_dim: channels of particles, edges, output, messages (None: out_dim).
     reduction_dilation: the scales: (r, d) takes every d-th of the nearest k / r neighbors.
     edge_aggregation: sum, mean, max, attn (a weight per channel) or attn<n> (n weights, shared by the channels).
-    use_rel_fts: messages see differences of features. update_coords: particles move. lv_aggregation: pt and mass of the
-    neighbors' weighted sum are features. use_node_se, use_edge_se: see `SqueezeAndExcitation`. init_scale: first value of gamma.
+    use_rel_fts: messages use differences of features. update_coords: points move. lv_aggregation: pt and mass of the
+    weighted sum of neighbors are features. use_node_se, use_edge_se: see `SqueezeAndExcitation`. init_scale: initial value of gamma.
     """
 
     def __init__(
@@ -169,7 +169,7 @@ class MultiScaleEdgeConv(nn.Module):
         self.gamma = nn.Parameter(init_scale * torch.ones((out_dim, 1, 1)))
 
     def forward(self, points: Tensor, features: Tensor, real: Tensor, graph: Graph) -> tuple[Tensor, Tensor]:
-        """points: (B, D, P); features: (B, P, C); real: (B, P). Returns the points, moved or not, and features (B, P, out_dim)."""
+        """points: (B, D, P); features: (B, P, C); real: (B, P). Returns the points (moved if update_coords) and features (B, P, out_dim)."""
         neighbors, null = graph.neighbors[:, :, : self.k], graph.null[:, :, : self.k]
         own = apply_rows(self.node_encode, features)
         other = gathered(own, neighbors)
@@ -205,7 +205,7 @@ class MultiScaleEdgeConv(nn.Module):
         return [x[:, :, scale] for scale in self.scales] if self.lengths is None else x.split(self.lengths, dim=2)
 
     def _aggregate(self, index: int, message: Tensor, hidden: Tensor) -> Tensor:
-        """The messages of one scale, over the neighbors. message: (B, P, k', C); hidden: (B, P, k', 1). Returns (B, P, C')."""
+        """Aggregate the messages of one scale over the neighbors. message: (B, P, k', C); hidden: (B, P, k', 1). Returns (B, P, C')."""
         if self.sa is not None:
             weight = attention_weights(apply_rows(self.sa[index], message).masked_fill(hidden, MASKED), dim=2)
             return (tiled(weight, message.shape[3]) * tiled(message, weight.shape[3])).sum(dim=2)
@@ -216,6 +216,6 @@ class MultiScaleEdgeConv(nn.Module):
 
 
 def tiled(x: Tensor, width: int) -> Tensor:
-    """The channels repeated in turn up to `width` of them; one channel, or enough of them, stay as they are. (…, C) -> (…, C')."""
+    """Repeat channels cyclically up to `width`. A single channel, or enough channels, stay unchanged. (…, C) -> (…, C')."""
     times = 1 if x.shape[-1] == 1 else max(width // x.shape[-1], 1)
     return x.repeat(*([1] * (x.dim() - 1)), times) if times > 1 else x

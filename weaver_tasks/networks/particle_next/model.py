@@ -1,7 +1,7 @@
 """ParticleNeXt, the successor of ParticleNet: pair features, several scales of neighbors, attention.
 
-H. Qu, talk at ML4Jets 2021 (indico.cern.ch/event/980214/contributions/4413544). Weights go both ways between this implementation
-and weaver-core's. Shapes: B events, P slots, C channels, D coordinates.
+H. Qu, talk at ML4Jets 2021 (indico.cern.ch/event/980214/contributions/4413544). Weights are interchangeable
+with those of weaver-core. Shapes: B events, P slots, C channels, D coordinates.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ LAYER_PARAMS = ((32, 256, _SCALES, 64), (32, 256, _SCALES, 64), (32, 256, _SCALE
 class ParticleNeXt(nn.Module):
     """Scores of jets (or of particles) from particles with four-vectors.
 
-    feature_input_dim, edge_input_dim: features of a particle, and given features of a pair; num_classes: outputs.
-    node_dim, edge_dim: channels to which they are brought first (0: only normalized, if use_node_bn, use_edge_bn).
+    feature_input_dim, edge_input_dim: features of a particle, and features of a pair from the input; num_classes: outputs.
+    node_dim, edge_dim: channels to which features are mapped first (0: only normalized, if use_node_bn, use_edge_bn).
     layer_params: (k, channels[, scales[, message channels]]) of each layer, or a map {k, c, rd, m}; see `MultiScaleEdgeConv` for
     scales and the options after it. use_rel_lv_fts, use_polarization_angle, use_rel_dist: features of edges.
     fc_params: (width, dropout) of each layer after pooling. global_aggregation: mean, sum, max, attn or attn<n>.
-    input_dropout: chance that a particle is left out in training; pt_dropout: width in GeV of a random cut on pt;
+    input_dropout: probability to drop a particle in training; pt_dropout: width in GeV of a random cut on pt;
     lorentz_vector_scale, _smear, _shift: widths of a random factor per jet, per particle, and of a shift of the direction; with
     them the features are ln pt, ln E and the direction relative to the jet.
     trim: see `SequenceTrimmer`. for_inference: softmax of the outputs. for_segmentation: outputs of each particle.
@@ -117,7 +117,7 @@ class ParticleNeXt(nn.Module):
         self, points: Tensor, features: Tensor, lorentz_vectors: Tensor, mask: Tensor | None = None, edges: Tensor | None = None
     ) -> Tensor:
         """points: (B, D, P) eta and phi; features: (B, C, P); lorentz_vectors: (B, 4, P) px, py, pz, E in GeV;
-        mask: (B, 1, P), nonzero for real particles; edges: (B, E, P, P) given features of pairs.
+        mask: (B, 1, P), nonzero for real particles; edges: (B, E, P, P) features of pairs.
 
         Returns (B, num_classes), or (B, num_classes, P') for segmentation, P' after trimming.
         """
@@ -129,7 +129,7 @@ class ParticleNeXt(nn.Module):
             missing = self.num_neighbors - points.shape[2]
             points, features, lorentz_vectors, mask = (F.pad(part, (0, missing)) for part in (points, features, lorentz_vectors, mask))
             edges = None if edges is None else F.pad(edges, (0, missing, 0, missing))
-        # Padded points lie far away, and in training apart from each other: their neighbors are then random ones.
+        # Place padded points far away. In training they are also far from each other, so that their neighbors are random.
         points = points.masked_fill(~mask, 1e9)
         if self.training:
             points = points + 1e6 * torch.rand_like(points).masked_fill(mask, 0)
@@ -140,7 +140,7 @@ class ParticleNeXt(nn.Module):
         return output.softmax(dim=1) if self.for_inference else output
 
     def _convolve(self, points: Tensor, x: Tensor, vectors: Tensor, real: Tensor, edges: Tensor | None) -> Tensor:
-        """Through all layers: on one graph with encoded edges, or, if particles move, on a new one in each."""
+        """Apply all layers: on one graph with encoded edges or, if points move, on a new graph in each layer."""
         if self.update_coords and edges is not None:
             edges = apply_rows(self.edge_encode, edges.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         graph = None
@@ -155,7 +155,7 @@ class ParticleNeXt(nn.Module):
         return x
 
     def _pooled(self, x: Tensor, real: Tensor) -> Tensor:
-        """(B, P, C), (B, P) -> (B, C)."""
+        """Pool over the real particles. (B, P, C), (B, P) -> (B, C)."""
         hidden = ~real.unsqueeze(2)
         if self.sa is not None:
             weight = attention_weights(apply_rows(self.sa, x).masked_fill(hidden, MASKED), dim=1)
@@ -167,7 +167,7 @@ class ParticleNeXt(nn.Module):
 
     @torch.no_grad()
     def _augment(self, points: Tensor, features: Tensor, vectors: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Random variations of the input, in training; see the options."""
+        """Apply random variations to the input in training; see the options."""
         if self.input_dropout is not None:
             mask = self.input_dropout(mask.to(points.dtype))
         mask = mask.bool()
@@ -196,7 +196,7 @@ class ParticleNeXt(nn.Module):
 
 
 def _encoder(width_in: int, width: int, use_bn: bool) -> tuple[nn.Module, int]:
-    """A normalization and a linear layer to `width` channels (0: the normalization alone). Returns it and its channels."""
+    """A normalization and a linear layer to `width` channels (0: the normalization alone). Returns it and the number of channels."""
     if width and width_in:
         return nn.Sequential(nn.BatchNorm2d(width_in), nn.Conv2d(width_in, width, 1, bias=False)), width
     return nn.BatchNorm2d(width_in) if use_bn and width_in else nn.Identity(), width_in

@@ -1,4 +1,4 @@
-"""The block of Particle Transformer: attention and a two-layer network, each normalized before and, as in NormFormer, after."""
+"""The block of Particle Transformer: attention and a two-layer network, each with normalization before and after (NormFormer)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from weaver_tasks.networks.particle_transformer.layers import MASKED, Attention,
 
 
 def key_biases(layout: Layout, pair_biases: Sequence[Tensor] | None, like: Tensor, *, leading: int = 0) -> list[Tensor]:
-    """The bias of attention in each group: that of the pairs, if any, and MASKED for padded keys.
+    """The attention bias of each group: that of the pairs, if any, and MASKED for padded keys.
 
-    pair_biases: (B, H, L, L) of each group; leading: how many real keys come before those of the layout; like: gives type and device.
+    pair_biases: (B, H, L, L) of each group; leading: number of real keys before those of the layout; like: gives type and device.
     Returns (B, H, L, L), or (B, 1, 1, leading + L) without pair biases, of each group.
     """
     padded = [~F.pad(group.real, (leading, 0), value=True)[:, None, None, :] for group in layout.groups]
@@ -28,7 +28,7 @@ class Block(nn.Module):
     """Particle attention block, or class attention block (arXiv:2202.03772, fig. 3c; NormFormer, arXiv:2110.09456).
 
     scale_attn, scale_fc: a normalization after attention and inside the network; scale_heads: a factor per head; scale_resids: a
-    factor per channel of the second residual; scale_attn_mask: one factor of the pair bias. activation: gelu, relu or swiglu.
+    factor per channel of the second residual; scale_attn_mask: one factor for the pair bias. activation: gelu, relu or swiglu.
     layer_scale_init_values: arXiv:2103.17239; drop_path_rate: arXiv:1603.09382.
     """
 
@@ -95,7 +95,7 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, x_cls: Tensor | None = None, padding_mask: Tensor | None = None, attn_mask: Tensor | None = None
     ) -> Tensor:
-        """On padded batches. x: (B, L, D); x_cls: (B, 1, D) for class attention; padding_mask: (B, L), True where padded;
+        """Apply the block to padded batches. x: (B, L, D); x_cls: (B, 1, D) for class attention; padding_mask: (B, L), True where padded;
         attn_mask: (B, H, L, L) pair bias. Returns (B, L, D), or (B, 1, D) for class attention."""
         real = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if padding_mask is None else ~padding_mask.bool()
         layout = Layout.of(real, dense=True)
@@ -106,7 +106,7 @@ class Block(nn.Module):
         return layout.whole.pad(self.tokens(rows, layout, key_biases(layout, pairs, x), pairs))
 
     def tokens(self, x: Tensor, layout: Layout, biases: Sequence[Tensor], pair_biases: Sequence[Tensor] | None = None) -> Tensor:
-        """On rows of tokens. x: (R, D); biases: of `key_biases`; pair_biases: what scale_attn_mask scales of them.
+        """Apply the block to rows of tokens. x: (R, D); biases: from `key_biases`; pair_biases: their part that scale_attn_mask scales.
 
         Returns (R, D).
         """

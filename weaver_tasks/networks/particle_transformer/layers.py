@@ -1,4 +1,4 @@
-"""Layers of Particle Transformer (arXiv:2202.03772): embedding, attention with a pair bias, and the block around it.
+"""Layers of Particle Transformer (arXiv:2202.03772): embedding, attention with a pair bias, normalization, activations.
 
 All of them run on rows of tokens, so padding costs nothing outside of attention itself; see `masking.Layout`.
 Shapes: B events, L slots, R tokens (rows), D embedding dimension, H heads.
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from weaver_tasks.networks.layers.masking import Layout, Tokens, attention_weights, exporting
 
-# Added to the attention of padded keys: their weight is then exactly 0, and an event without particles stays finite,
-# as with minus infinity it would not. Half precision can hold it.
+# Added to the attention logits of padded keys, so that their weight is exactly 0. Unlike minus infinity, it keeps an event
+# without particles finite. Half precision can represent it.
 MASKED = -3.0e4
 
 
@@ -26,7 +26,7 @@ def activation_module(name: str) -> nn.Module:
 
 
 class RMSNorm(nn.RMSNorm):
-    """torch's root-mean-square normalization (arXiv:1910.07467), spelled out for exporters that do not know it."""
+    """torch's root-mean-square normalization (arXiv:1910.07467), written as basic operations for exporters that do not know it."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not exporting():
@@ -53,7 +53,7 @@ class SwiGLUFFN(nn.Module):
 
 
 class LayerScale(nn.Module):
-    """A factor per channel, small at first (arXiv:2103.17239)."""
+    """A learned factor per channel, initially small (arXiv:2103.17239)."""
 
     def __init__(self, dim: int, init_values: float = 1e-5) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class LayerScale(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Stochastic depth (arXiv:1603.09382): in training the branch of a whole event is dropped with a chance of `drop_prob`."""
+    """Stochastic depth (arXiv:1603.09382): in training, drop the branch for a whole event with probability `drop_prob`."""
 
     def __init__(self, drop_prob: float = 0.0) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class DropPath(nn.Module):
 
 
 class Embed(nn.Module):
-    """Features of particles to embeddings: batch normalization, then LayerNorm, linear and activation per width in `dims`.
+    """Map features of particles to embeddings: batch normalization, then LayerNorm, linear and activation per width in `dims`.
 
     use_conv_embed: instead linear layers with batch normalization.
     """
@@ -106,7 +106,7 @@ class Embed(nn.Module):
         return self.embed(self._normalized(x))
 
     def rows(self, x: Tensor, tokens: Tokens) -> Tensor:
-        """The same for the real particles only. x: (B, C, L). Returns (R, D)."""
+        """Embed the real particles only. x: (B, C, L). Returns (R, D)."""
         return self.embed(tokens.pack(self._normalized(x)))
 
     def _normalized(self, x: Tensor) -> Tensor:
@@ -163,7 +163,7 @@ class Attention(nn.Module):
     def class_token(self, query: Tensor, own: Tensor, keys: Tensor, layout: Layout, biases: Sequence[Tensor]) -> Tensor:
         """Attention of one query per event to its own key and those of the event's tokens.
 
-        query, own: (B, D), in the order of the groups; keys: (R, D); biases: (B, 1, 1, 1 + L) of each group. Returns (B, D).
+        query, own (its token): (B, D), in the order of the groups; keys: (R, D); biases: (B, 1, 1, 1 + L) of each group. Returns (B, D).
         """
         weights, bias = self.in_proj.weight, self.in_proj.bias
         dim = query.shape[1]
@@ -185,9 +185,9 @@ class Attention(nn.Module):
         return norm(x.unflatten(-1, (self.num_heads, -1))).flatten(-2) if self._norms else x
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-        """(B, L', D), (B, L, D), (B, L, D) -> (B, L', D)."""
+        """Scaled dot-product attention. (B, L', D), (B, L, D), (B, L, D) -> (B, L', D)."""
         q, k, v = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in (q, k, v))  # (B, H, L, D / H)
-        if exporting():  # spelled out: the exporters' own decomposition does not hold for all shapes
+        if exporting():  # explicit operations: the decomposition of the exporters is not valid for all shapes
             mixed = attention_weights(q @ k.transpose(2, 3) * q.shape[-1] ** -0.5 + bias, dim=-1) @ v
         else:
             mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=self.dropout if self.training else 0.0)
@@ -201,7 +201,7 @@ class Attention(nn.Module):
 
 
 def _rename_projection(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
-    """Weights of earlier versions call the projection in_proj_weight and in_proj_bias, as torch's attention does."""
+    """Rename in_proj_weight and in_proj_bias in weights of earlier versions, which used the names of torch's attention."""
     for name in ("weight", "bias"):
         if f"{prefix}in_proj_{name}" in state:
             state[f"{prefix}in_proj.{name}"] = state.pop(f"{prefix}in_proj_{name}")

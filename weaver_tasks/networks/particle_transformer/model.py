@@ -1,7 +1,7 @@
 """Particle Transformer: attention among the particles of a jet, biased by the features of each pair.
 
-H. Qu, C. Li, S. Qian, "Particle Transformer for Jet Tagging", arXiv:2202.03772. Weights go both ways between this implementation
-and weaver-core's; what differs is the work: layers run on the real particles only, see `masking.Layout`.
+H. Qu, C. Li, S. Qian, "Particle Transformer for Jet Tagging", arXiv:2202.03772. Weights are interchangeable with
+those of weaver-core. This implementation computes less: layers run on the real particles only, see `masking.Layout`.
 
 Shapes: B events, P slots, R real particles (rows), C features, D embedding dimension, H heads.
 """
@@ -27,12 +27,12 @@ class ParticleTransformer(nn.Module):
     """Scores of jets (or of particles) from particles with four-vectors; permuting or padding particles changes nothing.
 
     input_dim: features of a particle; num_classes: outputs.
-    pair_input_type, pair_input_dim: which and how many features of pairs come from the vectors (see `kinematics`; None: all of the
-    type's usual ones); pair_extra_dim: how many are given as `uu`. pair_embed_dims, remove_self_pair, use_pre_activation_pair,
-    pair_embed_sparse_eval: see `PairEmbed`. embed_dims, use_conv_embed: see `Embed`; empty: the input is embedded already.
-    num_heads, num_layers, num_cls_layers, activation: of the blocks; block_params, cls_block_params: see `Block`;
+    pair_input_type, pair_input_dim: type and number of pair features from the vectors (see `pair_features`; None: the usual
+    number of the type); pair_extra_dim: number of pair features given as `uu`. pair_embed_dims, remove_self_pair, use_pre_activation_pair,
+    pair_embed_sparse_eval: see `PairEmbed`. embed_dims, use_conv_embed: see `Embed`; empty: the input is already embedded.
+    num_heads, num_layers, num_cls_layers, activation: options of the blocks; block_params, cls_block_params: see `Block`;
     block_ids_with_attn_mask: the blocks that use the pair bias (all).
-    include_global_token: a token among the particles collects the result. fc_params: (width, dropout[, activation]) of each layer
+    include_global_token: an additional token collects the result. fc_params: (width, dropout[, activation]) of each layer
     before the output; None: no output layer.
     version: 1 as published; 2: SwiGLU without the extra scales; 3: with RMSNorm, no biases, stochastic depth; 3.5, 3.6: gated.
     weight_init: moco, timm or None; fix_init: scale down the later blocks. trim: see `SequenceTrimmer`.
@@ -125,7 +125,7 @@ class ParticleTransformer(nn.Module):
 
     @property
     def ignores_padding(self) -> bool:
-        """See `trimming.ignores_padding`. Of a segmentation each slot has an output, and without output layer there may be no pooling."""
+        """See `trimming.ignores_padding`. False for segmentation (output of each slot) and without an output layer (maybe no pooling)."""
         return not self.for_segmentation and self.fc is not None
 
     def forward(
@@ -148,22 +148,22 @@ class ParticleTransformer(nn.Module):
         output = self.fc(result)
         return output.softmax(dim=1) if self.for_inference else output
 
-    # weaver's names for the two halves of a forward pass, which users' own models call.
+    # weaver's names of the two parts of a forward pass, which models of users call.
 
     def _forward_encoder(
         self, x: Tensor, v: Tensor | None = None, mask: Tensor | None = None, uu: Tensor | None = None, uu_idx: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The particles after all blocks, (B, P', D), zero where padded, and where that is, (B, P'); a global token leads."""
+        """The particles after all blocks, (B, P', D), zero if padded, and the padding mask (B, P'). A global token comes first."""
         rows, layout = self._encoded(x, v, mask, uu, uu_idx)
         return layout.whole.pad(rows), ~layout.whole.real
 
     def _forward_aggregator(self, x: Tensor, padding_mask: Tensor) -> Tensor:
-        """From what `_forward_encoder` gives to one vector an event, normalized: (B, D)."""
+        """Aggregate the output of `_forward_encoder` to one normalized vector per event, (B, D)."""
         layout = Layout.of(~padding_mask, dense=exporting() or torch.compiler.is_compiling())
         return self.norm(self._aggregate(layout.whole.pack(x), layout))
 
     def _encoded(self, x: Tensor, v: Tensor | None, mask: Tensor | None, uu: Tensor | None, uu_idx: Tensor | None) -> tuple[Tensor, Layout]:
-        """Trim, and send the particles through all blocks, see `_encode`."""
+        """Trim the batch and apply all blocks, see `_encode`."""
         if uu is not None and uu_idx is not None:
             uu = build_sparse_tensor(uu, uu_idx, x.shape[-1])
         x, v, mask, uu = self.trimmer(x, v, mask, uu)
@@ -172,7 +172,7 @@ class ParticleTransformer(nn.Module):
         return self._encode(x, v, uu, layout)
 
     def _encode(self, x: Tensor, v: Tensor | None, uu: Tensor | None, layout: Layout) -> tuple[Tensor, Layout]:
-        """The particles after all blocks, (R, D), and how they lie in the batch: the global token, if any, leads."""
+        """The particles after all blocks, (R, D), and their layout in the batch. A global token comes first."""
         rows = self.embed.rows(x, layout.whole) if isinstance(self.embed, Embed) else layout.whole.pack(x)
         pairs = self.pair_embed.biases(v, uu, layout) if self.pair_embed is not None and (v is not None or uu is not None) else None
         if self.include_global_token:
@@ -187,7 +187,7 @@ class ParticleTransformer(nn.Module):
         return rows, layout
 
     def _aggregate(self, rows: Tensor, layout: Layout) -> Tensor:
-        """One row per event, in the order given: (R, D) -> (B, D)."""
+        """Aggregate tokens to one row per event, in the original order: (R, D) -> (B, D)."""
         if self.include_global_token:
             return layout.whole.pad(rows)[:, 0]
         if self.cls_blocks is None:
@@ -247,7 +247,7 @@ def _fully_connected(
 
 @torch.no_grad()
 def initialize(model: nn.Module, mode: str) -> None:
-    """Weights of all linear layers: moco (Xavier, query, key and value apart; arXiv:2104.02057) or timm (normal, 0.02); biases zero."""
+    """Initialize all linear layers: moco (Xavier, separate query, key, value; arXiv:2104.02057) or timm (normal, 0.02); biases zero."""
     if mode not in ("moco", "timm"):
         raise ValueError(f"weight_init '{mode}' is not known: use moco, timm or None")
     for name, module in model.named_modules():

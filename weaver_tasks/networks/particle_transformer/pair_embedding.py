@@ -1,6 +1,6 @@
-"""The interaction matrix of Particle Transformer: features of pairs of particles, embedded into a bias of attention.
+"""The interaction matrix of Particle Transformer: features of pairs of particles, embedded into an attention bias.
 
-arXiv:2202.03772, sec. 4. Only pairs of real particles are computed and, where features are symmetric, each pair once.
+arXiv:2202.03772, sec. 4. Only pairs of real particles are computed and, if features are symmetric, each pair only once.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from weaver_tasks.networks.layers.masking import Layout, Tokens, exporting, poin
 from weaver_tasks.networks.layers.pair_features import pairwise_lv_fts_ee, pairwise_lv_fts_pp, pairwise_lv_fts_xyzt
 from weaver_tasks.networks.particle_transformer.layers import activation_module
 
-_CACHED_ROWS = 4096  # pairs at a time in evaluation on a CPU: their features stay in its cache
+_CACHED_ROWS = 4096  # pairs per chunk in evaluation on a CPU, so that their features fit into its cache
 
 
 class PairEmbed(nn.Module):
-    """Features of pairs to a bias (B, H, P, P); zero where one of the two is padded.
+    """Embed features of pairs into a bias (B, H, P, P), which is zero if one of the two particles is padded.
 
-    pairwise_lv_dim: how many features of the four-vectors (see kinematics), 0: none; pairwise_lv_type: pp, ee, xyzt or xyzt:<coords>.
-    pairwise_input_dim: how many features of pairs are given. dims: widths of the embedding, the last one is the number of heads.
+    pairwise_lv_dim: number of features of the four-vectors (see `pair_features`), 0: none; pairwise_lv_type: pp, ee, xyzt or xyzt:<coords>.
+    pairwise_input_dim: number of pair features from the input. dims: widths of the embedding; the last one is the number of heads.
     remove_self_pair: no bias of a particle with itself. use_pre_activation_pair: no activation after the last layer.
-    sparse_eval: whether batch statistics are of real pairs only (in training, in evaluation); else of all slots.
+    sparse_eval: whether only real pairs enter the batch statistics (in training, in evaluation), rather than all slots.
     """
 
     def __init__(
@@ -66,11 +66,11 @@ class PairEmbed(nn.Module):
         return self.biases(x, uu, Layout.of(real if mask is None else mask.squeeze(1).bool(), dense=True))[0]
 
     def is_sparse(self) -> bool:
-        """Whether only pairs of real particles enter, now."""
+        """Whether only pairs of real particles are used in the current mode (training or evaluation)."""
         return self.sparse_eval[0 if self.training else 1]
 
     def biases(self, x: Tensor | None, uu: Tensor | None, layout: Layout) -> list[Tensor]:
-        """The same for each group of a layout: (B, H, L, L), zero where one of the two is padded."""
+        """The bias for each group of a layout: (B, H, L, L), zero if one of the two particles is padded."""
         if exporting():
             return [self._grid(x, uu)]
         pairs = [self._pairs(group) for group in layout.groups]  # event of the group, i, j of each pair
@@ -94,7 +94,7 @@ class PairEmbed(nn.Module):
         return wanted.nonzero(as_tuple=True)
 
     def _scattered(self, rows: Tensor, where: tuple[Tensor, ...], group: Tokens) -> Tensor:
-        """Rows of pairs as a matrix, both ways if symmetric. (pairs, H) -> (B, H, L, L)."""
+        """Scatter rows of pairs into a matrix, in both directions if symmetric. (pairs, H) -> (B, H, L, L)."""
         events, length = group.real.shape
         event, i, j = where
         bias = rows.new_zeros(events * length * length, rows.shape[1]).index_copy(0, (event * length + i) * length + j, rows)
@@ -103,7 +103,7 @@ class PairEmbed(nn.Module):
         return bias.view(events, length, length, -1).permute(0, 3, 1, 2).contiguous()
 
     def _grid(self, x: Tensor | None, uu: Tensor | None) -> Tensor:
-        """All pairs of slots, whose number exporters can follow."""
+        """Compute all pairs of slots, a number that exporters can trace."""
         given = None if x is None else self.features(x.unsqueeze(-1), x.unsqueeze(-2)).permute(0, 2, 3, 1)
         bias = self._embed(given, None if uu is None else uu.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         if self.is_symmetric and self.remove_self_pair:
@@ -121,7 +121,7 @@ class PairEmbed(nn.Module):
 
 
 def _first_rows(layout: Layout) -> list[Tensor]:
-    """The number of the first row of each event, counted over all groups: (B,) of each group."""
+    """The index of the first row of each event, counted over all groups: (B,) for each group."""
     before, parts = 0, []
     for group in layout.groups:
         parts.append(group.first_rows() + before)
@@ -130,7 +130,7 @@ def _first_rows(layout: Layout) -> list[Tensor]:
 
 
 def _given_features(uu: Tensor, layout: Layout, first: Tensor, second: Tensor) -> Tensor:
-    """The given features of pairs of rows. uu: (B, C', P, P); first, second: (pairs,). Returns (pairs, C')."""
+    """The input features of pairs of rows. uu: (B, C', P, P); first, second: (pairs,). Returns (pairs, C')."""
     length = uu.shape[-1]
     slots = torch.arange(uu.shape[0] * length, device=uu.device) if layout.whole.index is None else layout.whole.index
     event, i = slots[first] // length, slots[first] % length
@@ -138,7 +138,7 @@ def _given_features(uu: Tensor, layout: Layout, first: Tensor, second: Tensor) -
 
 
 def _pair_features(kind: str, count: int, eps: float) -> tuple[Callable[[Tensor, Tensor], Tensor], int]:
-    """The function of two sets of vectors, and up to how many features it is symmetric."""
+    """A function that computes pair features from two sets of vectors, and the number of features up to which it is symmetric."""
     if kind == "pp":
         return partial(pairwise_lv_fts_pp, num_outputs=count, eps=eps), 5
     if kind == "ee":
@@ -149,7 +149,7 @@ def _pair_features(kind: str, count: int, eps: float) -> tuple[Callable[[Tensor,
 
 
 def _applied(layers: nn.Sequential, x: Tensor) -> Tensor:
-    """Layers of a convolution over pairs, on features in the last dimension. (…, C) -> (…, C')."""
+    """Apply layers of a convolution over pairs to the last dimension. (…, C) -> (…, C')."""
     if layers.training:
         for layer in layers:
             x = pointwise(layer, x) if isinstance(layer, nn.Conv1d) else layer(x)
@@ -164,7 +164,7 @@ Step = tuple[Tensor, Tensor] | nn.Module
 
 
 def _folded(layers: nn.Sequential) -> list[Step]:
-    """The layers in evaluation, each normalization folded into a convolution: the first into the next one, others into the last."""
+    """The layers in evaluation, with normalizations folded into convolutions: the first into the next one, others into the previous one."""
     steps: list[Step] = []
     before: tuple[Tensor, Tensor] | None = None
     for layer in layers:
@@ -193,7 +193,7 @@ def _run(steps: Sequence[Step], x: Tensor) -> Tensor:
 
 
 def build_sparse_tensor(uu: Tensor, idx: Tensor, seq_len: int) -> Tensor:
-    """Pair features from a list of pairs. uu: (B, C, N); idx: (B, 2, N) slots, seq_len or more for none. Returns (B, C, P, P).
+    """Pair features from a list of pairs. uu: (B, C, N); idx: (B, 2, N) slots (seq_len or larger: no pair). Returns (B, C, P, P).
 
     Features of a pair that is listed twice add up.
     """
