@@ -106,7 +106,7 @@ def plot_scores(predictions: Predictions, path: Path) -> list[Path]:
         panels = drawn.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
         histograms = [_histograms(predictions, index, edges) for index in range(len(classes))]
         heights = np.concatenate([[1.0], *(counts[counts > 0] for found in histograms for _, counts in found)])
-        panels[0, 0].set(yscale="log", ylim=(heights.min() / 1.5, 1.5 * heights.max()), xlim=(0, 1))  # applies to all panels, which share their axes
+        panels[0, 0].set(yscale="log", ylim=(heights.min() / 1.5, 1.5 * heights.max()), xlim=(0, 1))  # shared by all panels
         for index, (name, axes) in enumerate(zip(classes, panels.flat, strict=False)):
             for true, counts in histograms[index]:
                 heavy: dict[str, Any] = {"linewidth": 3 if true == index else 1.5}
