@@ -76,7 +76,7 @@ def chain(last: Iterable[Task], runs: Runs) -> list[Task]:
 
 @dataclass(kw_only=True)
 class Verification:
-    """The state of the files of a chain, as absolute paths. remade: (task, path) of files that are intact, but were remade after being read."""
+    """The state of the files of a chain (absolute paths). remade: (task that read it, path) of intact files that were remade since."""
 
     checked: int = 0
     differ: list[str] = field(default_factory=list)
