@@ -55,7 +55,7 @@ def _check_model(config: Mapping[str, Any], where: str) -> None:
 
 
 def _check_resolved(configuration: DataConfiguration, *, where: str) -> None:
-    """Raise ConfigError if a trained model is used with a data configuration without resolved centers. The message names the resolved file."""
+    """Raise ConfigError if a trained model is used with a data configuration that has unresolved centers; name weaver's resolved file."""
     still_open = [variable.name for group in configuration.inputs for variable in group.variables if variable.center == "auto"]
     if not still_open:
         return

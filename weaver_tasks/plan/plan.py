@@ -194,7 +194,7 @@ class Plan:
         return range(start["epoch"] + 1 if start else 0, self.config["training"]["epochs"])
 
     def fewest_events(self) -> int:
-        """The minimum number of events of an epoch: one batch over all ranks. 0 if nothing is trained or epochs continue one event stream."""
+        """The minimum number of events per epoch: one batch over all ranks. 0 if nothing is trained or epochs share one event stream."""
         training = self.config["training"]
         endless = training["samples_per_epoch"] is not None or training["steps_per_epoch"] is not None
         if self.config["prediction"]["model"] or endless:

@@ -20,7 +20,7 @@ class SettingsFile(str):
     command is made, by the process that runs it: so it is there on every node. Its name has a digest of its content, so no other job's
     settings ever replace it, and the commands in provenance records go on to work.
 
-    stage: the beginning of the file's name. folder: of the run. writes: whether a command that is made now will run (a dry run's will not).
+    stage: the beginning of the file name. folder: that of the run. writes: whether a command made now will be run (not in a dry run).
     """
 
     path: str

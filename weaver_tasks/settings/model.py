@@ -519,7 +519,7 @@ class Configuration(ReadSection):
     tools: ToolsSettings = section(ToolsSettings, "Targets beside the run: they look at it and change nothing of it.")
 
     def best_epoch_by(self) -> dict[str, Any]:
-        """The metric that selects the best epoch, and whether it is maximized or minimized: from `validation`, or the default of the task."""
+        """The metric that selects the best epoch, and whether to maximize or minimize it: from `validation`, or the task's default."""
         metric = self.validation.metric or ("accuracy" if self.training.task == "classification" else "loss")
         smaller_is_better = any(word in metric for word in ("loss", "error", "mae", "mse"))
         return {"metric": metric, "mode": self.validation.mode or ("min" if smaller_is_better else "max")}

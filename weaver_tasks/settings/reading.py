@@ -61,7 +61,7 @@ def names_as_written(config: Mapping[str, Any], *, files: Iterable[str | Path], 
 
 
 def quoted_as_text(config: Mapping[str, Any], text: str) -> dict[str, Any]:
-    """As `names_as_written`, but only for quoted options, in a configuration that was read from `text`."""
+    """As `names_as_written`, for a configuration that was read from `text`."""
     made = _names_as_written(config, _as_text(text, run=str(config.get("run"))), top=True)
     assert isinstance(made, dict)
     return made
