@@ -16,9 +16,9 @@ SETTINGS = ".settings"  # below the folder of a run
 class SettingsFile(str):
     """The settings of a task. The string itself is JSON; formatted into a command, it gives the path of a file with this JSON.
 
-    Snakemake compares a rule's `params` as strings, so a job runs again exactly when its settings change. The file is written when the
-    command is made, by the process that runs it: so it is there on every node. Its name has a digest of its content, so no other job's
-    settings ever replace it, and the commands in provenance records go on to work.
+    Snakemake compares the `params` of a rule as strings, so a job reruns exactly when its settings change. The file is written when the
+    command is made, by the process that runs it, so it exists on every node. Its name contains a digest of its content, so settings of
+    other jobs never replace it, and the commands in provenance records keep working.
 
     stage: the beginning of the file name. folder: that of the run. writes: whether a command made now will be run (not in a dry run).
     """
