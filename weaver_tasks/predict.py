@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def predict(arguments: argparse.Namespace, training: TrainingSettings, record: TaskRecord) -> None:
-    """Predict the events of one group that belong to this rank. Raises a WeaverTasksError if configuration, network and model do not match."""
+    """Predict this rank's events of one group. Raises a WeaverTasksError if configuration, network and model do not match."""
     from weaver_tasks.training.device import choose_device, device_name, prepare_process
     from weaver_tasks.training.distributed import joined_ranks, leave_to_first_rank, rank
 
@@ -221,7 +221,7 @@ class Prediction:
         return (batch.inputs for batch in itertools.islice(self._batches(**options), _EXAMPLES))
 
     def _trims(self) -> bool:
-        """Whether batches are padded only to their longest event: by `prediction.trim_padding`, or by the network's own declaration."""
+        """Whether batches are padded only to their longest event, according to `prediction.trim_padding` or the network's declaration."""
         scoring, wanted = self._scoring, self.settings.trim_padding
         padded = any(group.length is not None for group in self._fitted.inputs)
         if scoring.scorers is None or wanted is False or not padded:

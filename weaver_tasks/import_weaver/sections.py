@@ -20,7 +20,7 @@ from weaver_tasks.import_weaver.result import TODO, Conversion
 
 
 def forks(command: Command, made: Conversion) -> None:
-    """Convert options of forks of weaver: two have keys here, the others become TODOs or notes."""
+    """Convert options of forks of weaver: two have keys here, the others become TODOs."""
     known = [name for option in OPTIONS for name in option.names]
     for option, words in command.forks:
         value = words[0] if len(words) == 1 else None

@@ -75,7 +75,7 @@ class Settings:
         return keys
 
     def untracked(self) -> dict[str, Any]:
-        """Settings that a task needs, but that must not rerun it: they change only speed or monitoring, or `of` tracks them in another form.
+        """Settings that a task needs, but that must not rerun it: they affect only speed or monitoring, or `of` has them in another form.
 
         The learning rate schedule is an example of the latter: `of` holds the resulting learning rates.
         """
