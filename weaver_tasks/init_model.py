@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def initialize(arguments: argparse.Namespace, record: TaskRecord) -> None:
-    # Torch is imported here, not above: --help and mistakes in the arguments do not wait for it.
+    # Torch is imported here, so that --help and errors in the arguments appear without delay.
     from weaver_tasks.data.configuration import load_data_configuration
     from weaver_tasks.training import checkpoint
     from weaver_tasks.training.epoch import first_training_state
@@ -75,7 +75,7 @@ def initialize(arguments: argparse.Namespace, record: TaskRecord) -> None:
 
 
 def _check_metric(settings: StageSettings, network: Network) -> None:
-    """Raises ConfigError when the network's own evaluate function, which gives one number, does not give that of validation.metric."""
+    """Raises ConfigError if validation.metric is not the single number that the network's own evaluate function gives."""
     metric, own = settings.validation.metric, "loss" if settings.training.task == "regression" else "accuracy"
     if network.evaluate_fn is not None and metric not in (None, own):
         raise ConfigError(
@@ -85,7 +85,7 @@ def _check_metric(settings: StageSettings, network: Network) -> None:
 
 
 def _loaded_files(weights: Any) -> list[Path]:
-    """The files that weights come from (`file.pt` or `file.pt:prefix`)."""
+    """The files of the weights, given as `file.pt` or `file.pt:prefix`."""
     given = [weights] if isinstance(weights, str) else list(weights or ())
     return [Path(name) if Path(name).exists() else Path(name.rpartition(":")[0]) for name in map(str, given)]
 

@@ -60,7 +60,7 @@ def _named_file(text: str) -> tuple[str, Path]:
 
 
 def merge(arguments: argparse.Namespace, record: TaskRecord) -> None:
-    """Merge one group. Raises a WeaverTasksError when the members do not fit each other or the input files."""
+    """Merge one group. Raises a WeaverTasksError if the members do not match each other or the input files."""
     tables = dict(arguments.predictions)
     folds = arguments.settings.cross_validation
     for path in tables.values():

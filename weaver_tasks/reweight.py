@@ -74,7 +74,7 @@ def _reweight(arguments: argparse.Namespace, record: TaskRecord) -> None:
 
 
 def _for_remaking(configuration: DataConfiguration, arguments: argparse.Namespace) -> DataConfiguration:
-    """The configuration without the histograms that it may have, if they are to be made anew."""
+    """The configuration without its existing histograms, if they are to be made anew."""
     if configuration.weights is None or not arguments.settings.sampling.remake_weights:
         return configuration
     return dataclasses.replace(configuration, weights=dataclasses.replace(configuration.weights, histograms=None))
@@ -83,7 +83,7 @@ def _for_remaking(configuration: DataConfiguration, arguments: argparse.Namespac
 def _passes(configuration: DataConfiguration, manifest: dict[str, Any], arguments: argparse.Namespace) -> Passes:
     fold = arguments.settings.fold
     return Passes(
-        # Histograms that are kept are filled all the same, to show what they do.
+        # Histograms are also filled if existing ones are kept, to plot their effect.
         functools.partial(next_pass, configuration),
         list(_training_files(manifest, configuration, arguments)),
         digest=digest(manifest["digest"], fingerprints.weighting(configuration), fold.plain() if fold else None),
@@ -92,7 +92,7 @@ def _passes(configuration: DataConfiguration, manifest: dict[str, Any], argument
 
 
 def _training_files(manifest: dict[str, Any], configuration: DataConfiguration, arguments: argparse.Namespace) -> Iterator[TrainingFile]:
-    """The plain columns of the events for training: those that pass the extra selection and are not of the fold left out."""
+    """The columns of the training events: those that pass the extra selection and are not in the fold that is left out."""
     fold = arguments.settings.fold
     extra = extra_selection_column("train")
     names = [*weight_columns(configuration), extra, *([fold.variable] if fold else [])]

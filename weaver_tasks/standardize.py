@@ -76,7 +76,7 @@ def _standardize(arguments: argparse.Namespace, record: TaskRecord) -> None:
 
 
 def _training_files(manifest: dict[str, Any], configuration: DataConfiguration, functions: Path | None) -> Iterator[TrainingFile]:
-    """The events that count: those of the leading `preprocess.data_fraction` of the entries of each training file."""
+    """The events used for the standardization: those in the first fraction `preprocess.data_fraction` of the entries of each file."""
     options = StagingOptions.from_manifest(manifest)
 
     def read(file: dict[str, Any], last: int, sums: VariableSums) -> Iterator[Block]:

@@ -1,4 +1,4 @@
-"""What is said of a checkpoint that torch refuses to load: why, in a phrase, and never torch's own advice to load it all the same."""
+"""Explain in a phrase why torch refuses to load a checkpoint, without torch's advice to load it unsafely."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import re
 
 
 def why_refused(error: Exception, path: str | os.PathLike[str]) -> str:
-    """The reason that `torch.load(weights_only=True)` gave for refusing a file, in a phrase; '' where the file is merely damaged.
+    """A phrase with the reason why `torch.load(weights_only=True)` refused a file; '' if the file is only damaged.
 
-    Torch suggests to set weights_only=False, which would run whatever the file holds.
+    Torch suggests weights_only=False, which would execute any code in the file.
     """
     text = str(error)
     if named := re.search(r"GLOBAL (\S+)", text):
