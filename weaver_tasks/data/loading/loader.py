@@ -41,7 +41,7 @@ class EpochLoader:
     custom_functions: the file of functions that expressions call; only needed for files that are transformed on the fly.
     files: the open files of the manifest; loaders of several epochs may share them, so that each file is opened once.
     buffers: memory for the inputs, which loaders of several epochs may share. trim: pad only to the longest event of each batch.
-    pad: False leaves jagged groups as `assembly.Unpadded`, for `training.padding`.
+    pad: False leaves jagged groups as `collate.Unpadded`, for `training.padding`.
 
     Raises DataConfigError when an event belongs to no class, or when there is not a single batch.
     """
