@@ -23,6 +23,8 @@ from weaver_tasks.data.events.block import ABSENT
 _ABSENT = np.uint32(ABSENT)
 _LARGEST = np.finfo(np.float32).max
 _PAGE_FLOATS = 1024
+_VECTOR, _LONG_ENOUGH = 8, 32
+"""How many float32 the processor takes at once, and how many are worth the start of a loop that copies."""
 
 _unsigned = np.uint64
 """Of an index: then the loop need not ask, for each value, whether it counts from the end."""
@@ -104,50 +106,95 @@ def assemble_jagged(values, pieces, ranges, order, how, wrap, length, column, ta
     column, starts, strides: (S,) of each place, which of the k variables it holds, where the first event's line begins in `target`,
     and how far it is from there to the next event's.
     """
+    line = np.empty(length + 2 * _LONG_ENOUGH, dtype=np.float32)
     # An array is taken from the list once for its events: threads that count the users of one array wait for each other.
     begin = 0
     while begin < len(order):
         end = _end_of_piece(pieces, order, begin)
-        _assemble_piece(values[pieces[order[begin]]], order[begin:end], ranges, how, wrap, length, column, target, starts, strides)
+        piece = values[pieces[order[begin]]]
+        _assemble_piece(piece, order[begin:end], ranges, how, wrap, length, column, target, starts, strides, line)
         begin = end
 
 
+# Each line is made in a scratch array, which stays in the nearest cache, and then copied. Nothing is read back from `target`: such a
+# read would wait until memory has taken what was written before. The loops over a line use whole arrays with unsigned places, not
+# slices: numba counts the users of each slice.
 @numba.njit(nogil=True, cache=True)
-def _assemble_piece(values, events, ranges, how, wrap, length, column, target, starts, strides):
-    bits = values.view(np.uint32)
+def _assemble_piece(values, events, ranges, how, wrap, length, column, target, starts, strides, line):
+    bits, flat, width = values.view(np.uint32), values.reshape(-1), len(how)
     for event in events:
-        # Inside of the array, whatever the offsets say.
-        first = min(max(ranges[event, 0], 0), len(values))
-        last = min(max(ranges[event, 1], first), len(values))
-        particle_bits = bits[first:last]
+        first, last = _inside(values, ranges, event)
+        particles = min(last - first, length)
+        some_absent = last > first and _some_absent(bits, last - 1)
+        # A full vector of particles, also where the event has fewer: the rest are those of the next event, which are not copied.
+        whole = min(-(-particles // _VECTOR) * _VECTOR, len(values) - first)
         for place in range(len(column)):
-            variable, line = column[place], _unsigned(starts[place] + event * strides[place])
-            center, scale, low, high, padding = how[variable, 0], how[variable, 1], how[variable, 2], how[variable, 3], how[variable, 4]
-            filled = min(_own_length(particle_bits, variable), length)
-            for particle in range(filled):
-                x = (values[_unsigned(first + particle), _unsigned(variable)] - center) * scale
-                x = low if x < low else x
-                x = high if x > high else x
-                target[line + _unsigned(particle)] = np.float32(0) if x != x else x
-            if wrap and filled > 0:
-                while filled < length:  # twice as many at each step
-                    more = min(filled, length - filled)
-                    copy = line + _unsigned(filled)
-                    for particle in range(more):
-                        target[copy + _unsigned(particle)] = target[line + _unsigned(particle)]
-                    filled += more
+            variable, begin = column[place], _unsigned(starts[place] + event * strides[place])
+            own = min(_own_length(bits, first, last, variable), length) if some_absent else particles
+            _standardize(flat, first * width + variable, width - 1, whole, how, variable, line)
+            if wrap and own > 0:
+                _write_wrapped(line, own, target, begin, length)
             else:
-                for particle in range(filled, length):
-                    target[line + _unsigned(particle)] = padding
+                _copy(line, 0, target, begin, own)
+                _fill(how[variable, 4], target, begin + _unsigned(own), length - own)
 
 
-@numba.njit(nogil=True, cache=True)
-def _own_length(bits, variable):
-    """How many particles of an event (their bits: (n, k)) have this variable: its list may be shorter than another's of the column."""
-    own = len(bits)
-    while own > 0 and bits[own - 1, variable] == _ABSENT:
-        own -= 1
-    return own
+@numba.njit(nogil=True, cache=True, forceinline=True)
+def _inside(values, ranges, event):
+    """Where the particles of an event begin and end: inside of the array, whatever the offsets say."""
+    first = min(max(ranges[event, 0], 0), len(values))
+    return first, min(max(ranges[event, 1], first), len(values))
+
+
+@numba.njit(nogil=True, cache=True, forceinline=True)
+def _standardize(source, begin, between, particles, how, variable, line):
+    """Fill a line with one variable of particles, of which the first is at `begin`, with `between` values between two of them."""
+    center, scale, low, high = how[variable, 0], how[variable, 1], how[variable, 2], how[variable, 3]
+    for particle in range(_unsigned(particles)):
+        # With `particle * width` the compiler would make vectors for a width of 1 only, and go one by one for all others.
+        x = (source[_unsigned(begin) + particle * _unsigned(between) + particle] - center) * scale
+        x = low if x < low else x
+        x = high if x > high else x
+        line[particle] = np.float32(0) if x != x else x
+
+
+@numba.njit(nogil=True, cache=True, forceinline=True)
+def _write_wrapped(line, filled, target, begin, length):
+    """Write the first `filled` values of a line again and again, `length` values in all."""
+    while filled < min(length, _LONG_ENOUGH):
+        _copy(line, 0, line, _unsigned(filled), filled)
+        filled += filled
+    for done in range(0, length, filled):
+        _copy(line, 0, target, begin + _unsigned(done), min(filled, length - done))
+
+
+@numba.njit(nogil=True, cache=True, forceinline=True)
+def _copy(source, first, target, begin, count):
+    for place in range(_unsigned(max(0, count))):
+        target[_unsigned(begin) + place] = source[_unsigned(first) + place]
+
+
+@numba.njit(nogil=True, cache=True, forceinline=True)
+def _fill(value, target, begin, count):
+    for place in range(_unsigned(max(0, count))):
+        target[begin + place] = value
+
+
+@numba.njit(nogil=True, cache=True, forceinline=True)
+def _some_absent(bits, particle):
+    """Whether a particle lacks a variable: the last of an event does where a list is shorter than another's of the column."""
+    absent = False
+    for variable in range(bits.shape[1]):
+        absent |= bits[particle, variable] == _ABSENT
+    return absent
+
+
+@numba.njit(nogil=True, cache=True, forceinline=True)
+def _own_length(bits, first, last, variable):
+    """How many particles of an event, from `first` to `last`, have this variable: its list may be shorter than another's."""
+    while last > first and bits[last - 1, variable] == _ABSENT:
+        last -= 1
+    return last - first
 
 
 @numba.njit(nogil=True, cache=True)
@@ -195,16 +242,14 @@ def gather_jagged(values, pieces, ranges, order, length, target, counts):
 
 @numba.njit(nogil=True, cache=True)
 def _gather_piece(values, events, ranges, length, target, counts, starts):
-    bits = values.view(np.uint32)
+    bits, flat, flat_target, width = values.view(np.uint32), values.reshape(-1), target.reshape(-1), values.shape[1]
     for event in events:
-        particles = values[ranges[event, 0] : ranges[event, 1]][:length]
-        particle_bits = bits[ranges[event, 0] : ranges[event, 1]][:length]
-        room = target[starts[event] : starts[event] + len(particles)]
-        for particle in range(len(room)):
-            for variable in range(room.shape[1]):
-                room[particle, variable] = particles[particle, variable]
-        for variable in range(counts.shape[1]):
-            counts[event, variable] = _own_length(particle_bits, variable)
+        first, last = _inside(values, ranges, event)
+        last = min(last, first + length, first + len(target) - starts[event])
+        _copy(flat, first * width, flat_target, starts[event] * width, (last - first) * width)
+        some_absent = last > first and _some_absent(bits, last - 1)
+        for variable in range(width):
+            counts[event, variable] = _own_length(bits, first, last, variable) if some_absent else last - first
 
 
 @numba.njit(nogil=True, cache=True)
