@@ -216,6 +216,6 @@ class MultiScaleEdgeConv(nn.Module):
 
 
 def tiled(x: Tensor, width: int) -> Tensor:
-    """Repeat channels cyclically up to `width`. A single channel, or enough channels, stay unchanged. (…, C) -> (…, C')."""
+    """Repeat channels cyclically to `width`. A single channel, or enough channels, stay unchanged. (…, C) -> (…, C')."""
     times = 1 if x.shape[-1] == 1 else max(width // x.shape[-1], 1)
     return x.repeat(*([1] * (x.dim() - 1)), times) if times > 1 else x
