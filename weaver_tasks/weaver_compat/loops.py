@@ -172,9 +172,9 @@ def set_tensorboard_helper(board: Any) -> None:
 
 
 def evaluate_metrics(y_true: np.ndarray, y_score: np.ndarray, eval_metrics: Sequence[Any] = ()) -> dict[str, Any]:
-    """Compute metrics, given as functions or by names in sklearn.metrics or weaver (one-vs-one roc_auc_score, roc_auc_score_matrix).
+    """Compute metrics given as functions, or by names in sklearn.metrics or weaver (one-vs-one roc_auc_score, roc_auc_score_matrix).
 
-    A metric that cannot be computed (such as the AUC of events of one class) is None, with a warning. Raises ConfigError for an unknown name.
+    A metric that cannot be computed (such as the AUC of events of one class) is None, with a warning. Raises ConfigError for unknown names.
     """
     results = {}
     for metric in eval_metrics:
@@ -215,7 +215,7 @@ def _roc_auc_score(y_true: np.ndarray, y_score: np.ndarray) -> float:
 
 
 def roc_auc_score_ovo(y_true: np.ndarray, y_score: np.ndarray) -> Any:
-    """For each pair of classes i < j, element [i, j] is the AUC of score_j / (score_i + score_j) over events of the two classes; other elements are 0.
+    """A matrix: at [i, j] with i < j, the AUC of score_j / (score_i + score_j) for events of these two classes; otherwise 0.
 
     NaN if one of the two classes has no events. y_true: (N,); y_score: (N, C), or (N,) of a single score.
     """
