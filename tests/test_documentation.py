@@ -44,7 +44,7 @@ def test_errors_that_the_code_gives_are_listed_with_their_remedy(pages):
     # One of each kind, and one that is put together of several strings.
     for message in (
         "no such file '&lt;…>'. Correct the path.",
-        "damaged checkpoint (&lt;reason>). Delete it and run again.",
+        "damaged checkpoint (&lt;…>). Delete it and run again.",
         "matches no tensor from the start of its name",
         "whose state cannot be carried over. Start from the weights alone: network.load_weights: &lt;state>",
     ):

@@ -204,7 +204,7 @@ def made(other, repository, jets) -> Path:
     classes = ["label_Hbb", "label_Hcc", "label_QCD"]
     data["labels"]["value"] = classes
     data["weights"] |= {"reweight_classes": classes, "class_weights": [1, 1, 1]}
-    (other / "data.yaml").write_text(yaml.safe_dump(data))
+    (other / "data.yaml").write_text(yaml.safe_dump(data, sort_keys=False))  # the network takes its inputs in their order
     (other / "config.yaml").write_text(yaml.safe_dump({"tagger": {**config, "training": {**config["training"], "epochs": 1}}}))
     (other / "Snakefile").write_text(MAKES_ITS_INPUTS.replace("{repository}", str(repository)).replace("{jets}", str(jets)))
     return other

@@ -400,7 +400,7 @@ def test_what_shows_commands_writes_no_settings(tmp_path, repository, jets):
 def test_settings_that_were_edited_are_not_used(tmp_path, repository, jets):
     run = Run(tmp_path, repository, jets)
     run.snakemake("--until", "gather_fitting_inputs")
-    (file,) = (run.results / ".settings").glob("gather_inputs-*.json")
+    (file,) = (run.results / ".settings").glob("gather_fitting_inputs-*.json")
     text = file.read_text()
     file.write_text(text.replace("fail", "skip"))
     assert file.read_text() != text

@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _compared(arguments: argparse.Namespace, record: TaskRecord) -> dict[str, dict[str, Any]]:
-    """The figures of the members beside each other; {} where there are none."""
+    """A comparison of the metrics of the members; {} if there are none."""
     return compare_members({member: read_json(record.read(folder / "evaluation" / "metrics.json")) for member, folder in arguments.members})
 
 
@@ -116,12 +116,12 @@ def _read(arguments: argparse.Namespace, record: TaskRecord, kind: str, settings
 
 
 def evaluate(predictions: Predictions, kind: str, settings: EvaluationSettings) -> dict[str, Any]:
-    """The figures of merit. Raises ConfigError for unknown names in `evaluation`."""
+    """Compute the metrics. Raises ConfigError for unknown names in `evaluation`."""
     return {"classification": evaluate_classification, "regression": evaluate_regression}[kind](predictions, settings)
 
 
 def draw(predictions: Predictions, metrics: dict[str, Any], settings: EvaluationSettings, folder: Path) -> list[Path]:
-    """Draw all plots of the predictions, of the groups with labels where only some have any, into `folder`. Returns the files."""
+    """Draw all plots into `folder`, from the groups with labels if only some groups have labels. Returns the files."""
     predictions = labeled_events(predictions)
     if metrics["task"] == "regression":
         return plot_regression(predictions, metrics, folder / "regression.png")
@@ -134,7 +134,7 @@ def draw(predictions: Predictions, metrics: dict[str, Any], settings: Evaluation
 
 
 def _draw_nothing(predictions: Predictions, kind: str, folder: Path) -> list[Path]:
-    """The plots that the workflow waits for, where no test event passes the selection."""
+    """Draw empty plots, which the workflow expects, if no test event passes the selection."""
     kinematic = [f"efficiency_{name}" for name in kinematic_observers(predictions.observers)]
     written = []
     for name in ["regression"] if kind == "regression" else ["roc", "scores", "confusion", *kinematic]:

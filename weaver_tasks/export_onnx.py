@@ -29,6 +29,7 @@ from weaver_tasks.base.files import atomic_path, read_json, write_json
 from weaver_tasks.base.record import TaskRecord, package_versions
 from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration
 from weaver_tasks.data.configuration.trained_on import trained_on
+from weaver_tasks.jobs.options import add_data_configuration, add_network
 from weaver_tasks.jobs.parity_events import ParityEvents, find_events, made_up_events
 from weaver_tasks.networks.layers.trimming import ignores_padding
 from weaver_tasks.networks.loading import Network, load_network
@@ -50,12 +51,11 @@ Inputs = dict[str, np.ndarray]
 
 def main(argv: list[str] | None = None) -> None:
     parser = stage_parser("export_onnx", __doc__)
-    parser.add_argument("--data-config", type=Path, required=True, help="data_config.auto.yaml")
-    parser.add_argument("--custom-functions", type=Path, help="functions that the data configuration's expressions use")
+    add_data_configuration(parser)
     parser.add_argument(
         "--inputs", type=Path, nargs="*", default=[], help="manifests of input files, for real events to compare on; none: they are made up"
     )
-    parser.add_argument("--network", type=Path, required=True, help="the network configuration (Python)")
+    add_network(parser)
     parser.add_argument("--state", type=Path, required=True, help="the weights: net_best_epoch_state.pt, or any .pt file")
     parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="where the four files go")
     arguments = parser.parse_args(argv)
@@ -82,7 +82,7 @@ def _check_model(state: Path, configuration: DataConfiguration, path: Path) -> N
 def export(
     arguments: argparse.Namespace, configuration: DataConfiguration, manifests: Sequence[Mapping[str, Any]], record: TaskRecord
 ) -> None:
-    """Export, compare, publish. Raises ResultError when the models differ from PyTorch's, or there is no event to compare on."""
+    """Export, compare and publish. Raises ResultError if the models differ from PyTorch, or if there is no event for the comparison."""
     settings: ExportSettings = arguments.settings.export
     events = _events(configuration, manifests, arguments.custom_functions)
     standardized, raw = events.standardized, events.raw
@@ -119,7 +119,7 @@ def export(
 def _model(
     arguments: argparse.Namespace, configuration: DataConfiguration, inputs: Inputs, record: TaskRecord
 ) -> tuple[Network, nn.Module, str]:
-    """The network with its weights, giving probabilities if it is a classifier; and who applies the softmax: network, export, none."""
+    """The network with its weights, made to give probabilities if it is a classifier, and where the softmax is: network, export or none."""
     options = arguments.settings.network
     network = load_network(
         record.read_code(arguments.network),
@@ -148,7 +148,7 @@ def _metadata(
     softmax: str,
     tried: Sequence[tuple[int, int | None]],
 ) -> dict[str, Any]:
-    """What the models say of themselves (metadata_props). tried: (events, length) of each comparison with PyTorch."""
+    """The metadata of the models (metadata_props). tried: (events, length) of each comparison with PyTorch."""
     lengths = [length for _, length in tried if length is not None]
     return {
         "made_by": f"weaver_tasks {__version__}",
@@ -165,7 +165,7 @@ def _metadata(
 
 
 def _events(configuration: DataConfiguration, manifests: Sequence[Mapping[str, Any]], functions: Path | None) -> ParityEvents:
-    """What to compare on. Raises ResultError when there are files, and no two events of them pass their selections."""
+    """The events for the comparison. Raises ResultError if there are files, but fewer than two events pass the selection."""
     events = find_events(configuration, manifests, count=_EVENTS, custom_functions=functions)
     if events is None and manifests:
         raise ResultError(
@@ -211,7 +211,7 @@ def _publish(
         with atomic_path(folder / name) as temporary:
             temporary.write_bytes(content)
     write_json(folder / "preprocess.json", preprocess_document(configuration.inputs, configuration.label_value))
-    # Last: where parity.json is, the models beside it have passed.
+    # parity.json is written last, so its presence means that the models beside it have passed.
     write_json(folder / "parity.json", report)
     for name in (*models, "preprocess.json", "parity.json"):
         record.wrote(folder / name)

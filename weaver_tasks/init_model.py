@@ -17,6 +17,7 @@ from weaver_tasks.base.errors import ConfigError
 from weaver_tasks.base.files import write_json
 from weaver_tasks.base.record import TaskRecord
 from weaver_tasks.jobs.new_network import continue_training, fresh_network
+from weaver_tasks.jobs.options import add_data_configuration, add_inputs, add_network
 from weaver_tasks.settings.stage import StageSettings, stage_parser
 
 if TYPE_CHECKING:
@@ -30,10 +31,9 @@ logger = logging.getLogger("weaver_tasks")
 
 def main(argv: list[str] | None = None) -> None:
     parser = stage_parser("init_model", __doc__)
-    parser.add_argument("--data-config", type=Path, required=True, help="data_config.auto.yaml")
-    parser.add_argument("--custom-functions", type=Path, help="functions that the data configuration's expressions use")
-    parser.add_argument("--inputs", type=Path, required=True, help="the manifest of input files")
-    parser.add_argument("--network", type=Path, required=True, help="the network configuration (Python)")
+    add_data_configuration(parser)
+    add_inputs(parser)
+    add_network(parser)
     parser.add_argument("--state", type=Path, required=True, help="write the weights here")
     parser.add_argument("--optimizer", type=Path, required=True, help="write the state of the optimizer and the rest here")
     parser.add_argument("--metrics", type=Path, required=True, help="write the digest and the size of the model here")
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def initialize(arguments: argparse.Namespace, record: TaskRecord) -> None:
-    # Torch is imported here, not above: --help and mistakes in the arguments do not wait for it.
+    # Torch is imported here, so that --help and errors in the arguments appear without delay.
     from weaver_tasks.data.configuration import load_data_configuration
     from weaver_tasks.training import checkpoint
     from weaver_tasks.training.epoch import first_training_state
@@ -75,7 +75,7 @@ def initialize(arguments: argparse.Namespace, record: TaskRecord) -> None:
 
 
 def _check_metric(settings: StageSettings, network: Network) -> None:
-    """Raises ConfigError when the network's own evaluate function, which gives one number, does not give that of validation.metric."""
+    """Raises ConfigError if validation.metric is not the single number that the network's own evaluate function gives."""
     metric, own = settings.validation.metric, "loss" if settings.training.task == "regression" else "accuracy"
     if network.evaluate_fn is not None and metric not in (None, own):
         raise ConfigError(
@@ -85,7 +85,7 @@ def _check_metric(settings: StageSettings, network: Network) -> None:
 
 
 def _loaded_files(weights: Any) -> list[Path]:
-    """The files that weights come from (`file.pt` or `file.pt:prefix`)."""
+    """The files of the weights, given as `file.pt` or `file.pt:prefix`."""
     given = [weights] if isinstance(weights, str) else list(weights or ())
     return [Path(name) if Path(name).exists() else Path(name.rpartition(":")[0]) for name in map(str, given)]
 

@@ -24,6 +24,7 @@ from weaver_tasks.data.configuration import DataConfiguration, load_data_configu
 from weaver_tasks.data.loading.batch import Batch
 from weaver_tasks.data.loading.loader import EpochLoader
 from weaver_tasks.data.loading.prediction_order import prediction_batches, prediction_entries
+from weaver_tasks.jobs.options import add_data_configuration, add_inputs
 from weaver_tasks.settings.stage import StageSettings, stage_parser, stage_settings
 
 logger = logging.getLogger("weaver_tasks")
@@ -33,9 +34,8 @@ _READERS = {"train": "train_epoch", "val": "validate_epoch", "test": "predict"}
 
 def main(argv: list[str] | None = None) -> None:
     parser = stage_parser("io_test", __doc__)
-    parser.add_argument("--data-config", type=Path, required=True, help="data_config.auto.yaml")
-    parser.add_argument("--custom-functions", type=Path, help="functions that the data configuration's expressions use")
-    parser.add_argument("--inputs", type=Path, required=True, help="the manifest of input files")
+    add_data_configuration(parser)
+    add_inputs(parser)
     parser.add_argument("--split", choices=["train", "val", "test"], default="train")
     parser.add_argument("--group", help="only the files of this group (default: all; of the test files the first)")
     parser.add_argument("--epochs", type=int, default=1, help="how many epochs to go through")
@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def measure(batches: Iterable[Batch], *, begin: float, samples: int | None, description: str) -> dict[str, Any]:
-    """Go through batches and say how fast they came.
+    """Iterate over batches and measure the rate.
 
     begin: time.perf_counter() when the loader was asked for. Returns jets, megabytes (10^6 bytes of inputs), seconds and the
     rates; first_batch_seconds; waited_seconds, for batches after the first, which threads had a chance to have ready.
@@ -90,7 +90,7 @@ def measure(batches: Iterable[Batch], *, begin: float, samples: int | None, desc
 
 
 def described(metrics: dict[str, Any]) -> str:
-    """The figures of `measure` in a line."""
+    """The result of `measure` in one line."""
     return (
         f"{metrics['jets']:,} jets in {metrics['seconds']:.2f} s: {metrics['jets_per_second']:,.0f} jets/s, "
         f"{metrics['megabytes_per_second']:,.0f} MB/s; first batch after {metrics['first_batch_seconds']:.2f} s, "
@@ -99,7 +99,7 @@ def described(metrics: dict[str, Any]) -> str:
 
 
 def _settings_of_run(folder: Path, split: str) -> dict[str, Any]:
-    """The settings of the run's latest task that read such a split; {} while there is none."""
+    """The settings of the latest task of the run that read this split; {} if there is none."""
     stage = _READERS[split]
     records = sorted((folder / "provenance" / "tasks" / stage).rglob("*.json"), key=lambda path: path.stat().st_mtime)
     if not records:
@@ -119,7 +119,7 @@ def _batches(
         "custom_functions": arguments.custom_functions,
         "pad": not loading.pad_on_device,
     }
-    # Without validation files of their own, a part of the training files are those.
+    # If there are no separate validation files, a part of the training files is used for validation.
     own = any(record["split"] == arguments.split for record in manifest["files"])
     split = arguments.split if own else "train"
     groups = list(dict.fromkeys(record["group"] for record in manifest["files"] if record["split"] == split))

@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _find(arguments: argparse.Namespace, runs: Runs) -> tuple[Found | None, list[Task], dict[str, Any]]:
-    """The task that made the file, the tasks to begin with, and what the file carries. Raises ResultError when nothing is known of it."""
+    """The task that made the file, the tasks at the start of the chain, and the file's metadata. Raises ResultError if nothing is known."""
     file = arguments.file
     if is_run(file):
         return None, last_tasks(runs.at(file.absolute())), {}
@@ -93,7 +93,7 @@ def _show(
         files = [found.known_as]
         title += f": {_HOW[found.how]} {shown(found.known_as)}" if found.how in _HOW else ""
     console = Console(soft_wrap=True, highlight=False)
-    # Never cut or wrapped: paths are there to be copied.
+    # Lines are never cut or wrapped, so that paths can be copied.
     Console(width=_WIDE, highlight=False).print(lineage_tree(title, last, files, runs, each_task=arguments.all))
     mixture = mixed_versions_message(code_versions(task.content for task in tasks))
     if mixture:

@@ -24,6 +24,7 @@ from weaver_tasks.base.progress import Progress
 from weaver_tasks.base.record import TaskRecord
 from weaver_tasks.data.configuration import load_data_configuration
 from weaver_tasks.data.loading.prediction_order import prediction_values
+from weaver_tasks.jobs.options import add_data_configuration, add_inputs
 from weaver_tasks.results.predictions.merging import average, merge_folds, merged_metadata, whole_table
 from weaver_tasks.results.predictions.tables import open_table
 from weaver_tasks.settings.model import CrossValidation
@@ -43,9 +44,8 @@ def main(argv: list[str] | None = None) -> None:
         help="those of all members, in order",
     )
     parser.add_argument("--group", required=True, help="the test group that they are of")
-    parser.add_argument("--inputs", type=Path, help="the manifest of input files; of folds only")
-    parser.add_argument("--data-config", type=Path, help="that of the test files; of folds only")
-    parser.add_argument("--custom-functions", type=Path, help="functions that the data configuration's expressions use")
+    add_inputs(parser, "the manifest of input files; of folds only", required=False)
+    add_data_configuration(parser, "that of the test files; of folds only", required=False)
     parser.add_argument("--output", type=Path, required=True, help="the merged file, .root or .parquet")
     arguments = parser.parse_args(argv)
     with task(arguments) as record:
@@ -60,7 +60,7 @@ def _named_file(text: str) -> tuple[str, Path]:
 
 
 def merge(arguments: argparse.Namespace, record: TaskRecord) -> None:
-    """Merge one group. Raises a WeaverTasksError when the members do not fit each other or the input files."""
+    """Merge one group. Raises a WeaverTasksError if the members do not match each other or the input files."""
     tables = dict(arguments.predictions)
     folds = arguments.settings.cross_validation
     for path in tables.values():

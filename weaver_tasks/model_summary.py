@@ -19,6 +19,7 @@ from weaver_tasks.base.files import atomic_path, write_json
 from weaver_tasks.base.record import TaskRecord
 from weaver_tasks.data.configuration import load_data_configuration
 from weaver_tasks.jobs.new_network import fresh_network
+from weaver_tasks.jobs.options import add_data_configuration, add_network
 from weaver_tasks.settings.stage import stage_parser
 
 logger = logging.getLogger("weaver_tasks")
@@ -36,9 +37,8 @@ _SHOWN_DEPTH = 2
 
 def main(argv: list[str] | None = None) -> None:
     parser = stage_parser("model_summary", __doc__)
-    parser.add_argument("--data-config", type=Path, required=True, help="the data configuration, resolved or not")
-    parser.add_argument("--custom-functions", type=Path, help="functions that the data configuration's expressions use")
-    parser.add_argument("--network", type=Path, required=True, help="the network configuration (Python)")
+    add_data_configuration(parser, "the data configuration, resolved or not")
+    add_network(parser)
     parser.add_argument("--output", type=Path, required=True, metavar="JSON", help="write all layers here")
     parser.add_argument("--table", type=Path, required=True, metavar="MD", help="write them here as a table")
     arguments = parser.parse_args(argv)

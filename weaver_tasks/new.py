@@ -122,9 +122,9 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def write_analysis(folder: Path, *, jets: Path | None = None) -> list[str]:
-    """Write the files of a new analysis into `folder`. Returns their names.
+    """Write the files of a new analysis into `folder`, and return their names.
 
-    Raises WeaverTasksError when one of them is there already or the workflow cannot be found, InputFileError when `jets` lacks files.
+    Raises WeaverTasksError if one of them exists already or the workflow cannot be found, InputFileError if `jets` lacks files.
     """
     checkout = find_checkout()
     run = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-._") or "analysis"
@@ -148,9 +148,9 @@ def write_analysis(folder: Path, *, jets: Path | None = None) -> list[str]:
 
 
 def find_checkout() -> Path:
-    """The folder with workflow/, config/ and profiles/: the clone that this package belongs to, or what was installed with it.
+    """The folder with workflow/, config/ and profiles/: the clone that contains this package, or the files installed with it.
 
-    Raises WeaverTasksError when there is neither.
+    Raises WeaverTasksError if there is neither.
     """
     package = Path(weaver_tasks.__file__).resolve().parent
     for folder in (package.parent, package / "installed"):
@@ -160,7 +160,7 @@ def find_checkout() -> Path:
 
 
 def config_text(run: str, checkout: Path, jets: Path | None) -> str:
-    """config.yaml. jets: the folder with train/ and test/; None: files that the user puts in place."""
+    """The text of config.yaml. jets: the folder with train/ and test/; None: files that the user will add."""
     folder = jets.resolve() if jets else Path("data")
     train = {name: _pattern(folder / "train", name, given=jets is not None) for name in _PROCESSES}
     test = {group: [_pattern(folder / "test", name, given=jets is not None) for name in names] for group, names in _TEST_GROUPS.items()}
@@ -175,7 +175,7 @@ def config_text(run: str, checkout: Path, jets: Path | None) -> str:
 
 
 def _pattern(folder: Path, process: str, *, given: bool) -> str:
-    """The files of a process, quoted for YAML: <Process>.root where there is one, else <Process>_*.root."""
+    """The pattern of the files of a process, quoted for YAML: <Process>.root if it exists, otherwise <Process>_*.root."""
     found = (folder / f"{process}.root").is_file()
     if given and not found and not list(folder.glob(f"{process}_*.root")):
         raise InputFileError(

@@ -26,6 +26,7 @@ from weaver_tasks.data.configuration.prediction import prediction_configuration
 from weaver_tasks.data.events.block import StagingOptions
 from weaver_tasks.data.staging.unlabeled import is_labeled, without_labels
 from weaver_tasks.jobs.memory import HeapTrimmer, use_one_malloc_arena
+from weaver_tasks.jobs.options import add_data_configuration, add_inputs, add_network
 from weaver_tasks.jobs.scoring import load_scoring
 from weaver_tasks.settings.model import PredictionSettings, TrainingSettings
 from weaver_tasks.settings.stage import stage_parser
@@ -54,12 +55,11 @@ _NETWORK_CHUNK = 100  # batches that a network's own evaluate function gets at a
 
 def main(argv: list[str] | None = None) -> None:
     parser = stage_parser("predict", __doc__)
-    parser.add_argument("--data-config", type=Path, required=True, help="data_config.auto.yaml")
+    add_data_configuration(parser)
     parser.add_argument("--data-config-test", type=Path, help="that of the test files: their selection, labels, observers")
-    parser.add_argument("--custom-functions", type=Path, help="functions that the data configuration's expressions use")
-    parser.add_argument("--inputs", type=Path, required=True, help="the manifest of input files")
+    add_inputs(parser)
     parser.add_argument("--group", required=True, help="the test group to predict")
-    parser.add_argument("--network", type=Path, help="the network configuration (Python); an ONNX model needs none")
+    add_network(parser, "the network configuration (Python); an ONNX model needs none", required=False)
     parser.add_argument("--model", type=Path, required=True, help="the weights (.pt) or an ONNX model (.onnx)")
     parser.add_argument("--output", type=Path, required=True, help="the prediction file, .root or .parquet")
     arguments = parser.parse_args(argv)
@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def predict(arguments: argparse.Namespace, training: TrainingSettings, record: TaskRecord) -> None:
-    """Predict one group, on this rank its share. Raises a WeaverTasksError when configuration, network and model do not fit."""
+    """Predict this rank's events of one group. Raises a WeaverTasksError if configuration, network and model do not match."""
     from weaver_tasks.training.device import choose_device, device_name, prepare_process
     from weaver_tasks.training.distributed import joined_ranks, leave_to_first_rank, rank
 
@@ -101,7 +101,7 @@ def predict(arguments: argparse.Namespace, training: TrainingSettings, record: T
 
 
 def predicted_configuration(arguments: argparse.Namespace, record: TaskRecord) -> tuple[DataConfiguration, DataConfiguration]:
-    """The configuration of the training, and that of the test files: the same, unless there is one for them."""
+    """The data configurations of the training and of the test files; they are the same unless there is a separate one for the test."""
     record.read_configuration(data=arguments.data_config, functions=arguments.custom_functions)
     fitted = load_data_configuration(arguments.data_config, custom_functions=arguments.custom_functions)
     if arguments.data_config_test is None:
@@ -111,7 +111,7 @@ def predicted_configuration(arguments: argparse.Namespace, record: TaskRecord) -
 
 
 class NotFinite:
-    """Counts the events whose scores are NaN or infinite, and remembers where the first of them lie."""
+    """Counts the events whose scores are NaN or infinite, and remembers files and entries of the first ones."""
 
     def __init__(self) -> None:
         self.events = 0
@@ -131,7 +131,7 @@ class NotFinite:
 
     @classmethod
     def together(cls, ranks: Iterable[NotFinite]) -> NotFinite:
-        """What all ranks have counted."""
+        """The sum of the counts of all ranks."""
         whole = cls()
         for one in ranks:
             whole.events += one.events
@@ -140,7 +140,7 @@ class NotFinite:
         return whole
 
     def described(self, manifest: Mapping[str, Any]) -> str:
-        """The first files and entries of them."""
+        """A text with the first files and entries."""
         places = [_first(f"{manifest['files'][file]['source']}: entries", entries) for file, entries in list(self.where.items())[:_NAMED]]
         return "; ".join(places) + (" and in more files" if len(self.where) > _NAMED else "")
 
@@ -171,7 +171,7 @@ class Prediction:
         self.label_names = self.configuration.label_names
         self.settings: PredictionSettings = arguments.settings.prediction
         self.bad = NotFinite()
-        # The network is that of the training: the test's configuration may have no labels.
+        # The network is made with the configuration of the training, because that of the test may have no labels.
         options = arguments.settings.network
         self._scoring = load_scoring(arguments.model, arguments.network, self._fitted, training, options, device, self._examples)
         self.by_length = self._trims()
@@ -180,7 +180,7 @@ class Prediction:
 
     @property
     def by_network(self) -> bool:
-        """Whether the network's own evaluate function scores, which is not made for uneven shares of several ranks."""
+        """Whether the network's own evaluate function is used. It cannot handle unequal numbers of events on several ranks."""
         return self._scoring.network is not None
 
     def _batch_size(self) -> int:
@@ -188,7 +188,7 @@ class Prediction:
         return chosen or (min(self.training.batch_size, _CPU_BATCH) if self.device.type == "cpu" else self.training.batch_size)
 
     def _options(self) -> dict[str, Any]:
-        """How the events are read, whichever way they are scored."""
+        """The loader options that do not depend on how the events are scored."""
         from weaver_tasks.data.loading.buffers import BufferPool
         from weaver_tasks.training.device import batch_memory
         from weaver_tasks.training.distributed import rank, world_size
@@ -211,17 +211,17 @@ class Prediction:
         return prediction_batches(self.manifest, self.configuration, settings, **{**self._options(), **options})
 
     def _pads_on_device(self) -> bool:
-        """A network's own evaluate function and ONNX models take inputs as they are, which are padded before."""
+        """Whether inputs are padded on the device. A network's own evaluate function and ONNX models need inputs that are padded before."""
         wanted = self.arguments.settings.loading.pad_on_device
         return wanted and self._scoring.network is None and self.arguments.model.suffix != ".onnx"
 
     def _examples(self, *, trim: bool = False) -> Iterator[dict[str, Any]]:
-        """The inputs of the first events of the group, whichever rank this is."""
+        """The inputs of the first events of the group, the same on every rank."""
         options = {"batch_size": _EXAMPLE_SIZE, "trim": trim, "threads": 0, "rank": 0, "world_size": 1}
         return (batch.inputs for batch in itertools.islice(self._batches(**options), _EXAMPLES))
 
     def _trims(self) -> bool:
-        """Whether batches are padded only to their longest event: by `prediction.trim_padding`, or by the network's own declaration."""
+        """Whether batches are padded only to their longest event, according to `prediction.trim_padding` or the network's declaration."""
         scoring, wanted = self._scoring, self.settings.trim_padding
         padded = any(group.length is not None for group in self._fitted.inputs)
         if scoring.scorers is None or wanted is False or not padded:
@@ -237,12 +237,12 @@ class Prediction:
         return True
 
     def _masks_tell_padding(self) -> bool:
-        """Whether there is a mask, zero wherever there is padding."""
+        """Whether there is a mask input that is zero for padding."""
         masks = [group for group in self._fitted.inputs if group.name.endswith("_mask")]
         return bool(masks) and all(variable.pad_value == 0 for group in masks for variable in group.variables)
 
     def _check_trimming(self) -> None:
-        """Raise ConfigError when the first events disprove prediction.trim_padding: true."""
+        """Raise ConfigError if the first events show that prediction.trim_padding: true changes scores."""
         from weaver_tasks.results.predictions.scoring import change_without_padding
 
         assert self._scoring.scorers is not None
@@ -257,7 +257,7 @@ class Prediction:
             )
 
     def columns(self) -> Iterator[Columns]:
-        """The columns of the prediction table, some events after others; at least once, perhaps of none."""
+        """Yield the columns of the prediction table in chunks of events; at least one chunk, which may be empty."""
         from weaver_tasks.results.predictions.columns import output_columns
         from weaver_tasks.results.predictions.scoring import score_names
 
@@ -279,7 +279,7 @@ class Prediction:
             yield output_columns(scores, truth, served, classes=classes, table_format=suffix.removeprefix("."))
 
     def _scored(self) -> Iterator[Scored]:
-        """(scores, labels, observers) of some events after others."""
+        """Yield (scores, labels, observers) in chunks of events."""
         if (scorers := self._scoring.scorers) is None:
             yield from self._by_network(self._batches(batch_size=self._batch_size()))
             return
@@ -302,7 +302,7 @@ class Prediction:
         yield from scored_windows(scored, task=self.training.task)
 
     def _nothing(self) -> Scored:
-        """Scores, labels and observers of no event, so that the columns of an empty table have their types."""
+        """Scores, labels and observers without events, so that the columns of an empty table have the right types."""
         import numpy as np
 
         from weaver_tasks.data.staging.sources import open_source
@@ -320,14 +320,14 @@ class Prediction:
         return *as_columns(scores[:0], labels, task=self.training.task), plain, None
 
     def _by_network(self, batches: Iterator[Batch]) -> Iterator[Scored]:
-        """By the network's own evaluate function, some batches at a time."""
+        """Score with the network's own evaluate function, some batches at a time."""
         import numpy as np
 
         from weaver_tasks.weaver_compat.adapter import WeaverLoader, weaver_arguments
 
         for chunk in iter(lambda: list(itertools.islice(batches, _NETWORK_CHUNK)), []):
             options = weaver_arguments(self.training, self._scoring.network.options, steps=None)
-            # Such a function looks at labels: files without any get some, which are not written.
+            # Such a function reads labels, so files without labels get placeholders, which are not written.
             bare = self.configuration.labels is None and self._fitted.labels is not None
             configuration = dataclasses.replace(self.configuration, labels=self._fitted.labels) if bare else self.configuration
             if bare:
@@ -355,7 +355,7 @@ class Prediction:
         logger.warning("%s: evaluation leaves them out", told)
 
     def metadata(self, *, checksum: str) -> dict[str, Any]:
-        """What the prediction file says of its origin."""
+        """The metadata of the prediction file about its origin."""
         labels = self._fitted.labels
         return {
             "made_by": f"weaver_tasks {__version__}",
@@ -373,7 +373,7 @@ class Prediction:
 
 
 class Places:
-    """Where the events of some batches lie: file and entry, (N,) each."""
+    """The positions of the events of some batches: file and entry, (N,) each."""
 
     def __init__(self, batches: list[Batch]) -> None:
         import numpy as np

@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def gather(arguments: argparse.Namespace) -> None:
-    """Write the crate, and what it refers to that no task wrote."""
+    """Write the crate, and the files that it refers to but no task wrote."""
     run, folder = arguments.run_dir, arguments.run_dir / "provenance"
     records = read_records(run / RECORDS)
     write_json(folder / "config.json", arguments.settings)
@@ -68,11 +68,11 @@ def gather(arguments: argparse.Namespace) -> None:
 
 
 def environments(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The environments that tasks ran in, each once, with the tasks' stages and how many they were."""
+    """The distinct environments of the tasks, each with the stages and the number of its tasks."""
     found: dict[str, dict[str, Any]] = {}
     for record in records:
         environment = {key: record[key] for key in _ENVIRONMENT if key in record}
-        # The modules that were imported are those of a stage, not of an environment.
+        # The imported modules depend on the stage, not on the environment.
         environment["code"] = {key: value for key, value in record["code"].items() if key != "modules"}
         entry = found.setdefault(digest(environment), {**environment, "tasks": {}})
         entry["tasks"][record["stage"]] = entry["tasks"].get(record["stage"], 0) + 1

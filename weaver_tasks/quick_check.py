@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def shrunk(plan: Plan) -> dict[str, Any]:
-    """The configuration of the quick check: what costs time is small, everything else as it is."""
+    """The configuration of the quick check: settings that cost time are reduced, everything else is unchanged."""
     config = plan.config
     training, files = config["training"], {split: few(plan.files_of(split)) for split in ("train", "val", "test")}
     jets = 4 * training["batch_size"] * training["ranks"] * training["nodes"]
@@ -84,7 +84,7 @@ def shrunk(plan: Plan) -> dict[str, Any]:
 
 
 def few(files: Sequence[InputFile]) -> list[InputFile]:
-    """Some files of each group, evenly spread, since their order may be that of classes; at least one of each."""
+    """Some files of each group, at least one. They are evenly spread, because files may be sorted by class."""
     groups: dict[str, list[InputFile]] = {}
     for file in files:
         groups.setdefault(file.group, []).append(file)
@@ -100,19 +100,19 @@ def _groups(files: Sequence[InputFile]) -> dict[str, list[str]]:
 
 
 def _run(scratch: Plan, snakefile: Path, cores: int) -> None:
-    """Run the workflow with the configuration of the quick check, in this process: what ends it ends the workflow, and so its tasks."""
+    """Run the workflow with the configuration of the quick check in this process, so that ending it also ends the workflow's tasks."""
     from snakemake.cli import main as snakemake
 
     folder = Path(scratch.run)
     config = folder / _CONFIG
-    # The settings of this very task lie there too.
+    # The folder also contains the settings of this task.
     there = [path for path in folder.iterdir() if path.name != SETTINGS] if folder.exists() else []
     if there and not config.exists():
         raise WeaverTasksError(f"{scratch.run}: is no quick check's. Move it away, or give the run another name.")
     for path in there:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     with atomic_path(config) as temporary:
-        # JSON is YAML, with text in quotes: among options it stays text, whatever it looks like.
+        # JSON is valid YAML with quoted text, so text in options stays text.
         temporary.write_text(json.dumps(scratch.config, indent=1))
     for variable in (run_ownership.VARIABLE, "SNAKEMAKE_PROFILE"):
         os.environ.pop(variable, None)

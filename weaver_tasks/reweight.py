@@ -28,15 +28,15 @@ from weaver_tasks.data.staging.sources import open_source
 from weaver_tasks.data.statistics.passes import Passes, TrainingFile, add_options, check_options, make_sums
 from weaver_tasks.data.statistics.reweighting import Reweighting, finish_reweighting, next_pass
 from weaver_tasks.data.statistics.weights import weight_columns
+from weaver_tasks.jobs.options import add_data_configuration, add_inputs
 from weaver_tasks.results.plots.inputs import plot_no_reweighting, plot_reweighting
 from weaver_tasks.settings.stage import stage_parser
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = stage_parser("reweight", __doc__)
-    parser.add_argument("--data-config", type=Path, required=True, help="the data configuration of the training files")
-    parser.add_argument("--custom-functions", type=Path, help="a Python file of functions for its expressions")
-    parser.add_argument("--inputs", type=Path, required=True, help="inputs.json")
+    add_data_configuration(parser, "the data configuration of the training files")
+    add_inputs(parser, "inputs.json")
     parser.add_argument("--standardization", type=Path, help="standardization.json")
     parser.add_argument("--output", type=Path, help="reweighting.json")
     parser.add_argument("--plot", type=Path, help="a picture of the classes before and after")
@@ -74,7 +74,7 @@ def _reweight(arguments: argparse.Namespace, record: TaskRecord) -> None:
 
 
 def _for_remaking(configuration: DataConfiguration, arguments: argparse.Namespace) -> DataConfiguration:
-    """The configuration without the histograms that it may have, if they are to be made anew."""
+    """The configuration without its existing histograms, if they are to be made anew."""
     if configuration.weights is None or not arguments.settings.sampling.remake_weights:
         return configuration
     return dataclasses.replace(configuration, weights=dataclasses.replace(configuration.weights, histograms=None))
@@ -83,7 +83,7 @@ def _for_remaking(configuration: DataConfiguration, arguments: argparse.Namespac
 def _passes(configuration: DataConfiguration, manifest: dict[str, Any], arguments: argparse.Namespace) -> Passes:
     fold = arguments.settings.fold
     return Passes(
-        # Histograms that are kept are filled all the same, to show what they do.
+        # Histograms are also filled if existing ones are kept, to plot their effect.
         functools.partial(next_pass, configuration),
         list(_training_files(manifest, configuration, arguments)),
         digest=digest(manifest["digest"], fingerprints.weighting(configuration), fold.plain() if fold else None),
@@ -92,7 +92,7 @@ def _passes(configuration: DataConfiguration, manifest: dict[str, Any], argument
 
 
 def _training_files(manifest: dict[str, Any], configuration: DataConfiguration, arguments: argparse.Namespace) -> Iterator[TrainingFile]:
-    """The plain columns of the events for training: those that pass the extra selection and are not of the fold left out."""
+    """The columns of the training events: those that pass the extra selection and are not in the fold that is left out."""
     fold = arguments.settings.fold
     extra = extra_selection_column("train")
     names = [*weight_columns(configuration), extra, *([fold.variable] if fold else [])]

@@ -54,7 +54,7 @@ def select(arguments: argparse.Namespace, record: TaskRecord) -> None:
                 f"epoch {best['epoch']} is then trained again."
             )
     if own:
-        # Before it is published: what best_epoch.json has ever named is never removed.
+        # Note it before publishing, because an epoch that best_epoch.json has named is never removed.
         journal.note_selected(own, best)
     for source, name in zip(found, ("state", "optimizer"), strict=True):
         target = arguments.checkpoints / f"net_best_epoch_{name}.pt"
@@ -68,7 +68,7 @@ def select(arguments: argparse.Namespace, record: TaskRecord) -> None:
 
 
 def _make_room(journal: Journal, best: int, validations: list[dict[str, Any]], record: TaskRecord) -> None:
-    """Remove all epochs but the best, the last that was trained, and what other configurations that trained here would choose."""
+    """Remove all epochs except the best one, the last trained one, and those that other configurations of this run would select."""
     last_trained = max(each["epoch"] for each in validations if not each.get("stopped"))
     keep = {best, last_trained} | chosen_epochs(validations, journal.choices())
     gone = journal.prune(keep, below=max(each["epoch"] for each in validations) + 1)

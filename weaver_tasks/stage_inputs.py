@@ -30,6 +30,7 @@ from weaver_tasks.data.staging.manifest import make_manifest
 from weaver_tasks.data.staging.places import expand_path
 from weaver_tasks.data.staging.source_checksums import keep_checksum, recorded
 from weaver_tasks.data.staging.stage import Staging, stage_file, staged_before
+from weaver_tasks.jobs.options import add_data_configuration
 from weaver_tasks.settings.stage import stage_parser
 
 logger = logging.getLogger("weaver_tasks")
@@ -37,8 +38,7 @@ logger = logging.getLogger("weaver_tasks")
 
 def main(argv: list[str] | None = None) -> None:
     parser = stage_parser("stage_inputs", __doc__)
-    parser.add_argument("--data-config", type=Path, help="the data configuration of this split")
-    parser.add_argument("--custom-functions", type=Path, help="a Python file of functions for its expressions")
+    add_data_configuration(parser, "the data configuration of this split", required=False)
     parser.add_argument("--split", choices=["train", "val", "test"])
     parser.add_argument("--group", help="the name of the files' group")
     parser.add_argument("--sources", nargs="+", default=[], metavar="FILE", help="paths or URLs")
@@ -92,7 +92,7 @@ def _stage(arguments: argparse.Namespace, record: TaskRecord) -> None:
             if file is not None:
                 found.append(source)
             else:
-                # First: a record must never stand beside another task's events.
+                # The old record is removed first, so that it never describes events of another task.
                 output.unlink(missing_ok=True)
                 file = stage_file(source, target, staging, group=arguments.group)
             write_json(output, file)
@@ -127,7 +127,7 @@ def _report(file: dict) -> None:
 
 
 def _listed_records(run: Path, splits: list[str] | None) -> list[Path]:
-    """The records of the files of a run. Raises ConfigError when the run was not started."""
+    """The paths of the records of the files of a run. Raises ConfigError if the run was not started."""
     if not (run / "files.json").is_file():
         raise ConfigError(
             f"{run}/files.json: is missing, the list of input files. A workflow that uses this one as a module calls its start_run() in "
@@ -147,10 +147,10 @@ def _check_present(records: list[Path], run: Path) -> None:
 
 
 def _forget_tasks(records: list[Path], run: Path) -> None:
-    """Delete the records of the tasks that wrote some records of files: what those tasks declare, so that they run again."""
+    """Delete the task records of the jobs that wrote some file records. These are the declared outputs, so the jobs run again."""
     written = set(map(str, records))
     for path in (run / RECORDS / "stage_inputs").rglob("*.json"):
-        # Another task that gathers may be at it too.
+        # Another gathering task may delete it at the same time.
         with contextlib.suppress(FileNotFoundError):
             if not written.isdisjoint(json.loads(path.read_text())["outputs"]):
                 path.unlink()
@@ -171,7 +171,7 @@ def _gather(arguments: argparse.Namespace, record: TaskRecord) -> None:
             evaluation_weight=arguments.settings.evaluation.weight,
         )
     except InputFileError:
-        # The next run shall try these files again.
+        # The next run must try these files again.
         bad = [path for path, file in zip(arguments.gather, files, strict=True) if file["bad"]]
         if arguments.gather_run:
             _forget_tasks(bad, arguments.gather_run)
@@ -188,7 +188,7 @@ def _gather(arguments: argparse.Namespace, record: TaskRecord) -> None:
 
 
 def check_batch(files: Sequence[Mapping[str, Any]], batch: int) -> None:
-    """Raises ConfigError when the training files have fewer events than a batch over all ranks, `batch`."""
+    """Raises ConfigError if the training files have fewer events than `batch`, one batch over all ranks."""
     kept = [file["kept"] for file in files if file["split"] == "train" and not file["bad"]]
     if kept and sum(kept) < batch:
         raise ConfigError(

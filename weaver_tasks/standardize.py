@@ -24,6 +24,7 @@ from weaver_tasks.data.staging.sources import open_source
 from weaver_tasks.data.statistics.passes import Passes, TrainingFile, add_options, check_options, make_sums
 from weaver_tasks.data.statistics.percentiles import coarse_histogram, leading_entries
 from weaver_tasks.data.statistics.standardization import VariableSums, automatic_variables, describe_variables, next_pass
+from weaver_tasks.jobs.options import add_data_configuration, add_inputs
 from weaver_tasks.results.plots.inputs import plot_standardization
 from weaver_tasks.settings.stage import stage_parser
 
@@ -32,9 +33,8 @@ logger = logging.getLogger("weaver_tasks")
 
 def main(argv: list[str] | None = None) -> None:
     parser = stage_parser("standardize", __doc__)
-    parser.add_argument("--data-config", type=Path, required=True, help="the data configuration of the training files")
-    parser.add_argument("--custom-functions", type=Path, help="a Python file of functions for its expressions")
-    parser.add_argument("--inputs", type=Path, required=True, help="inputs.json")
+    add_data_configuration(parser, "the data configuration of the training files")
+    add_inputs(parser, "inputs.json")
     parser.add_argument("--output", type=Path, help="standardization.json")
     parser.add_argument("--plot", type=Path, help="a picture of each variable before and after")
     add_options(parser)
@@ -76,7 +76,7 @@ def _standardize(arguments: argparse.Namespace, record: TaskRecord) -> None:
 
 
 def _training_files(manifest: dict[str, Any], configuration: DataConfiguration, functions: Path | None) -> Iterator[TrainingFile]:
-    """The events that count: those of the leading `preprocess.data_fraction` of the entries of each training file."""
+    """The events used for the standardization: those in the first fraction `preprocess.data_fraction` of the entries of each file."""
     options = StagingOptions.from_manifest(manifest)
 
     def read(file: dict[str, Any], last: int, sums: VariableSums) -> Iterator[Block]:

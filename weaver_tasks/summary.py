@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
     for member in members:
         console.print(f"[bold]{member}[/bold]", highlight=False, soft_wrap=True)
         for name, value, style in summary_lines(member):
-            # Never wrapped: paths are there to be copied.
+            # Lines are never wrapped, so that paths can be copied.
             console.print(f"  {name:<22}{value}", style=style, highlight=False, markup=False, soft_wrap=True)
     for warning in filter(None, (*_warnings_of_inputs(arguments.run), _mixture(arguments.run))):
         console.print(f"  WARNING: {warning}", style="yellow", highlight=False, markup=False, soft_wrap=True)
@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _warnings_of_inputs(run: Path) -> list[str]:
-    """What was told of the events when they were staged: a class without any, weights that are never drawn."""
+    """The warnings about the events from staging: a class without events, or weights that are never sampled."""
     manifest = run / "inputs.json"
     return read_json(manifest).get("warnings", []) if manifest.is_file() else []
 
@@ -69,9 +69,9 @@ def _mixture(run: Path) -> str | None:
 
 
 def trained_members(run: Path) -> list[Path]:
-    """The folders of what was trained: the run's own, or one per fold or seed; before several of them the run's, which merges them.
+    """The folders of the trainings: the folder of the run, or one per fold or seed, after that of the run if it merges several.
 
-    Raises ResultError when the run is not finished.
+    Raises ResultError if the run is not finished.
     """
     if not run.is_dir():
         there = sorted(path.name for path in run.parent.iterdir() if path.is_dir()) if run.parent.is_dir() else []
@@ -88,19 +88,19 @@ def trained_members(run: Path) -> list[Path]:
 
 
 def summary_lines(member: Path) -> Iterator[tuple[str, str, str]]:
-    """Name, value and style: the test figures of a training, then where everything of it lies."""
+    """Yield (name, value, style): the test metrics of a training, then the paths of its results."""
     parity = member / "export" / "parity.json"
     for name, value in headline(read_json(member / "evaluation" / "metrics.json"), read_json(parity) if parity.is_file() else None):
         yield name, value, "green"
     for name, place in _RESULTS.items():
-        # A fold or a seed shares some results with the whole run.
+        # A fold or seed shares some results with the whole run.
         found = next((folder / place for folder in (member, member.parent) if (folder / place).exists()), None)
         if found is not None:
             yield name, str(found), ""
 
 
 def report_page(run: Path, config: Mapping[str, Any]) -> str:
-    """What the report opens on, in reStructuredText: test figures of each training, data, configuration."""
+    """The first page of the report, in reStructuredText: test metrics of each training, data, configuration."""
     lines: list[str] = []
     members = trained_members(run)
     for member in members:
@@ -117,7 +117,7 @@ def report_page(run: Path, config: Mapping[str, Any]) -> str:
 
 
 def headline(metrics: Mapping[str, Any], parity: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
-    """Names and values of what one wants to know first."""
+    """Names and values of the most important metrics."""
     if not metrics["entries"]:
         yield "test jets", "none"
     elif metrics["task"] == "classification":

@@ -13,6 +13,7 @@ from pathlib import Path
 from weaver_tasks.base.command_line import run_command, task
 from weaver_tasks.base.files import exclusive
 from weaver_tasks.jobs.epoch_chain import EpochChain
+from weaver_tasks.jobs.options import add_data_configuration, add_inputs, add_network
 from weaver_tasks.jobs.trainer import make_trainer
 from weaver_tasks.settings.stage import stage_parser
 from weaver_tasks.training.launch import is_first_rank, is_rank, launch_ranks
@@ -20,10 +21,9 @@ from weaver_tasks.training.launch import is_first_rank, is_rank, launch_ranks
 
 def main(argv: list[str] | None = None) -> None:
     parser = stage_parser("train_epoch", __doc__)
-    parser.add_argument("--data-config", type=Path, required=True, help="data_config.auto.yaml")
-    parser.add_argument("--custom-functions", type=Path, help="functions that the data configuration's expressions use")
-    parser.add_argument("--inputs", type=Path, required=True, help="the manifest of input files")
-    parser.add_argument("--network", type=Path, required=True, help="the network configuration (Python)")
+    add_data_configuration(parser)
+    add_inputs(parser)
+    add_network(parser)
     parser.add_argument("--epochs", type=int, nargs="+", required=True, metavar="N", help="the epochs to train, consecutive, from 0")
     parser.add_argument("--checkpoints", type=Path, required=True, metavar="FOLDER", help="where checkpoints are")
     parser.add_argument("--metrics", type=Path, required=True, metavar="FOLDER", help="where metrics are")

@@ -17,6 +17,7 @@ from typing import Any
 from weaver_tasks.base.command_line import run_command, task
 from weaver_tasks.base.files import read_json, write_json
 from weaver_tasks.base.record import TaskRecord
+from weaver_tasks.jobs.options import add_data_configuration, add_inputs, add_network
 from weaver_tasks.settings.stage import StageSettings, stage_parser
 from weaver_tasks.training.journal import Journal, keep_validation, kept_validation, validation_key
 from weaver_tasks.training.launch import is_first_rank, launch_ranks
@@ -26,10 +27,9 @@ logger = logging.getLogger("weaver_tasks")
 
 def main(argv: list[str] | None = None) -> None:
     parser = stage_parser("validate_epoch", __doc__)
-    parser.add_argument("--data-config", type=Path, required=True, help="data_config.auto.yaml")
-    parser.add_argument("--custom-functions", type=Path, help="functions that the data configuration's expressions use")
-    parser.add_argument("--inputs", type=Path, required=True, help="the manifest of input files")
-    parser.add_argument("--network", type=Path, required=True, help="the network configuration (Python)")
+    add_data_configuration(parser)
+    add_inputs(parser)
+    add_network(parser)
     parser.add_argument("--state", nargs="+", type=Path, required=True, help="the weights, net_epoch-<n>_state.pt of each epoch")
     parser.add_argument("--epoch", nargs="+", type=int, required=True, metavar="N", help="the epochs that they are of")
     parser.add_argument("--training-metrics", nargs="+", type=Path, help="train_epoch-<n>.json of each (default: those beside --output)")
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
     if not len(arguments.epoch) == len(arguments.state) == len(arguments.output) == len(trained):
         parser.error("--state, --epoch and --output want one value for each epoch")
     epochs = [_Epoch(*values) for values in zip(arguments.epoch, arguments.state, arguments.output, trained, strict=True)]
-    # Asked before any rank has joined the others, and so before any of these can be written: all ranks see the same.
+    # Checked before the ranks communicate, and so before any of these files can be written: all ranks see the same state.
     kept = {epoch: _kept(arguments, epoch) for epoch in epochs}
     found = {epoch: metrics for epoch, place in kept.items() if place and (metrics := kept_validation(place))}
     to_validate = [epoch for epoch in epochs if not (epoch.was_stopped() or epoch in found)]
@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
 
 @dataclass(frozen=True)
 class _Epoch:
-    """number, the file of its weights, where its metrics go, and what training has said of it."""
+    """An epoch: its number, the file of its weights, the path of its validation metrics, and the metrics of its training."""
 
     number: int
     state: Path
@@ -69,14 +69,14 @@ class _Epoch:
 
 
 def _kept(arguments: argparse.Namespace, epoch: _Epoch) -> Path | None:
-    """Where the journal keeps what this validation finds, or has found before; None where that cannot be told."""
+    """The path in the journal of the result of this validation, whether or not it exists yet; None if it cannot be determined."""
     epoch_digest = read_json(epoch.trained).get("digest") if epoch.trained.exists() else None
     key = validation_key(arguments.settings, manifest=read_json(arguments.inputs)["digest"])
     return Journal(epoch.state.parent, epoch.trained.parent).validation(epoch_digest, key) if epoch_digest and key else None
 
 
 def _publish(epoch: _Epoch, found: dict[str, Any] | None, arguments: argparse.Namespace, record: TaskRecord) -> None:
-    """Write the metrics of an epoch that need not be validated: it was stopped early, or the journal has them."""
+    """Write the metrics of an epoch that need not be validated: early stopping skipped it, or the journal has the metrics."""
     record.read(epoch.trained)
     if not is_first_rank():
         return
@@ -92,7 +92,7 @@ def _publish(epoch: _Epoch, found: dict[str, Any] | None, arguments: argparse.Na
 
 
 def _validate(epochs: Sequence[_Epoch], kept: Mapping[_Epoch, Path | None], arguments: argparse.Namespace, record: TaskRecord) -> None:
-    """Validate some epochs, one after the other, and write the metrics of each as soon as it has them."""
+    """Validate some epochs one after the other, and write the metrics of each as soon as they are known."""
     from weaver_tasks.data.configuration import load_data_configuration
     from weaver_tasks.training.device import choose_device, device_name, prepare_process
     from weaver_tasks.training.distributed import joined_ranks
@@ -124,9 +124,9 @@ def _validate(epochs: Sequence[_Epoch], kept: Mapping[_Epoch, Path | None], argu
 def validate_one(
     arguments: argparse.Namespace, epoch: _Epoch, configuration: Any, manifest: dict[str, Any], device: Any
 ) -> dict[str, Any] | None:
-    """The metrics of one epoch over the events of all ranks. They do not depend on the epochs that this process has validated before.
+    """The metrics of one epoch over the events of all ranks. They do not depend on epochs that this process validated earlier.
 
-    None on a rank that is not needed: a network's own evaluate function runs on the first one alone.
+    None on a rank that is not needed, because a network's own evaluate function runs only on the first rank.
     """
     from weaver_tasks.results.metrics.classification import auc
     from weaver_tasks.training import checkpoint
@@ -140,7 +140,7 @@ def validate_one(
 
     settings: StageSettings = arguments.settings
     training = settings.training
-    # Made anew for each epoch: what a network keeps besides its state shall not pass from one to the next.
+    # The network is made anew for each epoch, so that attributes outside of its state do not carry over to the next epoch.
     network = configured_network(arguments.network, configuration.weaver, settings)
     if network.evaluate_fn is not None and not leave_to_first_rank():
         return None

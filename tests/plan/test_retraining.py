@@ -147,3 +147,18 @@ def test_each_seed_is_looked_at(run):
     run.config["training"]["batch_size"] = 16
     assert "training.batch_size: 32 there, 16 now" in told(run, planned)
     assert "3 finished epochs" in told(run, planned)
+
+
+def test_files_that_were_moved_are_not_told(run, tmp_path):
+    """Of the same names and sizes: the journal knows them by their checksums."""
+    manifest = Path(plan(run).run) / "staged/fitting.json"
+    files = json.loads(manifest.read_text())["files"]
+    write(manifest, {"files": [{**file, "bytes": Path(file["source"]).stat().st_size} for file in files]})
+    for name, source in run.config["data"]["train"].items():
+        moved = tmp_path / "moved" / Path(source).name
+        moved.parent.mkdir(exist_ok=True)
+        moved.write_bytes(Path(source).read_bytes())
+        run.config["data"]["train"][name] = str(moved)
+    assert told(run) is None
+    moved.write_bytes(moved.read_bytes() + b"more")
+    assert "data.train: 1 of 3 files less, 1 new" in told(run)

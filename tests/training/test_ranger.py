@@ -67,6 +67,7 @@ def test_leaves_parameters_without_gradient_alone():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # of torch's compiler itself
 def test_a_compiled_update_is_the_same_and_is_not_compiled_anew_for_each_rate():
     from torch._dynamo.utils import counters
 

@@ -1,4 +1,4 @@
-"""The frame of every stage: its options, its log, its record, and errors told in one line."""
+"""The common command-line interface of all stages: options, log, provenance record, and errors reported in one line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ logger = logging.getLogger("weaver_tasks")
 
 
 class _Parser(argparse.ArgumentParser):
-    """Makes typed `settings` of what all --settings together give."""
+    """Converts the merged --settings options to typed `settings`."""
 
     make_settings: Callable[[dict[str, Any], str], Any] | None = None
 
@@ -36,7 +36,7 @@ def stage_parser(
 ) -> argparse.ArgumentParser:
     """A parser with the options that all stages share: --settings, --log, --record.
 
-    settings: makes `arguments.settings` of what is given (`arguments.given`, plain data) and the stage's name; None: as it is given.
+    settings: makes `arguments.settings` from `arguments.given` (plain data) and the name of the stage; None: no conversion.
     """
     parser = _Parser(
         prog=f"python -m weaver_tasks.{stage}",
@@ -61,14 +61,14 @@ def stage_parser(
 
 
 class _Merge(argparse.Action):
-    """Lay each further --settings over the ones before it, key by key."""
+    """Merge each further --settings into the earlier ones, key by key."""
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: Any = None) -> None:
         setattr(namespace, self.dest, merge(getattr(namespace, self.dest), values))
 
 
 def _settings(given: str) -> dict[str, Any]:
-    """The settings of a file, or of JSON text, which begins with a brace. Raises ConfigError."""
+    """The settings from a file, or from JSON text, which starts with a brace. Raises ConfigError."""
     where, text = "--settings", given
     if not given.lstrip().startswith(("{", "[")):
         where = f"--settings: {given}"
@@ -92,9 +92,9 @@ def _settings(given: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def task(arguments: argparse.Namespace, *, first_rank: bool = True) -> Iterator[TaskRecord]:
-    """Run a stage's work: log, watch the workflow, and write the record when the work has succeeded.
+    """Run the work of a stage: open the log, watch the workflow process, and write the record when the work has succeeded.
 
-    first_rank: only this process of a distributed task logs to the file and writes the record.
+    first_rank: whether this is the first process of a distributed task; only that one logs to the file and writes the record.
     """
     open_log(arguments.stage, arguments.log_file if first_rank else None)
     end_with_workflow()
@@ -106,7 +106,7 @@ def task(arguments: argparse.Namespace, *, first_rank: bool = True) -> Iterator[
             logger.debug("what led to the error", exc_info=True)
         raise
     except Exception:
-        # Not handled here: only written to the log too, since the terminal may be gone.
+        # The exception is only logged here, because the terminal may be closed; it is raised again.
         logger.debug("the task failed", exc_info=True)
         raise
     if first_rank and arguments.record:
@@ -114,7 +114,7 @@ def task(arguments: argparse.Namespace, *, first_rank: bool = True) -> Iterator[
 
 
 def open_log(stage: str, path: Path | None) -> None:
-    """Send the log to the terminal, each line led by the stage, and to `path` with times."""
+    """Send the log to the terminal, with the stage at the start of each line, and to `path`, with times."""
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
         handler.close()
@@ -132,13 +132,13 @@ def open_log(stage: str, path: Path | None) -> None:
 def _log_handler(path: Path, mode: str) -> logging.FileHandler:
     handler = logging.FileHandler(path, mode=mode)
     handler.setLevel(logging.DEBUG)
-    # `base.failures` reads it.
+    # `base.failures` parses this format.
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     return handler
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Call `main`; a user's mistake becomes one line on the terminal and in the log, and exit code 2."""
+    """Call `main`. A user's mistake gives one line on the terminal and in the log, and exit code 2."""
     try:
         main()
     except WeaverTasksError as error:
@@ -147,7 +147,7 @@ def run_command(main: Callable[[], None]) -> None:
         for handler in logger.handlers:
             if isinstance(handler, logging.FileHandler):
                 handler.emit(logging.makeLogRecord({"levelname": "ERROR", "levelno": logging.ERROR, "msg": "%s", "args": (line,)}))
-        # The first rank's progress bar may stand in the line.
+        # The progress bar of the first rank may occupy the current line.
         start = "" if os.environ.get("RANK", "0") == "0" else "\n"
         print(f"{start}ERROR: {line}", file=sys.stderr, flush=True)
         raise SystemExit(2) from None
@@ -156,7 +156,7 @@ def run_command(main: Callable[[], None]) -> None:
 
 
 def _open_log_to_add() -> None:
-    """Open the file of --log-file, if it is given: for the error of a task that has no log yet, or of another rank than the first."""
+    """Open the log file, if one is given, for an error that occurs before the log is open or on another rank than the first."""
     if "--log-file" not in sys.argv[:-1] or any(isinstance(handler, logging.FileHandler) for handler in logger.handlers):
         return
     path = Path(sys.argv[sys.argv.index("--log-file") + 1])

@@ -1,4 +1,4 @@
-"""Digests of meanings and checksums of bytes."""
+"""Digests of plain data and checksums of files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _CHUNK = 1 << 22
 
 
 def digest(*parts: Any) -> str:
-    """A digest (32 hexadecimal characters) of plain data: the same for equal content, whatever the order of keys."""
+    """A digest (32 hexadecimal characters) of plain data. It does not depend on the order of keys."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -35,7 +35,7 @@ def file_checksum(path: str | os.PathLike[str]) -> str:
 
 
 def telling_parts(first: str, second: str, *, length: int = 16) -> tuple[str, str]:
-    """Two checksums that differ, shortened to their beginnings where those differ, for messages; otherwise whole."""
+    """Two different checksums for a message: shortened to `length` characters if these differ, otherwise whole."""
     if first[:length] == second[:length]:
         return first, second
     return f"{first[:length]}…", f"{second[:length]}…"

@@ -1,4 +1,4 @@
-"""The errors of this project: a user's mistake, told in one line.
+"""The exceptions of this project, each for a user's mistake that is reported in one line.
 
 A message names the file, the key, the value and the remedy. Only `base.command_line` turns
 these errors into a line on the terminal and exit code 2; anything else is a bug and keeps its traceback.
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 
 class WeaverTasksError(Exception):
-    """Base of all errors that a user can cause and mend."""
+    """Base class of all errors that a user can cause and fix."""
 
 
 class ConfigError(WeaverTasksError):
@@ -31,18 +31,18 @@ class NetworkError(WeaverTasksError):
 
 
 class CheckpointError(WeaverTasksError):
-    """A checkpoint is missing, damaged, or of another training."""
+    """A checkpoint is missing, damaged, or belongs to another training."""
 
 
 class TrainingError(WeaverTasksError):
-    """Training cannot go on (a loss that is not finite, a rank that failed)."""
+    """Training cannot continue (a loss that is not finite, a rank that failed)."""
 
 
 class ResultError(WeaverTasksError):
-    """A result cannot be made or does not pass its check."""
+    """A result cannot be made, or fails its check."""
 
 
 def did_you_mean(name: str, known: Iterable[str], *, count: int = 3) -> str:
-    """A hint naming the known names most like `name`: ' Did you mean: a, b?', or '' when none is."""
+    """A hint with the known names most similar to `name`: ' Did you mean: a, b?', or '' if none is similar."""
     matches = difflib.get_close_matches(str(name), sorted(set(map(str, known))), n=count, cutoff=0.65)
     return f" Did you mean: {', '.join(matches)}?" if matches else ""

@@ -1,18 +1,18 @@
-"""What failed in a run, from the logs of its tasks: the line that each of them ended with."""
+"""Find the errors of a run in the logs of its tasks: the last line of each failed task."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-# The lines that `base.command_line` writes into a log.
+# The format of error lines that `base.command_line` writes into a log.
 _ERROR = re.compile(r"^\S+ \S+ ERROR (.+)$")
 _CRASHED = re.compile(r"^\S+ \S+ DEBUG the task failed$")
-_TAIL = 1 << 16  # bytes: a long traceback
+_TAIL = 1 << 16  # bytes read from the end of a log, enough for a long traceback
 
 
 def failures(logs: Path, *, since: float) -> list[str]:
-    """What each log below `logs` ends with, if it is an error and was written since a time (of the file system); the oldest first."""
+    """The final error of each log below `logs` that was modified after `since` (file system time, in s) and ends with one; oldest first."""
     found = []
     for path in logs.rglob("*.log"):
         written = path.stat().st_mtime
@@ -23,7 +23,7 @@ def failures(logs: Path, *, since: float) -> list[str]:
 
 
 def _error_at_the_end(log: Path) -> str | None:
-    """A user's mistake as it was told, or the exception of a task that crashed, with the name of the log; None when the task went well."""
+    """The message of a user's mistake, or the exception of a crashed task with the name of the log; None if the task succeeded."""
     with log.open("rb") as handle:
         handle.seek(max(0, log.stat().st_size - _TAIL))
         lines = [line for line in handle.read().decode(errors="replace").splitlines() if line.strip()]

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: written to a temporary name beside the target, synced, renamed."""
+"""Write files atomically (to a temporary name, then synced and renamed), read and write JSON, and lock files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 
 from weaver_tasks.base.errors import WeaverTasksError
 
-# What a full disk, a quota, a limit, a failing disk or a folder that cannot be written gives.
+# Error codes of a full disk, a quota, a limit, a failing disk or a folder that is not writable.
 _CANNOT_WRITE = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST),
@@ -25,7 +25,7 @@ _CANNOT_WRITE = (
 
 @contextlib.contextmanager
 def writing(target: str | os.PathLike[str]) -> Iterator[None]:
-    """Tell in one line that what the block writes for `target` cannot be written. Raises WeaverTasksError."""
+    """Convert errors of writing `target` in this block to a WeaverTasksError with a message of one line."""
     try:
         yield
     except OSError as error:
@@ -72,9 +72,10 @@ def _publish(temporary: Path, target: Path) -> None:
 
 
 def copy_file(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
-    """Copy a file, atomically, with a time of its own.
+    """Copy a file atomically; the copy has its own modification time.
 
-    For two names that Snakemake knows: links of one file have one time between them, and a job of the one would make the other new.
+    This is needed for two files that Snakemake tracks: hard links share one modification time, so a job that writes one of them would
+    also make the other one newer.
     """
     with atomic_path(target) as temporary, temporary.open("wb") as out:
         for chunk in _chunks(Path(source)):
@@ -82,7 +83,7 @@ def copy_file(source: str | os.PathLike[str], target: str | os.PathLike[str]) ->
 
 
 def _chunks(path: Path) -> Iterator[bytes]:
-    """The bytes of a file. Raises WeaverTasksError when they cannot be read, so that the file they are written to is not blamed."""
+    """The bytes of a file, in chunks. Raises WeaverTasksError if they cannot be read, so that the message does not name the target file."""
     try:
         with path.open("rb") as file:
             while chunk := file.read(1 << 22):
@@ -94,7 +95,7 @@ def _chunks(path: Path) -> Iterator[bytes]:
 
 
 def link_or_copy(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
-    """Publish `source` under a second name: a hard link, or a copy where the file system has no links. Atomic."""
+    """Publish `source` under a second name, atomically: as a hard link, or as a copy if the file system has no links."""
     source, target = Path(source), Path(target)
     if target.exists() and os.path.samefile(source, target):
         return
@@ -110,7 +111,7 @@ def link_or_copy(source: str | os.PathLike[str], target: str | os.PathLike[str])
 
 
 def check_regular(path: str | os.PathLike[str]) -> None:
-    """Raise WeaverTasksError when something that is no file lies at `path`: to read from a pipe would wait for ever."""
+    """Raise WeaverTasksError if `path` exists but is not a regular file, because reading from a pipe could wait forever."""
     path = Path(path)
     if path.exists() and not path.is_file():
         kind = "a folder" if path.is_dir() else "a named pipe" if path.is_fifo() else "no regular file"
@@ -118,7 +119,7 @@ def check_regular(path: str | os.PathLike[str]) -> None:
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """The content of a JSON file. Raises WeaverTasksError when it is missing or damaged."""
+    """The content of a JSON file. Raises WeaverTasksError if it is missing or damaged."""
     try:
         return json.loads(Path(path).read_text())
     except FileNotFoundError:
@@ -128,14 +129,14 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> None:
-    """Write JSON atomically, indented, keys in the order given. NaN and infinity become null: JSON has neither."""
+    """Write JSON atomically, indented, with keys in the given order. NaN and infinity become null, because JSON has neither."""
     text = json_text(content)
     with atomic_path(path) as temporary:
         temporary.write_text(text)
 
 
 def json_text(content: Any) -> str:
-    """What `write_json` writes."""
+    """The text that `write_json` writes."""
     return json.dumps(_without_nan(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -151,10 +152,10 @@ def _without_nan(content: Any) -> Any:
 
 @contextlib.contextmanager
 def exclusive(path: str | os.PathLike[str], *, patience: float = 60.0) -> Iterator[None]:
-    """Hold the lock file `path` while the block runs, so that two tasks never write the same outputs.
+    """Hold a lock on the file `path` while the block runs, so that two tasks never write the same outputs.
 
-    Waits `patience` seconds for a dying predecessor. Raises WeaverTasksError when it does not let go.
-    File systems without locks (some Lustre mounts) are used unlocked: outputs are atomic all the same.
+    Waits `patience` seconds for a task that is ending. Raises WeaverTasksError if that does not release the lock.
+    On file systems without locks (some Lustre mounts) nothing is locked; outputs are still written atomically.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Which observers are the jet's transverse momentum and mass, by the names that the field gives them."""
+"""Recognize the observers that are the jet's transverse momentum and mass, by their usual names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _KINEMATIC = {"pt": re.compile(r"(^|_)pt$"), "mass": re.compile(r"(^|_)((sd|soft
 
 
 def kinematic_observers(names: Iterable[str]) -> dict[str, str]:
-    """The observers that hold the jet's transverse momentum and mass, as far as they are there: {"pt": name, "mass": name}."""
+    """The observers for the jet's transverse momentum and mass: {"pt": name, "mass": name}, without those that do not exist."""
     names = list(names)
     found = {kind: sorted((name for name in names if pattern.search(name)), key=len) for kind, pattern in _KINEMATIC.items()}
     return {kind: matches[0] for kind, matches in found.items() if matches}

@@ -1,8 +1,8 @@
-"""A task must not outlive the workflow that started it.
+"""End a task when the workflow that started it is gone.
 
-Snakemake killed by SIGKILL cannot stop its jobs: they would go on writing beside their successors.
-So the workflow names its process in an environment variable, each task watches that process, and ends
-itself at once when it is gone. A task started by hand watches nothing.
+If Snakemake is killed by SIGKILL, it cannot stop its jobs, and they would keep writing at the same time as the next run.
+Therefore the workflow puts an identifier of its process into an environment variable. Each task watches that process and ends
+itself at once when the process is gone. A task that was started by hand watches nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ VARIABLE = "WEAVER_TASKS_WORKFLOW_PROCESS"
 
 
 def name_this_process() -> str:
-    """A name for this process that no other process ever has: host, process id, start time."""
+    """A unique name of this process: host, process id, start time."""
     return _name(os.getpid())
 
 
@@ -28,22 +28,22 @@ def _name(pid: int) -> str:
 
 
 def _start_time(pid: int) -> str:
-    """Clock ticks from boot to the start of a process ('' where there is no /proc or no such process)."""
+    """Clock ticks from boot to the start of a process ('' if there is no /proc or no such process)."""
     try:
-        # The command name, in parentheses, may hold spaces: count the fields after it.
+        # The command name, in parentheses, may contain spaces, so count the fields after it.
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
         return ""
 
 
 def is_gone(name: str) -> bool:
-    """Whether the process of that name ran on this host and has ended. False when that cannot be told from here."""
+    """Whether the process with that name ran on this host and has ended. False if this cannot be determined from this host."""
     host, _, rest = name.partition(" ")
     return host == socket.gethostname() and _name(int(rest.split()[0])) != name
 
 
 def end_with_workflow() -> None:
-    """Start watching the process named in the environment, if it is on this host; kill this task when it is gone."""
+    """Start watching the process named in the environment, if it is on this host. Kill this task when that process is gone."""
     named = os.environ.get(VARIABLE, "").split()
     if len(named) != 3 or named[0] != socket.gethostname():
         return

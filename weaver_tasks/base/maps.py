@@ -1,4 +1,4 @@
-"""Nested maps of plain data."""
+"""Merge nested maps of plain data."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`base` with the values of `over` on top: maps are merged key by key, anything else is replaced."""
+    """`base` updated with the values of `over`: maps are merged key by key, other values are replaced."""
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)

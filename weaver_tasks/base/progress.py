@@ -1,4 +1,4 @@
-"""Progress of long work: a bar with rate and ETA on a terminal, a line now and then in a log."""
+"""Show the progress of long work: a bar with rate and ETA on a terminal, or occasional lines in a log."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ Item = TypeVar("Item")
 
 
 class Progress:
-    """A bar counted in jets (or whatever `unit` says). Use as a context manager and call `advance`.
+    """A progress bar that counts jets (or another `unit`). Use it as a context manager and call `advance`.
 
-    total: how many units there will be, or None when unknown.
+    total: the total number of units, None if unknown.
     quiet: show nothing (every rank but the first).
     """
 
@@ -34,7 +34,7 @@ class Progress:
         )
 
     def advance(self, count: int, **metrics: str | float) -> None:
-        """Count `count` more units; `figures` (loss, accuracy, …) are shown behind the bar."""
+        """Count `count` more units; `metrics` (loss, accuracy, …) are shown after the bar."""
         if metrics:
             self._bar.set_postfix(metrics, refresh=False)
         self._bar.update(count)
@@ -47,7 +47,7 @@ class Progress:
 
 
 def track(items: Iterable[Item], description: str, *, total: int | None = None, unit: str = "files") -> Iterator[Item]:
-    """Iterate over `items` behind a progress bar."""
+    """Iterate over `items` and show a progress bar."""
     if total is None and isinstance(items, Sized):
         total = len(items)
     with Progress(description, total=total, unit=unit) as bar:

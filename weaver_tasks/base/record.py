@@ -1,6 +1,6 @@
-"""What a task did: its command, settings, inputs, outputs, versions and times, written beside its outputs.
+"""The provenance record of a task: its command, settings, inputs, outputs, software versions and times.
 
-Records lie in <run>/provenance/tasks/, one a task. Paths in them are those of the command, relative to the folder it ran in.
+Each task has one record in <run>/provenance/tasks/. Its paths are those of the command, relative to the working directory of the task.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ RECORDS = "provenance/tasks"  # below the folder of a run
 
 
 class TaskRecord:
-    """Collects what a task reads and writes. `read` and `wrote` may be called in any order, once a file.
+    """Collects the inputs and outputs of a task. `read` and `wrote` may be called in any order, once per file.
 
     path: where the record will be written, if anywhere.
     """
@@ -47,7 +47,7 @@ class TaskRecord:
         self._start = datetime.now(UTC)
 
     def read(self, path: str | os.PathLike[str], *, checksum: str | None = None) -> Path:
-        """Note an input. Give its `checksum` where it is already known: large files are not read twice for it."""
+        """Note an input. Give its `checksum` if it is known already, so that large files are not read twice."""
         self.inputs[os.fspath(path)] = checksum or file_checksum(path)
         return Path(path)
 
@@ -65,19 +65,19 @@ class TaskRecord:
             self.read_code(functions)
 
     def wrote(self, path: str | os.PathLike[str], *, checksum: str | None = None) -> None:
-        """Note an output that is now complete."""
+        """Note an output, which must be complete."""
         self.outputs[os.fspath(path)] = {"sha256": checksum or file_checksum(path), "bytes": Path(path).stat().st_size}
 
     def note(self, **facts: Any) -> None:
-        """Add facts worth keeping (the device, an epoch that was found in the journal …)."""
+        """Add other facts to the record (the device, an epoch that was found in the journal …)."""
         self.notes.update(facts)
 
     def digest(self) -> str:
-        """What was asked of the task, whatever the paths: the stage, its settings, the checksums of what it has read so far."""
+        """A digest of the task, independent of paths: the stage, its settings, and the checksums of its inputs so far."""
         return digest(self.stage, self.settings, sorted(self.inputs.values()))
 
     def stamp(self) -> dict[str, Any]:
-        """What a file that leaves the run's folder carries, so that its lineage is found again. Ask when all inputs are read."""
+        """Metadata for output files, by which the lineage of a copy can be found. Call it after all inputs were read."""
         run, _, name = (self.path or "").rpartition(f"/{RECORDS}/")
         return {"run": Path(run).name if run else None, "record": f"{RECORDS}/{name}" if run else None, "digest": self.digest()}
 
@@ -107,7 +107,7 @@ class TaskRecord:
 
 
 def environment() -> dict[str, Any]:
-    """The code, the packages and the machine of this process."""
+    """A description of the code, the packages and the machine of this process."""
     return {
         "code": code_version(),
         "packages": package_versions(),
@@ -122,13 +122,13 @@ def _user() -> str:
     try:
         return getpass.getuser()
     except (OSError, KeyError):
-        # No entry in the machine's list of users, as in some containers.
+        # The user id has no entry in the user database, as in some containers.
         return str(os.getuid())
 
 
 @functools.cache
 def processor() -> str:
-    """The model of the processor, where the system tells it: the bits of a training depend on its kind."""
+    """The model of the processor, if the system provides it. The last bits of a training result depend on it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -139,7 +139,7 @@ def processor() -> str:
 
 @functools.cache
 def package_versions() -> dict[str, str]:
-    """Versions of the packages that results depend on, as installed."""
+    """The installed versions of the packages that results depend on."""
     versions = {}
     for package in _PACKAGES:
         try:
@@ -152,8 +152,8 @@ def package_versions() -> dict[str, str]:
 def code_version() -> dict[str, Any]:
     """The version of the code that this process runs.
 
-    version; commit (None outside a checkout); dirty, whether files of the package differ from it, and which (changed); modules, a digest of
-    the package's modules that were imported so far; package, a digest of all of them.
+    version; commit (None outside of a checkout); dirty: whether files of the package differ from the commit; changed: which ones;
+    modules: a digest of the package's modules that were imported so far; package: a digest of all its modules.
     """
     package = Path(__file__).parent.parent
     checksums = _module_checksums()
@@ -185,14 +185,14 @@ def _checkout() -> dict[str, Any]:
 
 
 def changed_files(path: Path) -> list[str] | None:
-    """The files at or below `path` that differ from what git has committed, or that it does not know; None outside a checkout."""
+    """The files at or below `path` that differ from the git commit or are not tracked; None outside of a checkout."""
     folder = path if path.is_dir() else path.parent
     listed = git("status", "--porcelain", "--untracked-files=all", "--", str(path.absolute()), folder=folder)
     return None if listed is None else [line[3:] for line in listed.splitlines()]
 
 
 def git(*arguments: str, folder: Path) -> str | None:
-    """What git says in a folder, or None when it is no checkout or git is not there."""
+    """The output of a git command in a folder, or None if it is not a checkout or git is not installed."""
     try:
         done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):

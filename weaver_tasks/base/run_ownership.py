@@ -1,8 +1,8 @@
-"""A job on a cluster must not go on beside the workflow that took its workflow's place.
+"""End a cluster job when a new workflow has taken over its run, and remove the locks of a killed workflow.
 
-A workflow killed by SIGKILL leaves its jobs in the queue, on machines where no process of it can be watched. When the workflow
-is started again, it writes a name of its own into the run's folder; each job compares that with the name that it was submitted
-under and, when they differ, ends at once, with everything that it started and without touching a file.
+A workflow killed by SIGKILL leaves its jobs in the queue, on machines where its process cannot be watched. When the workflow
+is started again, it writes a new name into the folder of the run. Each job compares this name with the one under which it was
+submitted. If they differ, the job ends at once, with all its child processes and without changing a file.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from weaver_tasks.base import lifetime
 from weaver_tasks.base.files import atomic_path
 
 VARIABLE = "WEAVER_TASKS_WORKFLOW"
-_PERIOD = 5.0  # seconds between two looks
+_PERIOD = 5.0  # seconds between two checks
 
 
 def take_over(file: Path) -> None:
-    """Called by a workflow as it starts: make it the one that `file` names. Jobs inherit the name in their environment.
+    """Called by a workflow when it starts: write its name into `file`. Jobs inherit the name in their environment.
 
-    It has one name, however many runs it makes: their jobs have one environment.
+    A workflow has only one name, even for several runs, because their jobs share one environment.
     """
     os.environ[VARIABLE] = name = _name_of_this_workflow()
     with atomic_path(file) as temporary:
@@ -40,9 +40,9 @@ def _name_of_this_workflow() -> str:
 
 
 def clear_locks(file: Path, locks: Path) -> None:
-    """Remove the locks that the workflow named by `file` has left in Snakemake's folder `locks`, if its process is known to be gone.
+    """Remove the locks that the workflow named in `file` has left in Snakemake's folder `locks`, if its process is known to be gone.
 
-    So a killed workflow is continued by the same command. Locks of other runs, and of a workflow on another machine, stay.
+    Thus the same command continues a killed workflow. Locks of other runs, and those of a workflow on another machine, are kept.
     """
     if not file.exists() or not lifetime.is_gone(file.read_text().partition(" ")[2]):
         return
@@ -52,7 +52,7 @@ def clear_locks(file: Path, locks: Path) -> None:
 
 
 def in_progress(file: Path, locks: Path) -> str | None:
-    """In one line, that another process has Snakemake's locks of the run whose workflow `file` names; None when none has."""
+    """A message of one line if another process holds Snakemake's locks on the run of `file`; otherwise None."""
     if not file.exists():
         return None
     owner = file.read_text().partition(" ")[2]
@@ -69,12 +69,12 @@ def in_progress(file: Path, locks: Path) -> str | None:
 def _is_of_run(lock: Path, run: Path) -> bool:
     try:
         return any(line.startswith(f"{run}/") for line in lock.read_text().splitlines())
-    except FileNotFoundError:  # released meanwhile
+    except FileNotFoundError:  # released in the meantime
         return False
 
 
 def end_when_replaced(file: Path) -> None:
-    """Called in a job: watch `file`, and end this job when it names another workflow than the job's. No effect outside a job."""
+    """Called in a job: watch `file`, and end this job when it names another workflow than that of the job. No effect outside of a job."""
     own = os.environ.get(VARIABLE)
     if own is None:
         return
@@ -92,14 +92,14 @@ def _end_if_replaced(file: Path, own: str) -> None:
     try:
         named = file.read_text()
     except OSError:
-        # Deleted, or a file system that hangs: neither says that there is a successor.
+        # The file was deleted or the file system hangs: neither means that another workflow has taken over.
         return
     if named != own:
         _end()
 
 
 def _end() -> None:
-    """End the whole job. By SIGKILL: a Snakemake in it that could still act would delete files that its successor has made."""
+    """End the whole job by SIGKILL. Otherwise a Snakemake process in it could delete files that the new workflow has made."""
     job = os.environ.get("SLURM_JOB_ID")
     if job is not None:
         subprocess.run(["scancel", "--full", "--signal=KILL", job], check=False)

@@ -1,8 +1,7 @@
-"""A digest of what Python source says, not of how it is written.
+"""A digest of Python source code that does not depend on comments, formatting and docstrings.
 
-Comments, formatting and docstrings do not change it; code does. It follows the imports of sibling
-modules (same folder), so that editing a helper beside a network configuration counts as editing the network.
-Standard library only: the workflow computes it each time the Snakefile is parsed.
+It follows imports of sibling modules (same folder), so that editing a module beside a network configuration counts as
+editing the network. It uses only the standard library, because the workflow computes it each time the Snakefile is parsed.
 """
 
 from __future__ import annotations
@@ -16,17 +15,17 @@ from typing import Any
 from weaver_tasks.base.digests import digest
 from weaver_tasks.base.errors import NetworkError
 
-# What a network says of itself, and no training depends on: whether prediction may leave out padding.
+# Declarations of a network that do not affect training: whether prediction may leave out padding.
 _DECLARATIONS = {"ignores_padding"}
-# Fields that differ between Python versions or do not change what the code does.
+# Fields of the syntax tree that differ between Python versions or do not change what the code does.
 _IGNORED_FIELDS = {"ctx", "kind", "type_comment", "type_ignores"}
 
 
 def source_digest(path: str | os.PathLike[str]) -> str:
     """The digest (32 hexadecimal characters) of a Python file and of the sibling modules that it imports.
 
-    A class's declaration `ignores_padding` does not enter: it changes no training. The
-    file's own name and place do not enter. Raises NetworkError when a file is missing or does not parse.
+    The declaration `ignores_padding` of a class is left out, because it does not affect training. The
+    path of the file is left out too. Raises NetworkError if a file is missing or has a syntax error.
     """
     path = Path(path)
     trees = {name: _canonical(_without_declarations(_without_docstrings(tree))) for name, tree in _sources(path).items()}
@@ -34,13 +33,13 @@ def source_digest(path: str | os.PathLike[str]) -> str:
 
 
 def source_files(path: str | os.PathLike[str]) -> list[Path]:
-    """The files that `source_digest` reads: `path` first, then its sibling modules in order of their names."""
+    """The files that `source_digest` reads: `path` first, then its sibling modules sorted by name."""
     path = Path(path)
     return [path, *(path.parent / name for name in sorted(_sources(path)) if name)]
 
 
 def _sources(path: Path) -> dict[str, ast.Module]:
-    """Parsed sources by their names relative to the folder of `path`, itself under the name ''."""
+    """Name relative to the folder of `path` -> parsed source; `path` itself has the name ''."""
     folder = path.parent
     sources: dict[str, ast.Module] = {"": _parse(path)}
     unread = [(path, sources[""])]
@@ -66,7 +65,7 @@ def _parse(path: Path) -> ast.Module:
 
 
 def _imported(tree: ast.Module, importer: Path, folder: Path) -> Iterator[Path]:
-    """Files below `folder` that the code may import, or names as a string ('block.py', for import_module(path))."""
+    """Files below `folder` that the code may import, or that it names in a string (such as 'block.py' for import_module(path))."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -82,7 +81,7 @@ def _imported(tree: ast.Module, importer: Path, folder: Path) -> Iterator[Path]:
 
 
 def _module_files(folder: Path, dotted: str) -> Iterator[Path]:
-    """The files that an import of `dotted` from `folder` executes (its last part may be a name, not a module)."""
+    """The files that an import of `dotted` from `folder` executes (its last part may be a name in a module)."""
     for part in dotted.split("."):
         for candidate in (folder / f"{part}.py", folder / part / "__init__.py"):
             if candidate.is_file():
@@ -112,7 +111,7 @@ def _declares(statement: ast.stmt) -> bool:
 
 
 def _canonical(node: Any) -> Any:
-    """Plain data of a syntax tree, without empty fields: newer Pythons add fields that older sources leave empty."""
+    """Convert a syntax tree to plain data. Empty fields are left out, because newer Python versions add fields that are often empty."""
     if isinstance(node, ast.Constant):
         return [type(node.value).__name__, repr(node.value)]
     if isinstance(node, ast.AST):

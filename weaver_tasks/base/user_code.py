@@ -1,4 +1,4 @@
-"""Exceptions of a user's own Python code, such as a network configuration, told in one line that names its file and line."""
+"""Report exceptions of the user's Python code (a network configuration, say) in one line with its file and line number."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _LONGEST = 500
 def users_code(
     path: str | Path, kind: type[WeaverTasksError], *, doing: str, only_inside: bool = False, passing: tuple[type[BaseException], ...] = ()
 ) -> Iterator[None]:
-    """Run code of the file `path`; whatever it raises becomes a `kind`, with the traceback as its cause.
+    """Run code of the file `path` in this block; any exception becomes a `kind`, with the original one as its cause.
 
-    doing: what the code does, for the message. only_inside: leave alone what is raised without passing through the file.
-    passing: exceptions that are left alone, as are those of this project.
+    doing: what the code does, for the message. only_inside: convert only exceptions whose traceback passes through the file.
+    passing: types of exceptions that are not converted; those of this project never are.
     """
     try:
         yield
     except (Exception, SystemExit) as error:
         if isinstance(error, (WeaverTasksError, *passing)):
             raise
-        # Nothing is known of what the file may raise, and nothing is hidden: it is told, and logged with its traceback.
+        # The file may raise anything. Nothing is hidden: the error is reported, and logged with its traceback.
         place = _place(error, Path(path))
         if only_inside and not place:
             raise
@@ -35,7 +35,7 @@ def users_code(
 
 
 def _place(error: BaseException, path: Path) -> str:
-    """', line 7, in forward': the innermost line of the file that the exception came through, or ''."""
+    """The innermost line of the file in the traceback, as in ', line 7, in forward', or ''."""
     lines = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).name == path.name]
     lines = [frame for frame in lines if Path(frame.filename).resolve() == path.resolve()]
     return f", line {lines[-1].lineno}, in {lines[-1].name}" if lines else ""

@@ -1,4 +1,4 @@
-"""YAML files read as plain data, with errors of one line."""
+"""Read YAML files as plain data, with error messages of one line."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def read_yaml(
     keys_as_text: bool = False,
     names: Collection[str] = (),
 ) -> Any:
-    """The content of a YAML file. Raises `error` naming file, line and column when it cannot be read.
+    """The content of a YAML file. Raises `error` with file, line and column if it cannot be read.
 
-    Keys are strings; a document that contains itself, or that aliases blow up, is refused.
-    keys_as_text: take keys that YAML reads as numbers (2016) as the text that they are written as. names: keys at the top whose values too.
+    Keys must be strings. A document that contains itself, or whose aliases expand without limit, is refused.
+    keys_as_text: keep keys that YAML reads as numbers (2016) as the written text. names: top-level keys whose values are kept as text too.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -49,14 +49,14 @@ def read_yaml(
     except yaml.YAMLError as cause:
         raise error(f"{path}: not valid YAML ({_one_line(cause)}).") from None
     except (ValueError, RecursionError, TypeError) as cause:
-        # A tag's value that is none (!!int x, a date such as 2020-13-01), or nesting without end.
+        # An invalid value for a tag (!!int x, a date such as 2020-13-01), or nesting that is too deep.
         raise error(f"{path}: not valid YAML ({_one_line(cause)}).") from None
     _check_plain(document, path, error)
     return document
 
 
 def check_no_key_twice(path: str | os.PathLike[str]) -> None:
-    """Raise ConfigError where a YAML file that another reader has read gives a key twice; nothing else of it is judged."""
+    """Raise ConfigError if a YAML file, which another reader has read, gives a key twice. Nothing else is checked."""
     with contextlib.suppress(yaml.YAMLError, OSError, UnicodeDecodeError):
         root = yaml.compose(Path(path).read_text(encoding="utf-8"), Loader=_LOADER)
         if root is not None:
@@ -78,7 +78,7 @@ def _parsed(text: str, path: str | os.PathLike[str], error: type[WeaverTasksErro
 
 
 def _take_as_text(root: yaml.Node, names: Collection[str]) -> None:
-    """Make every key that is a number or a truth value a text, and the values of `names` at the top."""
+    """Convert keys that are numbers or booleans to text, and also the values of the top-level keys `names`."""
     for node in _nodes(root):
         for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
             for each in [key, *([value] if node is root and key.value in names else [])]:
@@ -90,7 +90,7 @@ _NUMBERS = {f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "bool", "ti
 
 
 def _nodes(root: yaml.Node) -> Iterator[yaml.Node]:
-    """All nodes of a document, each once: an alias stands for the same node."""
+    """All nodes of a document, each once, because an alias refers to the same node."""
     pending, seen = [root], {id(root)}
     while pending:
         node = pending.pop()
@@ -105,7 +105,7 @@ def _nodes(root: yaml.Node) -> Iterator[yaml.Node]:
 
 
 def _check_no_key_twice(root: yaml.Node, path: str | os.PathLike[str], error: type[WeaverTasksError]) -> None:
-    """YAML would let the later of two equal keys win without a word."""
+    """Raise `error` if a key occurs twice; YAML would silently take the later one."""
     for node in _nodes(root):
         lines: dict[tuple[str, str], int] = {}
         for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
@@ -124,7 +124,7 @@ def _one_line(problem: object) -> str:
 
 
 def _check_plain(document: Any, path: str | os.PathLike[str], error: type[WeaverTasksError]) -> None:
-    """Refuse what is not plain data: keys that are no text, NaN, cycles, aliases of aliases that expand without end."""
+    """Refuse what is not plain data: keys that are not text, NaN, cycles, nested aliases that expand without limit."""
     pending: list[tuple[Any, str, int]] = [(document, "", 0)]
     nodes = 0
     while pending:

@@ -59,7 +59,7 @@ def _class_problems(plan: Plan, findings: list[Finding]) -> Iterator[str]:
 
 
 def _class_warnings(plan: Plan, findings: list[Finding]) -> Iterator[str]:
-    """Classes without an event in the files looked at: a network cannot learn them, yet the run can work."""
+    """Warnings about classes without events in the files examined: a network cannot learn them, but the run can work."""
     labels = plan.data_configuration("train").labels
     fitting = [finding for finding in findings if finding.split == "train"]
     if labels is None or labels.kind != "simple" or any(finding.problem for finding in fitting):
@@ -73,7 +73,7 @@ def _class_warnings(plan: Plan, findings: list[Finding]) -> Iterator[str]:
 
 
 def _evaluation_problems(plan: Plan) -> Iterator[str]:
-    """Classes that `evaluation` names and the labels do not have: the evaluation would only find them after the training."""
+    """Classes that `evaluation` names but the labels lack. Without this check they would be found only after the training."""
     labels = plan.data_configuration("train").labels
     if labels is None or labels.kind != "simple":
         return

@@ -1,4 +1,4 @@
-"""What `check` finds in the files of a run: the first good one of each group, opened and transformed as staging will do it."""
+"""The part of `check` that reads files: open the first good file of each group and transform its events as staging will do."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _MOST_ENTRIES = 10_000
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What the first good file of a group shows. problem: why the run could not work with it, or None.
+    """The properties of the first good file of a group. problem: why the run could not work with it, or None.
 
-    skipped: what is wrong with the files before it, which staging.on_bad_file lets the run skip; source: None when it skips all.
-    entries: in this file; read and kept: of the entries looked at. classes: label -> events; non_finite: variable -> values.
-    bytes_per_event: of the staged form. source_bytes: of this file, where it
-    would be copied; None where its server does not say.
+    skipped: the faults of the files before it, which staging.on_bad_file lets the run skip; source: None if all files are skipped.
+    entries: number of entries in this file; read and kept: numbers among the entries examined. classes: label -> number of events;
+    non_finite: variable -> number of values. bytes_per_event: size of the staged form. source_bytes: size of this file, if it
+    would be copied; None if its server does not give the size.
     """
 
     split: str
@@ -57,12 +57,12 @@ class Finding:
 
     @property
     def expected_events(self) -> float:
-        """Events that the whole group keeps, if its other files are like this one."""
+        """The number of events that the whole group keeps, if its other files are like this one."""
         return (self.files - len(self.skipped)) * self.entries * self.kept / max(1, self.read)
 
 
 def look(plan: Plan) -> Iterator[Finding]:
-    """Open the first file of each group; with staging.on_bad_file: skip, the next while that is bad and the run would skip it."""
+    """Open the first file of each group. With staging.on_bad_file: skip, bad files are passed over as the run would do."""
     groups: dict[tuple[str, str], list[InputFile]] = {}
     for file in plan.files:
         groups.setdefault((file.split, file.group), []).append(file)
@@ -73,7 +73,7 @@ def look(plan: Plan) -> Iterator[Finding]:
         for file in files:
             try:
                 facts |= {"source": file.source, **_look_at(plan, file)}
-                # An empty skim says nothing of the files after it.
+                # An empty file says nothing about the files after it.
                 if facts["entries"]:
                     break
             except InputFileError as error:
@@ -89,7 +89,7 @@ def look(plan: Plan) -> Iterator[Finding]:
 
 
 def _may_skip(plan: Plan, bad: list[InputFile]) -> bool:
-    """Whether the run goes on without these files. It counts bad ones among all files, and among those of training and of the test."""
+    """Whether the run continues without these files. Bad files are counted among all files, and among those of training and test."""
     staging = plan.config["staging"]
     if staging["on_bad_file"] == "fail":
         return False
@@ -171,7 +171,7 @@ def _bytes(block: Block) -> int:
 
 
 def file_problems(findings: list[Finding]) -> Iterator[str]:
-    """What is wrong with the files; of several with the same fault the first."""
+    """The faults of the files; if several files have the same fault, only the first one is reported."""
     alike: dict[str, list[Finding]] = {}
     for finding in findings:
         if finding.problem:
@@ -181,7 +181,7 @@ def file_problems(findings: list[Finding]) -> Iterator[str]:
 
 
 def disk_needed(plan: Plan, findings: list[Finding]) -> tuple[float, bool]:
-    """Bytes of what the run stages, and whether that is all: the sizes of some remote files may not be known."""
+    """The size in bytes of the staged files, and whether it is complete: the sizes of some remote files may be unknown."""
     mode = plan.config["staging"]["mode"]
     if mode == "columnar":
         return sum(finding.expected_events * finding.bytes_per_event for finding in findings if not finding.on_the_fly), True
@@ -196,7 +196,7 @@ def disk_needed(plan: Plan, findings: list[Finding]) -> tuple[float, bool]:
 
 
 def disk_problems(plan: Plan, needed: float) -> Iterator[str]:
-    """Whether what is to be staged, less what is there already, fits on the disk. Where each node has its own, nobody knows."""
+    """Report if the files that remain to be staged do not fit on the disk. Not checked for disks that each node has for itself."""
     try:
         folder = expand_path(plan.staged)
     except ConfigError:

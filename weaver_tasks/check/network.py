@@ -1,4 +1,4 @@
-"""What `check` finds in the network: whether it can be made, trained for a step, and judged by the metric that chooses the epoch."""
+"""The part of `check` that tests the network: make it, train one step, and see whether validation gives the selected metric."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def network_problems(plan: Plan, console: Console) -> Iterator[str]:
-    """Make the network and its optimizer, as init_model will, and send two events through it; look whether validation gives the metric."""
+    """Make the network and its optimizer as init_model will, pass two events through it, and check that validation gives the metric."""
     if plan.config["prediction"]["model"]:
         return
     path, settings = plan.config["network"]["config"], stage_settings(plan.settings("init_model", member=plan.members()[0]))
@@ -50,9 +50,9 @@ def network_problems(plan: Plan, console: Console) -> Iterator[str]:
 
 
 def _take_a_step(network: Network, configuration: DataConfiguration, settings: TrainingSettings) -> None:
-    """Forward and loss of two events whose inputs are all 1. Raises NetworkError when the network's code fails, or gives no such output.
+    """Run forward pass and loss for two events with all inputs 1. Raises NetworkError if the network's code fails or its output is invalid.
 
-    Not where the network has loops of its own, where what a label holds is only known from the files, or where the GPU is elsewhere.
+    This is skipped if the network has its own training loop, if label values are only known from the files, or if there is no GPU here.
     """
     elsewhere = settings.device == "cuda" and not torch.cuda.is_available()
     if network.train_fn is not None or configuration.class_count is None or elsewhere:

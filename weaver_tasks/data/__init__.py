@@ -1,1 +1,1 @@
-"""What is read from files and what becomes of it: configuration, blocks of events, statistics, batches. No torch here."""
+"""Everything about the data: its configuration, reading files, blocks of events, statistics and batches. Does not use torch."""

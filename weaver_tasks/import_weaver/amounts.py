@@ -1,7 +1,7 @@
-"""Batches, steps, samples and warm-up: weaver counts per process, here jets are counted over all ranks.
+"""Convert batch sizes, steps, samples and warm-up: weaver counts per process, while here jets are counted over all ranks.
 
-With DataParallel weaver's batch is the total one, here the batch is per rank: B/ranks. With ranks of their own (torchrun) weaver's
-batch is per rank, as here, and its samples n per epoch are n x ranks here. Steps are steps in both.
+With DataParallel, weaver's batch size B is the total; here the batch size is per rank, B/ranks. With one process per rank (torchrun),
+weaver's batch size is per rank, as here, and its n samples per epoch are n x ranks here. Steps are the same in both.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Amount = tuple[str, Any, str]
 
 
 def amounts(o: SimpleNamespace, processes: Processes) -> Iterator[Amount]:
-    """(key, value, comment) of `training`. What has no exact counterpart is TODO, and the comment says what is to be done."""
+    """Yield (key, value, comment) of `training`. The value is TODO if there is no exact equivalent; the comment then says what to do."""
     yield from _batches(o, processes)
     if o.steps_per_epoch is not None and o.samples_per_epoch is not None:
         yield "training.samples_per_epoch", TODO, _both(o, "")
@@ -51,12 +51,12 @@ def _batches(o: SimpleNamespace, processes: Processes) -> Iterator[Amount]:
     for split in ("val", "test"):
         size = getattr(o, f"batch_size_{split}")
         if size is not None:
-            # It changes no result: rounded up where it does not divide.
+            # This batch size does not change results, so it is rounded up if it is not divisible.
             yield f"training.batch_size_{split}", -(-size // shares), f"{size} in all" if shares > 1 else ""
 
 
 def _training(o: SimpleNamespace, processes: Processes) -> Generator[Amount, None, int | None]:
-    """Steps and samples of an epoch. Returns the steps, in weaver's processes as here; None when the command does not say."""
+    """Steps and samples of an epoch. Returns the number of steps, which is the same in weaver; None if the command does not give it."""
     yield "training.steps_per_epoch", o.steps_per_epoch, ""
     if o.samples_per_epoch is None:
         return o.steps_per_epoch
@@ -79,7 +79,7 @@ def _over_all_ranks(key: str, samples: int, processes: Processes, told: str) -> 
 
 
 def _validation(o: SimpleNamespace, processes: Processes, steps: int | None) -> Iterator[Amount]:
-    """Jets or batches of a validation, over all ranks; weaver's own default where the command sets only those of training."""
+    """Jets or batches of a validation, over all ranks; weaver's default if the command sets only those of training."""
     size = o.batch_size_val or o.batch_size
     one_process = processes.shares == processes.copies == 1
     if o.samples_per_epoch_val is not None:
@@ -121,7 +121,7 @@ def _validation(o: SimpleNamespace, processes: Processes, steps: int | None) -> 
 
 
 def _warmup(o: SimpleNamespace, steps: int | None) -> Iterator[Amount]:
-    """--warmup-steps is a part of all steps if below 1, else steps; here it is epochs."""
+    """Convert --warmup-steps (a fraction of all steps if below 1, otherwise a number of steps) to epochs."""
     if o.lr_scheduler not in ("flat+linear", "flat+cos", "warmup+cos"):
         return
     if o.warmup_steps < 1:

@@ -1,4 +1,4 @@
-"""A weaver command taken apart, as far as it can be carried over at all."""
+"""Parse a weaver command line into its launcher and its options."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from weaver_tasks.import_weaver.processes import Processes, processes_of
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """A weaver command taken apart.
+    """A parsed weaver command.
 
-    given: the keys of the options that it names. forks: options that only forks of weaver have, and their words.
+    given: the keys of the options that it sets. forks: options that exist only in forks of weaver, with their arguments.
     """
 
     options: SimpleNamespace
@@ -25,7 +25,7 @@ class Command:
 
     @property
     def exports_only(self) -> bool:
-        """With --export-onnx weaver exports and stops, whatever else is given."""
+        """Whether the command only exports: with --export-onnx weaver ignores all other tasks."""
         return bool(self.options.export_onnx)
 
     @property
@@ -38,7 +38,7 @@ class Command:
 
 
 def read_command(words: list[str]) -> Command:
-    """Take a command apart. Raises ConfigError when it is not one of weaver's."""
+    """Parse a command. Raises ConfigError if it is not a weaver command."""
     launch = read_launch(words)
     options, given, forks = parse_options(launch.options)
     return Command(options=options, given=given, forks=forks, launch=launch, processes=processes_of(options, launch))

@@ -1,4 +1,4 @@
-"""From a weaver command to the settings of config.yaml."""
+"""Convert a weaver command to the settings of config.yaml."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from weaver_tasks.import_weaver.result import Conversion
 
 
 def convert(command: Command, *, run: str | None = None) -> Conversion:
-    """The settings, notes and TODOs of a command. run: the name of the run; None: after --model-prefix."""
+    """The settings, notes and TODOs for a command. run: the name of the run; None: derived from --model-prefix."""
     made = Conversion()
     name = run or run_name(command)
     made.set("run", name)

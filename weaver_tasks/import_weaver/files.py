@@ -1,4 +1,4 @@
-"""--data-train, --data-val and --data-test as groups of config.yaml, with their globs as they are."""
+"""Convert --data-train, --data-val and --data-test to groups of files in config.yaml, without expanding wildcards."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _UNNAMED = "unnamed"
 
 
 def groups_of(files: list[str], option: str, made: Conversion) -> Any:
-    """One path, a list of them, or {group: path or paths}; None when no file is given. What is changed is told as a note of `made`."""
+    """One path, a list of paths, or {group: path or paths}; None if no file is given. Changes are added to the notes of `made`."""
     groups: dict[str, list[str]] = {}
     named: dict[str, str] = {}
     for entry in files:
@@ -27,7 +27,7 @@ def groups_of(files: list[str], option: str, made: Conversion) -> Any:
 
 
 def test_groups_of(files: list[str], made: Conversion) -> Any:
-    """The same; a group `name%N` is {files: …, split: N}."""
+    """As `groups_of`, for test files: a group `name%N` becomes {files: …, split: N}."""
     splits: dict[str, int] = {}
     plain = []
     for entry in files:
@@ -46,13 +46,13 @@ def test_groups_of(files: list[str], made: Conversion) -> Any:
 
 
 def _name_and_path(entry: str) -> tuple[str | None, str]:
-    """`a:/path` is a group and a path; `root://host/path` is a path."""
+    """Split `a:/path` into group and path; `root://host/path` is a path without group."""
     found = re.fullmatch(r"([^:/]+):(?!//)(.+)", entry)
     return (found[1], found[2]) if found else (None, entry)
 
 
 def _one_level(path: str, option: str, made: Conversion) -> str:
-    """Weaver takes `**` for `*`, which matches one level of folders; here it would match any number of them."""
+    """Replace `**` by `*`: weaver matches one level of folders with it, but here it would match any number of levels."""
     if "://" in path or "**" not in path:
         return path
     plain = re.sub(r"\*\*+", "*", path)
@@ -61,7 +61,7 @@ def _one_level(path: str, option: str, made: Conversion) -> str:
 
 
 def _usable(name: str, taken: set[str], option: str, made: Conversion) -> str:
-    """A group's name as one of a file."""
+    """The name of a group, changed to a valid file name."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip("._-") or "group"
     if plain == name:
         return name

@@ -1,4 +1,4 @@
-"""What stands before weaver's options: torchrun, python -m torch.distributed.launch, python train.py, weaver."""
+"""Parse the launcher before weaver's options: torchrun, python -m torch.distributed.launch, python train.py, or weaver."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _WRAPPERS = {"env", "nohup", "time", "exec"}
 _JOB_STEPS = {"srun", "mpirun", "mpiexec"}
 _LAUNCHERS = {"torch.distributed.run", "torch.distributed.launch"}
 _WEAVER_MODULES = {"weaver", "weaver.train"}
-# Options of torchrun and of python that take no value; every other one takes one.
+# Options of torchrun and of python without a value; all other options take one.
 _TORCHRUN_FLAGS = {"standalone", "no-python", "run-path", "use-env", "use_env", "no_python", "run_path"}
 _PYTHON_VALUES = {"-W", "-X"}
 _RANKS = {"nproc-per-node", "nproc_per_node"}
@@ -22,8 +22,8 @@ _RANKS = {"nproc-per-node", "nproc_per_node"}
 class Launch:
     """How weaver was started.
 
-    ranks: processes per node, None when the command does not say. unknown: why the numbers that it gives cannot be used, or "".
-    before: what starts the job, as `srun -n 4`. options: weaver's own.
+    ranks: processes per node, None if the command does not give it. unknown: why the given numbers cannot be used, or "".
+    before: the job starter, such as `srun -n 4`. options: the options of weaver.
     """
 
     ranks: int | None = None
@@ -35,7 +35,7 @@ class Launch:
 
 
 def read_launch(words: list[str]) -> Launch:
-    """Take a command apart. Raises ConfigError when it does not start weaver."""
+    """Parse the launcher of a command. Raises ConfigError if it does not start weaver."""
     if len(words) == 1 and " " in words[0].strip():
         raise ConfigError("the weaver command is one quoted word. Give it unquoted after `--`.")
     rest, environment = list(words), {}
@@ -67,7 +67,7 @@ def read_launch(words: list[str]) -> Launch:
 
 
 def _job_starter(words: list[str]) -> list[str]:
-    """The words before the one that starts weaver, where the first does something else (srun, singularity exec …)."""
+    """The words before the one that starts weaver, if the command starts with another program (srun, singularity exec …)."""
     if not words or _starts(words[0]) or words[0].startswith("-"):
         return []
     first = next((index for index, word in enumerate(words) if _starts(word)), 0)
@@ -80,7 +80,7 @@ def _starts(word: str) -> bool:
 
 
 def _torchrun(words: list[str]) -> tuple[dict[str, str], list[str]]:
-    """The launcher's options, and what it starts (-m in front of a module)."""
+    """The options of the launcher, and the command that it starts (-m before a module)."""
     options: dict[str, str] = {}
     rest = list(words)
     while rest and rest[0].startswith("-") and rest[0] not in ("-m", "--module"):
@@ -101,7 +101,7 @@ def _python(words: list[str]) -> list[str]:
 
 
 def _after_weaver(words: list[str]) -> list[str]:
-    """What follows `weaver`, `…/train.py` or `-m weaver.train`. Options alone are taken as they are."""
+    """The words after `weaver`, `…/train.py` or `-m weaver.train`. A list of options alone is returned unchanged."""
     if words[:1] == ["-m"] and words[1:2] and words[1] in _WEAVER_MODULES:
         return words[2:]
     if words and words[0] != "-m" and words[0].startswith("-"):

@@ -1,4 +1,4 @@
-"""Options `name value` of a command line, the values as Python literals."""
+"""Parse options of the form `name value` whose values are Python literals."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from weaver_tasks.import_weaver.result import TODO, Conversion
 
 
 def literals(pairs: list[list[str]], option: str, made: Conversion) -> dict[str, Any]:
-    """Options `name value`, the values read as Python literals, tuples as lists. What YAML cannot hold becomes a TODO of `made`."""
+    """name -> value, read as a Python literal, with tuples as lists. A value that YAML cannot represent becomes a TODO of `made`."""
     return {name: _value(name, text, option, made) for name, text in pairs}
 
 
@@ -27,7 +27,7 @@ def _value(name: str, text: str, option: str, made: Conversion) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Raises TypeError for what YAML cannot hold."""
+    """Convert tuples to lists. Raises TypeError for values that YAML cannot represent."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, (list, tuple)):

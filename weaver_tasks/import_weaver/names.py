@@ -1,4 +1,4 @@
-"""The name of the run that a weaver command becomes: two commands whose results weaver keeps apart get two names."""
+"""Derive the name of the run from a weaver command. Commands with separate results in weaver get different names."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import re
 from weaver_tasks.base.digests import digest
 from weaver_tasks.import_weaver.command import Command
 
-# They say nothing: every training has such a folder and such a file.
+# Uninformative names, which many trainings use for folders and files.
 _SAY_NOTHING = {"", ".", "..", "training", "trainings", "train", "models", "model", "output", "net", "network"}
 _MOST_PARTS = 5
 _LONGEST = 70
-# What a command may change and still be the same training.
+# Options that do not change the training.
 _OF_NO_TRAINING = {
     *("model_prefix", "log_file", "tensorboard", "predict_output", "gpus", "predict_gpus", "num_workers", "prefetch_factor"),
     *("data_test", "data_config_test", "extra_selection_test", "batch_size_test", "run_mode"),
@@ -20,7 +20,7 @@ _OF_NO_TRAINING = {
 
 
 def run_name(command: Command) -> str:
-    """The name of the run: that of the training, and what is done with it."""
+    """The name of the run: the name of the training, with a suffix for what is done with it."""
     name = training_name(command)
     if command.exports_only:
         return f"{name}-export"
@@ -34,7 +34,7 @@ def run_name(command: Command) -> str:
 
 
 def training_name(command: Command) -> str:
-    """The parts of --model-prefix that say something; for `{auto}`, which is new each time in weaver, a digest of the command."""
+    """The informative parts of --model-prefix. For `{auto}`, which differs each time in weaver, a digest of the command."""
     o = command.options
     prefix = o.model_prefix.partition(":")[0]
     name = "-".join(_parts(prefix, o.network_config or "run"))
@@ -50,7 +50,7 @@ def training_name(command: Command) -> str:
 
 def _parts(path: str, otherwise: str) -> list[str]:
     *folders, file = path.split("/")
-    # What weaver adds to a prefix says which epoch, and the best one is the usual one.
+    # Remove the suffix that weaver adds for the best epoch.
     file = re.sub(r"(_best_epoch_state)?\.(pt|onnx|root|parquet)$", "", file)
     file = re.sub(r"_state$", "", file)
     parts = [_plain(part) for part in (*folders, file)]
@@ -65,6 +65,6 @@ def _parts(path: str, otherwise: str) -> list[str]:
 
 
 def _plain(part: str) -> str:
-    """A part of a path without what is filled in, in letters that a run's name may have."""
+    """A part of a path without placeholders, with only the characters that the name of a run may have."""
     part = re.sub(r"[-_.]?(fold[-_]?)?\{(auto|fold)\}", "", part)
     return re.sub(r"[^A-Za-z0-9._-]+", "-", part).strip("-._")

@@ -1,7 +1,7 @@
-"""The options of weaver-core 0.5.3, and what each of them is here.
+"""The options of weaver-core 0.5.3, and their equivalents in this project.
 
-One table is behind everything: the parser of a weaver command line (with argparse's abbreviations, as there) and the
-table of docs/for_weaver_users.md.
+Both the parser of weaver command lines (with argparse's abbreviations, as in weaver) and the table in
+docs/for_weaver_users.md are made from one table here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from weaver_tasks.base.errors import ConfigError
 class Option:
     """One option. kind: text, number, integer, switch (also --no-…), flag, files, pairs (repeatable) or names (a,b,c).
 
-    here: Markdown, its place in config.yaml or what does its work.
+    here: Markdown, its key in config.yaml or its replacement.
     """
 
     names: tuple[str, ...]
@@ -30,12 +30,12 @@ class Option:
 
     @property
     def long(self) -> str:
-        """The name that is spelled out, --data-train."""
+        """The long name, such as --data-train."""
         return self.names[-1]
 
     @property
     def key(self) -> str:
-        """The attribute of the parsed command line, data_train."""
+        """The attribute of the parsed command line, such as data_train."""
         return self.long.removeprefix("--").replace("-", "_")
 
 
@@ -164,7 +164,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def weaver_parser() -> argparse.ArgumentParser:
-    """A parser that takes what weaver's does. What was not given is not in its result."""
+    """A parser that accepts the same options as weaver. Options that are not given are missing from its result."""
     parser = _Parser(prog="weaver", add_help=False, argument_default=argparse.SUPPRESS)
     for option in OPTIONS:
         match option.kind:
@@ -182,9 +182,9 @@ def weaver_parser() -> argparse.ArgumentParser:
 
 
 def parse_options(arguments: list[str]) -> tuple[SimpleNamespace, set[str], list[tuple[str, list[str]]]]:
-    """The values of all options, the keys of those that were given, and (option, its words) of those that weaver-core has not.
+    """The values of all options, the keys of those that were given, and (option, arguments) of those that weaver-core does not have.
 
-    Raises ConfigError for values that weaver would refuse too.
+    Raises ConfigError for values that weaver would also refuse.
     """
     given, unknown = weaver_parser().parse_known_args(arguments)
     forks: list[tuple[str, list[str]]] = []
@@ -199,6 +199,6 @@ def parse_options(arguments: list[str]) -> tuple[SimpleNamespace, set[str], list
 
 
 def option_table() -> str:
-    """What every option is here: the Markdown table of docs/for_weaver_users.md."""
+    """The Markdown table in docs/for_weaver_users.md, with the equivalent of every option."""
     rows = (f"| {', '.join(f'`{name}`' for name in reversed(option.names))} | {option.here} |" for option in OPTIONS)
     return "\n".join(["| weaver | here |", "|---|---|", *rows]) + "\n"

@@ -1,4 +1,4 @@
-"""How many processes a weaver command trains with, and on what."""
+"""Determine how many processes a weaver command trains with, and on which devices."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from weaver_tasks.import_weaver.result import TODO
 
 @dataclass(frozen=True, kw_only=True)
 class Processes:
-    """The ranks of the run here, and what weaver had.
+    """The number of ranks of the run here, and the processes of weaver.
 
-    ranks: TODO, with the comment what is to be done, when the command does not say how many there are.
-    shares: among how many GPUs weaver's one process split each batch (DataParallel), 1 otherwise.
-    copies: how many processes of weaver each counted steps, samples and batches of their own; None when that is not known.
+    ranks: TODO if the command does not give their number; the comment then says what to do.
+    shares: the number of GPUs among which a single weaver process split each batch (DataParallel), 1 otherwise.
+    copies: the number of weaver processes that each counted their own steps, samples and batches; None if unknown.
     """
 
     ranks: int | str

@@ -1,4 +1,4 @@
-"""What a weaver command becomes."""
+"""The result of converting a weaver command: settings, notes, and TODOs for what cannot be converted."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 TODO = "TODO"
-"""The value of a key that cannot be carried over. No key accepts it, so a run is refused until it is replaced."""
+"""The value of a key that cannot be converted. No key accepts it, so a run is refused until it is replaced."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """One key of config.yaml. key: dotted. comment: why it has this value, where that is not plain; of a TODO, what is to be done."""
+    """One key of config.yaml. key: dotted name. comment: the reason for the value if it is not obvious; for a TODO, what to do."""
 
     key: str
     value: Any
@@ -24,10 +24,10 @@ class Setting:
 
 @dataclass(kw_only=True)
 class Conversion:
-    """What a command becomes.
+    """The result of converting a command.
 
-    notes: (option, what became of it), for the options that have no key of their own.
-    todos: (option or key, what is to be done by hand), for what cannot be carried over.
+    notes: (option, what happened to it), for options without their own key.
+    todos: (option or key, what to do by hand), for what cannot be converted.
     """
 
     settings: list[Setting] = field(default_factory=list)
@@ -35,7 +35,7 @@ class Conversion:
     todos: list[tuple[str, str]] = field(default_factory=list)
 
     def set(self, key: str, value: Any, comment: str = "") -> None:
-        """Give a key its value. value TODO: the comment says what is to be done."""
+        """Set a key to a value. For the value TODO the comment says what to do."""
         setting = Setting(key=key, value=value, comment=comment)
         self.settings.append(setting)
         if setting.is_todo:
@@ -45,5 +45,5 @@ class Conversion:
         self.notes.append((option, text))
 
     def todo(self, option: str, text: str) -> None:
-        """Something to be done that no key stands for."""
+        """Add something to be done by hand that has no key."""
         self.todos.append((option, text))

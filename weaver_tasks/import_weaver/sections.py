@@ -1,4 +1,4 @@
-"""The sections of config.yaml, each from the options that it holds."""
+"""Make each section of config.yaml from the weaver options that correspond to it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from weaver_tasks.import_weaver.result import TODO, Conversion
 
 
 def forks(command: Command, made: Conversion) -> None:
-    """Options of forks of weaver: two that have their keys here, and the others, all of them."""
+    """Convert options of forks of weaver: two have keys here, the others become TODOs."""
     known = [name for option in OPTIONS for name in option.names]
     for option, words in command.forks:
         value = words[0] if len(words) == 1 else None
@@ -214,7 +214,7 @@ def _run_mode(command: Command, made: Conversion) -> None:
 
 
 def _trained(command: Command, made: Conversion) -> None:
-    """The model that is used, and the resolved data configuration that it was trained with: weaver's, or those of a run here."""
+    """Set the trained model and the resolved data configuration of its training: those of weaver, or those of a run here."""
     model, comment = _model(command)
     name = training_name(command)
     own = Path("results") / name
@@ -244,7 +244,7 @@ def _model(command: Command) -> tuple[str, str]:
 
 
 def _resolved_configuration(o: SimpleNamespace, made: Conversion) -> None:
-    """What a trained model is used with: the file that weaver resolved from --data-config as it is now, known by its checksum."""
+    """Set the data configuration of a trained model: the file that weaver resolved from the present --data-config, found by checksum."""
     path = Path(o.data_config or "")
     if not o.data_config or path.name.endswith(".auto.yaml"):
         return
@@ -264,7 +264,7 @@ _RESOLVED = "If it leaves centers to `auto`, give the .auto.yaml file that train
 
 
 def tools(command: Command, made: Conversion) -> None:
-    """The options that make weaver do something else than train."""
+    """Convert the options that make weaver do something other than training."""
     o = command.options
     if o.lr_finder:
         _lr_finder(o.lr_finder, made)
@@ -276,7 +276,7 @@ def tools(command: Command, made: Conversion) -> None:
 
 
 def _lr_finder(text: str, made: Conversion) -> None:
-    """start, end, steps."""
+    """Convert the value of --lr-finder: start, end, steps."""
     try:
         start, end, steps = text.split(",")
         given = {"start": float(start), "end": float(end), "steps": int(steps)}

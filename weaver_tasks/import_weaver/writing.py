@@ -1,4 +1,4 @@
-"""config.yaml as text: in the order of the models, only what differs from the defaults, with comments."""
+"""Write config.yaml as text: keys that differ from their defaults, in the order of the models, with comments."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ VALIDATION = """\
 def config_text(made: Conversion, words: list[str]) -> str:
     """The text of config.yaml. words: the command that it comes from.
 
-    What cannot be carried over stands in it as TODO, with what is to be done. So does what makes the settings no valid configuration,
-    which becomes a TODO of `made` here.
+    What cannot be converted is written as TODO, with what to do. Settings that make the configuration invalid are also added to the TODOs
+    of `made` here.
     """
     settings = {setting.key: setting for setting in made.settings}
     body = "".join(_lines(_nested(settings), settings, ""))
@@ -37,7 +37,7 @@ def config_text(made: Conversion, words: list[str]) -> str:
 
 
 def _problems(body: str, settings: dict[str, Setting]) -> list[tuple[str, str]]:
-    """What is wrong with the settings that are there, as TODOs."""
+    """Errors in the settings that have a value, as TODOs."""
     document = quoted_as_text(yaml.safe_load(body), body)
     _take_out_todos(document)
     try:
@@ -55,7 +55,7 @@ def _problems(body: str, settings: dict[str, Setting]) -> list[tuple[str, str]]:
 
 
 def _take_out_todos(document: dict[str, Any], prefix: str = "") -> None:
-    """Leave out TODO values, but where any text is valid and the key is needed."""
+    """Remove TODO values, except where any text is valid and the key is required."""
     for name, value in list(document.items()):
         if isinstance(value, dict):
             _take_out_todos(value, f"{prefix}{name}.")
@@ -89,12 +89,12 @@ def _nested(settings: dict[str, Setting]) -> dict[str, Any]:
     return document
 
 
-# Written even where they are the defaults: one wants to see them.
+# Always written, even with default values, because users want to see them.
 _ALWAYS = {"training.epochs", "training.batch_size", "training.lr", "training.optimizer.name", "training.scheduler.name"}
 
 
 def _entries(model: type[Section], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted name, default) of what a command can set: keys, and sections that are null unless they are given."""
+    """Yield (dotted name, default) of what a command can set: keys, and sections that are null by default."""
     for name, field in model.model_fields.items():
         inner = section_of(field)
         if inner is None or is_optional(field):
@@ -131,7 +131,7 @@ def _lines(document: dict[str, Any], settings: dict[str, Setting], prefix: str) 
 
 
 def _files(value: Any, indent: str) -> list[str]:
-    """Groups, or a list of paths, one to a line."""
+    """Groups or a list of paths, one per line."""
     if isinstance(value, list):
         return [f"{indent}- {_flow(path)}\n" for path in value]
     lines = []
@@ -144,7 +144,7 @@ def _files(value: Any, indent: str) -> list[str]:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Text that looks like something else is in quotes."""
+    """Writes text in quotes if it would be read as another type."""
 
 
 def _quoted_where_needed(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
@@ -160,7 +160,7 @@ def _flow(value: Any) -> str:
 
 
 def _todos(made: Conversion) -> str:
-    """What is to be done by hand and stands beside no key; where there is a key, it is told there."""
+    """The TODOs without a key. A TODO with a key is written at that key."""
     keys = {setting.key for setting in made.settings if setting.is_todo}
     told = [f"TODO {option}: {text.rstrip('.')}." for option, text in made.todos if option not in keys]
     return "".join(line for text in told for line in _comment(text, start="# ")) + ("\n" if told else "")
@@ -174,7 +174,7 @@ def _notes(made: Conversion) -> str:
 
 
 def _comment(text: str, start: str = "#   ") -> list[str]:
-    """Lines of comment. Whatever the text holds (line ends of a quoted argument …) stays in them."""
+    """Lines of comment. Line ends in the text (in a quoted argument, say) also continue as comment lines."""
     shown = " ".join("".join(character if character.isprintable() else " " for character in text).split())
     lines = textwrap.wrap(shown, _WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
     return [f"{start}{line}\n" for line in lines]

@@ -92,7 +92,7 @@ class EpochChain:
         """Train missing epochs, publish all, and remove those that no task will read again. make_trainer: see `jobs.trainer`."""
         self._read(record)
         if is_first_rank():
-            self._tell_inputs()
+            self._tell_inputs(record)
         missing = self.missing()
         best = self._best_so_far()
         # A rank joins the others even if it finds no missing epoch, since the files may have changed since the ranks were started.
@@ -118,11 +118,12 @@ class EpochChain:
         if stopped:
             logger.info("stopped early: epoch %s", ", ".join(map(str, stopped)))
 
-    def _tell_inputs(self) -> None:
+    def _tell_inputs(self, record: TaskRecord) -> None:
         """Write beside the checkpoints on which inputs they are trained, for later predictions."""
         path, content = self.arguments.checkpoints / trained_on.FILE, trained_on.trained_on(self.configuration)
         if not path.is_file() or read_json(path) != content:
             write_json(path, content)
+            record.wrote(path)
 
     def _best_so_far(self) -> int | None:
         """With keep_checkpoints: best_and_last, the best epoch validated so far, otherwise None.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from weaver_tasks.base.errors import TrainingError
 from weaver_tasks.base.record import TaskRecord
 from weaver_tasks.jobs.epoch_chain import EpochChain
+from weaver_tasks.jobs.options import add_data_configuration, add_inputs, add_network
 from weaver_tasks.jobs.trainer import make_trainer
 from weaver_tasks.settings.stage import stage_parser
 
@@ -25,10 +26,9 @@ def tool_parser(tool: str, description: str | None) -> argparse.ArgumentParser:
     """A parser with the options that identify a training."""
     parser = stage_parser(tool, description)
     parser.set_defaults(epochs=[0], validation=[])
-    parser.add_argument("--data-config", type=Path, required=True, help="data_config.auto.yaml")
-    parser.add_argument("--custom-functions", type=Path, help="functions that the data configuration's expressions use")
-    parser.add_argument("--inputs", type=Path, required=True, help="the manifest of input files")
-    parser.add_argument("--network", type=Path, required=True, help="the network configuration (Python)")
+    add_data_configuration(parser)
+    add_inputs(parser)
+    add_network(parser)
     parser.add_argument("--checkpoints", type=Path, required=True, metavar="FOLDER", help="where init_state.pt is")
     parser.add_argument("--metrics", type=Path, required=True, metavar="FOLDER", help="where init_model.json is")
     return parser

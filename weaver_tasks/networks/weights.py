@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from weaver_tasks.base.errors import NetworkError, did_you_mean
 from weaver_tasks.base.files import check_regular
-from weaver_tasks.base.unpickling import why_refused
+from weaver_tasks.base.unpickling import damage, why_refused
 
 logger = logging.getLogger("weaver_tasks")
 
@@ -84,12 +84,11 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise NetworkError(f"{file}: no such file. Give the path of a state_dict (.pt) in network.load_weights.") from None
     except _NOT_BY_TORCH as error:
-        if refused := why_refused(error):
+        if refused := why_refused(error, file):
             raise NetworkError(
                 f"{file}: not a state_dict of tensors: {refused}. Save model.state_dict(), or get it from its source."
             ) from error
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise NetworkError(f"{file}: not a state_dict written by torch.save ({reason}). Give the path of one.") from error
+        raise NetworkError(f"{file}: not a state_dict written by torch.save ({damage(error)}). Give the path of one.") from error
     state = _nested_state(file, state)
     if prefix:
         known = sorted({name.partition(".")[0] for name in state})

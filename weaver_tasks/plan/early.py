@@ -1,4 +1,4 @@
-"""What would fail after the training, or after the staging, and is known from the configuration alone."""
+"""Checks of the configuration that find, before the run starts, what would otherwise fail after staging or training."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 def check_early(plan: Plan) -> None:
-    """Raise ConfigError for what the run could only end in."""
+    """Raise ConfigError if the configuration shows that the run must fail at a later stage."""
     _check_results(plan.config, where=plan.where)
     if plan.config["prediction"]["model"]:
         _check_resolved(plan.data_configuration("train"), where=plan.where)
 
 
 def _check_results(config: Mapping[str, Any], *, where: str) -> None:
-    """Raise ConfigError when no epoch could be the best: nothing is validated, or not by the metric that is asked for."""
+    """Raise ConfigError if no best epoch can be selected: nothing is validated, or validation does not give the configured metric."""
     training, validation = config["training"], config["validation"]
     if config["prediction"]["model"]:
         _check_model(config, where)
@@ -37,7 +37,7 @@ def _check_results(config: Mapping[str, Any], *, where: str) -> None:
     if training["steps_per_epoch_val"] == 0:
         raise ConfigError(f"{where}: training.steps_per_epoch_val: 0 validates nothing. Give 1 or more, or a negative number for all.")
     samples, size = training["samples_per_epoch_val"], training["batch_size_val"] or training["batch_size"]
-    # As weaver validates, each rank has a share of every batch.
+    # With validation.reweight, as in weaver, each rank gets its part of every batch.
     size *= training["ranks"] * training["nodes"] if validation["reweight"] else 1
     if samples is not None and 0 <= samples < size:
         raise ConfigError(
@@ -55,7 +55,7 @@ def _check_model(config: Mapping[str, Any], where: str) -> None:
 
 
 def _check_resolved(configuration: DataConfiguration, *, where: str) -> None:
-    """Raise ConfigError when a trained model is used with a data configuration that leaves centers open, naming weaver's resolved form."""
+    """Raise ConfigError if a trained model is used with a data configuration that has unresolved centers; name weaver's resolved file."""
     still_open = [variable.name for group in configuration.inputs for variable in group.variables if variable.center == "auto"]
     if not still_open:
         return

@@ -1,4 +1,4 @@
-"""The input files of a run: patterns of the configuration made into a list, each file with a name of its own."""
+"""Expand the file patterns of the configuration into the list of input files, each with a unique name."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class InputFile:
 
 
 def patterns_of(files: Any, split: str) -> dict[str, dict[str, Any]]:
-    """Named groups of patterns: {group: {patterns: […], split: N or 0}}. A plain list is one group, named as its split."""
+    """Named groups of patterns: {group: {patterns: […], split: N or 0}}. A plain list is one group with the name of its split."""
     if not files:
         return {}
     if not isinstance(files, dict):
@@ -44,9 +44,9 @@ def patterns_of(files: Any, split: str) -> dict[str, dict[str, Any]]:
 
 
 def expand(groups: dict[str, dict[str, Any]], split: str, where: str, *, may_be_made: bool = False) -> Iterator[InputFile]:
-    """The files of a split that its patterns match now. Raises ConfigError when one matches nothing or a file is listed twice.
+    """The files that the patterns of a split match now. Raises ConfigError if a pattern matches nothing or a file is listed twice.
 
-    may_be_made: a path without wildcards may name a file that is not there yet, since a rule of the host workflow makes it.
+    may_be_made: a path without wildcards may name a file that does not exist yet, because a rule of the host workflow makes it.
     """
     seen: dict[str, str] = {}
     for group, entry in groups.items():
@@ -72,7 +72,7 @@ def _parts(sources: list[str], size: int) -> list[list[str]]:
 def _matches(pattern: str, where: str, *, may_be_made: bool) -> list[str]:
     if "://" in pattern:
         return [pattern]
-    # Of './a.root' Snakemake warns, file by file.
+    # Normalize, because Snakemake warns about each path such as './a.root'.
     pattern = str(Path(pattern))
     if not glob.has_magic(pattern) or Path(pattern).is_file():
         if Path(pattern).is_dir():
@@ -94,7 +94,7 @@ def _matches(pattern: str, where: str, *, may_be_made: bool) -> list[str]:
 
 
 def unique_names(sources: list[str]) -> list[str]:
-    """The stem of each file; where two are alike, or one has braces, which Snakemake takes for a wildcard, with a digest of the path."""
+    """The stem of each file. A digest of the path is added if stems are equal or contain braces, which are wildcards in Snakemake."""
     stems = [Path(source.partition("?")[0]).stem for source in sources]
     plain = [stem.replace("{", "_").replace("}", "_") for stem in stems]
     times = Counter(plain)
@@ -105,9 +105,9 @@ def unique_names(sources: list[str]) -> list[str]:
 
 
 def staging_jobs(files: Sequence[InputFile], size: int) -> dict[tuple[str, str, str], list[InputFile]]:
-    """(split, group, name) of each staging job -> its files: `size` at most, of one split and group.
+    """(split, group, name) of each staging job -> its files: at most `size`, all of one split and group.
 
-    A job of one file has the name of that file where all are such; otherwise its name says which files of the group it takes.
+    If all jobs have one file, a job has the name of its file. Otherwise its name gives the range of its files in the group.
     """
     jobs = {}
     for (split, group), listed in itertools.groupby(files, key=lambda file: (file.split, file.group)):

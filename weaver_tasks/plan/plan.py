@@ -1,8 +1,8 @@
-"""What the workflow asks before it runs anything: which files, which jobs, and what each job's result depends on.
+"""The plan of a run, made from the configuration before anything runs: its files, its jobs, and the settings that each job depends on.
 
-A rule reruns exactly when the meaning of what it uses has changed. So its `params` are plain slices of the
-configuration, and digests of *parsed* files; what only changes speed, place or watching is passed to the task
-outside `params`. Imported each time that the Snakefile is parsed: neither numpy nor torch is imported here.
+A rule reruns exactly when the content that it uses has changed. Therefore its `params` are plain slices of the
+configuration and digests of *parsed* files. Settings that only change speed, paths or monitoring are passed to the task
+outside of `params`. This module is imported each time the Snakefile is parsed, so it imports neither numpy nor torch.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from weaver_tasks.training.journal import Journal
 
 FITTING = ("train", "val")
 
-_MANY_JOBS = 200  # of a stage: with more, each takes several files or epochs, unless told otherwise
-_MOST_FILES = 200  # of one job: their names go into its command
+_MANY_JOBS = 200  # per stage; by default, jobs take several files or epochs each to stay below this number
+_MOST_FILES = 200  # per job, because the file names are part of its command
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The run that a configuration describes.
+    """The plan of the run that a configuration describes.
 
     config: the resolved configuration. where: its file names, for messages. results: the folder of all runs.
-    inputs_may_be_made: in a workflow that uses this one as a module, its rules may make the input files.
+    inputs_may_be_made: whether rules of a host workflow, which uses this one as a module, may make the input files.
     """
 
     config: dict[str, Any]
@@ -50,7 +50,7 @@ class Plan:
 
     @property
     def staged(self) -> str:
-        """The folder of the staged files. Environment variables in it stay: a job expands them, on the node where it runs."""
+        """The folder of the staged files. Environment variables are not expanded here; each job expands them on its node."""
         directory = self.config["staging"]["directory"]
         return f"{directory}/{self.config['run']}" if directory else f"{self.run}/staged"
 
@@ -61,9 +61,9 @@ class Plan:
 
     @cached_property
     def files(self) -> tuple[InputFile, ...]:
-        """All input files: the frozen list of the run, made anew when the patterns have changed.
+        """All input files: the frozen list of the run, which is made anew if the patterns have changed.
 
-        Raises ConfigError when a pattern matches nothing or a file is listed twice.
+        Raises ConfigError if a pattern matches nothing or a file is listed twice.
         """
         patterns = self._patterns()
         frozen = Path(self.run) / "files.json"
@@ -77,7 +77,7 @@ class Plan:
         return expand(patterns, split, self.where, may_be_made=self.inputs_may_be_made)
 
     def freeze_files(self) -> None:
-        """Write files.json, so that files appearing later do not change a run that has begun."""
+        """Write files.json, so that files that appear later do not change a run that has started."""
         patterns = self._patterns()
         frozen = Path(self.run) / "files.json"
         content = {"patterns": patterns, "files": [vars(file) for file in self.files]}
@@ -85,9 +85,9 @@ class Plan:
             write_json(frozen, content)
 
     def note_selected(self) -> None:
-        """Have the journals note which epochs are selected now: Snakemake deletes best_epoch.json before it selects anew.
+        """Note in the journals which epochs are selected now, because Snakemake deletes best_epoch.json before a new selection.
 
-        `select_best_epoch` notes it too; this is for runs of versions that did not, and for a best_epoch.json put back by hand.
+        `select_best_epoch` notes it too. This call is for runs of older versions, and for a best_epoch.json that was restored by hand.
         """
         for member in self.members():
             folder = Path(self.run) / member
@@ -103,7 +103,7 @@ class Plan:
 
     @property
     def files_per_job(self) -> int:
-        """The files of one staging job at most: `staging.files_per_job`, or as many as bound the number of jobs."""
+        """The maximum number of files per staging job: `staging.files_per_job`, or a number that limits the number of jobs."""
         asked: int | None = self.config["staging"]["files_per_job"]
         return asked or min(_MOST_FILES, max(1, -(-len(self.files) // _MANY_JOBS)))
 
@@ -112,14 +112,14 @@ class Plan:
         return staging_jobs(self.files, self.files_per_job)
 
     def statistics_parts(self) -> list[tuple[int, int]]:
-        """The ranges of training files that jobs of standardize and reweight go through; empty when one job of each does it all."""
+        """The ranges of training files for the jobs of standardize and reweight; empty if one job of each stage reads all files."""
         files, size = len(self.files_of("train")), self.config["statistics"]["files_per_job"]
         if not size or files <= size:
             return []
         return [(first, min(first + size, files)) for first in range(0, files, size)]
 
     def passes(self, stage: str) -> int:
-        """How often standardize or reweight goes through the training files. See `data.standardization` and `data.reweighting`."""
+        """How many times standardize or reweight reads the training files. See `data.statistics.standardization` and `.reweighting`."""
         configuration = self.data_configuration("train")
         weights = configuration.weights
         if stage == "standardize":
@@ -133,7 +133,7 @@ class Plan:
         return list(dict.fromkeys(file.group for file in self.files_of("test")))
 
     def told_at_the_start(self) -> list[str]:
-        """What the run will do without, for want of a key."""
+        """Messages about outputs that the run will not make because a key is not set."""
         if self.test_groups():
             return []
         if self.config["prediction"]["model"]:
@@ -144,7 +144,7 @@ class Plan:
         ]
 
     def kinematic_plots(self) -> list[str]:
-        """The plots against the jet's momentum and mass that the evaluation of a classifier draws, by the observers of the test."""
+        """The plots against jet pt and mass that the evaluation of a classifier draws, given the observers of the test configuration."""
         configuration = self.data_configuration("test")
         if configuration.labels is None or configuration.labels.kind != "simple":
             return []
@@ -154,7 +154,7 @@ class Plan:
         return f"{self.run}/staged/{file.split}/{file.group}/{file.name}.json"
 
     def staged_file(self, file: InputFile) -> str | None:
-        """Where the staged form of a file lies; None when it is read in place."""
+        """The path of the staged form of a file; None if the file is read in place."""
         mode = self.config["staging"]["mode"]
         if mode == "none":
             return None
@@ -164,21 +164,21 @@ class Plan:
     # What is trained
 
     def members(self) -> list[str]:
-        """The folders of what is trained, below the run's: '' alone, or one per fold or seed."""
+        """The folders of the trainings, relative to the folder of the run: '' for a single training, or one per fold or seed."""
         if self.config["cross_validation"]:
             return [f"fold-{fold}/" for fold in range(self.config["cross_validation"]["folds"])]
         return [f"seed-{seed}/" for seed in self.config["seeds"] or []] or [""]
 
     def merges(self) -> bool:
-        """Whether the predictions of the members, of one seed as of several, are merged into those of the run."""
+        """Whether the predictions of the members are merged into those of the run. This is also true for a single seed."""
         return self.members() != [""]
 
     def model(self, member: str) -> str | None:
-        """The trained model that a member predicts with; None: its best epoch."""
+        """The trained model that a member uses for prediction; None for its own best epoch."""
         return of_member(self.config["prediction"]["model"] or "", member) or None
 
     def weights(self, member: str) -> list[str]:
-        """The files of network.load_weights, without their prefixes. Raises ConfigError when one is not there."""
+        """The files of network.load_weights, without their prefixes. Raises ConfigError if one does not exist."""
         given = self.settings("init_model", member=member)["network"]["load_weights"] or []
         files = []
         for path in [given] if isinstance(given, str) else given:
@@ -194,7 +194,7 @@ class Plan:
         return range(start["epoch"] + 1 if start else 0, self.config["training"]["epochs"])
 
     def fewest_events(self) -> int:
-        """The events that an epoch needs, those of one batch over all ranks; 0 where nothing is trained, or epochs go on in one stream."""
+        """The minimum number of events per epoch: one batch over all ranks. 0 if nothing is trained or epochs share one event stream."""
         training = self.config["training"]
         endless = training["samples_per_epoch"] is not None or training["steps_per_epoch"] is not None
         if self.config["prediction"]["model"] or endless:
@@ -202,9 +202,9 @@ class Plan:
         return training["batch_size"] * training["ranks"] * training["nodes"]
 
     def blocks(self) -> list[range]:
-        """The epochs of each training job."""
+        """The range of epochs of each training job."""
         epochs, training = self.epochs(), self.config["training"]
-        # Early stopping looks at the validations of the jobs before: with long ones it comes late.
+        # Early stopping uses the validations of earlier jobs, so long jobs would delay it.
         few = 1 if training["early_stopping"] else max(1, -(-len(epochs) // _MANY_JOBS))
         size = training["epochs_per_job"] or few
         return [epochs[first : first + size] for first in range(0, len(epochs), size)]
@@ -212,7 +212,7 @@ class Plan:
     # What each job depends on
 
     def data_config_file(self, split: str) -> str:
-        """The data configuration that reads a split."""
+        """The file of the data configuration for a split."""
         data = self.config["data"]
         return {"val": data["config_val"], "test": data["config_test"]}.get(split) or data["config"]
 
@@ -225,7 +225,7 @@ class Plan:
         return self._configurations[path]
 
     def reweights(self) -> bool:
-        """Whether reweighting histograms are made (rather than no weights, or precomputed ones)."""
+        """Whether reweighting histograms are made; not if there are no weights or precomputed ones."""
         weights = self.data_configuration("train").weights
         return weights is not None and not weights.precomputed
 
@@ -234,16 +234,16 @@ class Plan:
         return Settings(config=self.config, where=self.where, data_configuration=self.data_configuration)
 
     def settings(self, stage: str, *, split: str = "train", member: str = "", epochs: range = range(0)) -> dict[str, Any]:
-        """The slice of the configuration that a job's result depends on: plain data, the rule's `params`."""
+        """The slice of the configuration that the result of a job depends on, as plain data. It is the `params` of the rule."""
         return self._settings.of(stage, split=split, member=member, epochs=epochs)
 
     def untracked(self) -> dict[str, Any]:
-        """Settings that a task needs but that must not rerun it."""
+        """Settings that a task needs, but whose change must not rerun it."""
         return self._settings.untracked()
 
 
 def make_plan(document: dict[str, Any], *, where: str, inputs_may_be_made: bool = False) -> Plan:
-    """Check a configuration and make the plan of its run. Raises ConfigError, DataConfigError or NetworkError."""
+    """Check a configuration and make the plan of its run. Raises ConfigError, DataConfigError or NetworkError if it is invalid."""
     plan = Plan(config=resolve_config(document, where=where), where=where, inputs_may_be_made=inputs_may_be_made)
     for split in (*FITTING, "test"):
         if not Path(plan.data_config_file(split)).is_file():
@@ -255,7 +255,7 @@ def make_plan(document: dict[str, Any], *, where: str, inputs_may_be_made: bool 
 
 
 def numbers_pattern(numbers: range) -> str:
-    """A regular expression of the numbers of a range, short even for a long one: Snakemake tries it on each file of each job."""
+    """A short regular expression that matches the numbers of a range; Snakemake tries it on each file of each job."""
     head = min(numbers.stop, max(10, -(-numbers.start // 10) * 10))
     tail = max(head, numbers.stop // 10 * 10)
     parts = [str(number) for number in (*range(numbers.start, head), *range(tail, numbers.stop))]

@@ -1,4 +1,4 @@
-"""Checks before the workflow starts that Snakemake does not make, or does not report in one line."""
+"""Checks before the workflow starts that Snakemake does not make, or whose errors it does not report in one line."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from weaver_tasks.plan.plan import Plan
 
 
 def check_configuration_files(paths: Iterable[str]) -> None:
-    """Raise ConfigError where a configuration file gives a key twice: Snakemake's reader takes the later one without a word."""
+    """Raise ConfigError if a configuration file gives a key twice; Snakemake silently takes the later one."""
     for path in paths:
         check_no_key_twice(path)
 
 
 def check_run_folder(plan: Plan, *, writes: bool) -> None:
-    """Raise ConfigError when the run's folder cannot be made, or, where something will be written, not be written to."""
+    """Raise ConfigError if the folder of the run cannot be made or, if something will be written, is not writable."""
     folder = Path(plan.run)
     place = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not place.is_dir():
@@ -35,7 +35,7 @@ _MODULES: dict[str, Any] = {}
 
 
 def check_one_module_a_run(plan: Plan, module: Any) -> None:
-    """Raise ConfigError when two modules of this workflow have the same run. module: what is the same each time that one is read."""
+    """Raise ConfigError if two modules of this workflow have the same run. module: an identifier, constant when a module is read again."""
     if _MODULES.setdefault(plan.run, module) is not module:
         raise ConfigError(
             f"{plan.where}: run: two modules have the run '{plan.config['run']}', and would write the same files. Give each its own name."
@@ -43,9 +43,9 @@ def check_one_module_a_run(plan: Plan, module: Any) -> None:
 
 
 def check_clean_code(plan: Plan, workflow_folder: Path) -> None:
-    """With require_clean_code, raise ConfigError listing the files that git has otherwise: of the code, and those the configuration names.
+    """With require_clean_code, raise ConfigError listing files of the code or of the configuration that differ from the git commit.
 
-    Files outside of any checkout (an installed package) are not looked at.
+    Files outside of any checkout (an installed package) are not checked.
     """
     if not plan.config["require_clean_code"]:
         return

@@ -1,8 +1,10 @@
-"""Finished epochs that a run would train again because they are of other settings: told before anything starts, and agreed to."""
+"""Find finished epochs that a run would train again because settings have changed, and require the user's consent before it starts."""
 
 from __future__ import annotations
 
 import json
+import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,18 +16,18 @@ from weaver_tasks.base.files import atomic_path, read_json
 from weaver_tasks.base.record import RECORDS
 from weaver_tasks.plan.plan import FITTING, Plan
 
-# Of the slice of an epoch: what may make the training stop, and changes no epoch; and what is compared in another form.
+# Keys in the settings of an epoch that are not compared here: they can stop the training but change no epoch, or are compared as digests.
 _OTHERWISE = {"epochs", "validation", "training.early_stopping", "meaning"}
 _AGREED = ".retraining_agreed"
-_MOST = 4  # changes that are named
-_LONGEST = 60  # letters of a value
+_MOST = 4  # maximum number of changes that are listed
+_LONGEST = 60  # maximum length of a displayed value
 
 
 @dataclass(frozen=True, kw_only=True)
 class Retraining:
     """The finished epochs of a member that would be trained again.
 
-    changes: what is different, in words. removed: how many of them have weights that `training.keep_checkpoints` has removed already.
+    changes: descriptions of the changes. removed: the number of these epochs whose weights `training.keep_checkpoints` has removed.
     """
 
     member: str
@@ -35,10 +37,10 @@ class Retraining:
 
 
 def check_retraining(plan: Plan, planned: Iterable[tuple[str, int]]) -> None:
-    """Raise ConfigError when epochs that are planned are finished, of other settings, and `retrain` does not agree.
+    """Raise ConfigError if planned epochs were already finished with other settings, unless `retrain` gives consent.
 
-    planned: (member, epoch) of what will be trained or published again. Agreement is remembered for these settings, so that an
-    interrupted run goes on by the same command without the key.
+    planned: (member, epoch) of the epochs that will be trained or published again. Consent is stored for these settings, so that an
+    interrupted run continues without the key.
     """
     found = retrainings(plan, planned)
     if not found:
@@ -52,7 +54,7 @@ def check_retraining(plan: Plan, planned: Iterable[tuple[str, int]]) -> None:
 
 
 def told(plan: Plan, found: list[Retraining]) -> str:
-    """What would be trained again and replaced, why, and what to do."""
+    """The message: what would be trained again and replaced, why, and what to do."""
     epochs = sum(len(each.epochs) for each in found)
     changes = list(dict.fromkeys(change for each in found for change in each.changes))
     named = "; ".join(changes[:_MOST]) + (f"; and {len(changes) - _MOST} more" if len(changes) > _MOST else "")
@@ -68,7 +70,7 @@ def told(plan: Plan, found: list[Retraining]) -> str:
 
 
 def retrainings(plan: Plan, planned: Iterable[tuple[str, int]]) -> list[Retraining]:
-    """The finished epochs among those that are planned which are of other settings or input files, or come after such ones."""
+    """The planned epochs that were finished with other settings or input files, or that follow such epochs."""
     by_member: dict[str, list[int]] = {}
     for member, epoch in planned:
         by_member.setdefault(member, []).append(epoch)
@@ -79,7 +81,7 @@ def _retraining(plan: Plan, member: str, epochs: list[int]) -> Retraining | None
     finished = [epoch for epoch in epochs if _is_finished(plan, member, epoch)]
     if not finished:
         return None
-    # These change every epoch, those of one epoch it and all after it.
+    # These changes affect all epochs; changes of one epoch affect it and all later ones.
     of_all = [*_changed_files(plan), *_changed_start(plan, member)]
     recorded = _recorded(plan, member)
     for position, epoch in enumerate(finished):
@@ -102,13 +104,13 @@ def _metrics(plan: Plan, member: str, epoch: int) -> dict[str, Any]:
 
 
 def _is_finished(plan: Plan, member: str, epoch: int) -> bool:
-    """Whether an epoch was trained; those that early stopping skipped were not."""
+    """Whether an epoch was trained; epochs that early stopping skipped were not."""
     metrics = _metrics(plan, member, epoch)
     return bool(metrics) and not metrics.get("stopped")
 
 
 def _readable(path: Path) -> Any:
-    """The content of a JSON file; None where there is none, or a damaged one, which the task that needs it will tell."""
+    """The content of a JSON file; None if it is missing or damaged (the task that needs it will report that)."""
     try:
         return read_json(path) if path.is_file() else None
     except WeaverTasksError:
@@ -116,7 +118,7 @@ def _readable(path: Path) -> Any:
 
 
 def _recorded(plan: Plan, member: str) -> dict[int, dict[str, Any]]:
-    """epoch -> the settings that its last task recorded."""
+    """Epoch -> the settings recorded by its latest task."""
     folder = Path(plan.run) / RECORDS / "train_epoch" / member
     recorded: dict[int, dict[str, Any]] = {}
     for path in sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime):
@@ -126,17 +128,25 @@ def _recorded(plan: Plan, member: str) -> dict[int, dict[str, Any]]:
 
 
 def _changed_files(plan: Plan) -> list[str]:
-    """Whether other files are trained on, in words."""
+    """A description of changes in the list of training files; empty if there are none, or files were only moved (same name and size)."""
     manifest = _readable(Path(plan.run) / "staged" / "fitting.json")
     if not isinstance(manifest, dict):
         return []
     changes = []
     for split in FITTING:
-        there = {entry["source"] for entry in manifest["files"] if entry["split"] == split}
+        there = {entry["source"]: entry.get("bytes") for entry in manifest["files"] if entry["split"] == split}
         now = {file.source for file in plan.files_of(split)}
-        if there != now:
-            changes.append(f"data.{split}: {len(there - now)} of {len(there)} files less, {len(now - there)} new")
+        gone = Counter((Path(source).name, there[source]) for source in there.keys() - now)
+        new = Counter((Path(source).name, _size(source)) for source in now - there.keys())
+        moved = sum((gone & new).values())
+        if gone != new:
+            changes.append(f"data.{split}: {gone.total() - moved} of {len(there)} files less, {new.total() - moved} new")
     return changes
+
+
+def _size(source: str) -> int | None:
+    """The bytes of a local file; None for one that is not there (a rule may still make it) or far away."""
+    return os.stat(source).st_size if os.path.isfile(source) else None
 
 
 def _changed_start(plan: Plan, member: str) -> list[str]:
@@ -169,11 +179,11 @@ def _in_words(plan: Plan, now: Mapping[str, Any], recorded: Mapping[str, Any]) -
 
 
 def _differences(recorded: Any, now: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """(key, old, new) of what is recorded and different. A key that an older version did not know is no difference."""
+    """Yield (key, old, new) for recorded values that have changed. A key that an older version did not know is not a change."""
     if isinstance(now, dict) and isinstance(recorded, dict):
         for name, value in now.items():
             full = f"{key}.{name}" if key else name
-            # Of somebody else's options one that is gone, or new, is a difference.
+            # In options of external functions, a key that was added or removed is a change.
             if full not in _OTHERWISE and (name in recorded or key.endswith("options")):
                 yield from _differences(recorded.get(name), value, full)
         if key.endswith("options"):
@@ -188,7 +198,7 @@ def _short(value: Any) -> str:
 
 
 def _all_settings(plan: Plan) -> str:
-    """A digest of all that the trainings of the run depend on."""
+    """A digest of all settings that the trainings of the run depend on."""
     members = plan.members()
     starts = [plan.settings("init_model", member=member) for member in members]
     trainings = [plan.settings("train_epoch", member=member, epochs=plan.epochs()) for member in members]

@@ -1,4 +1,4 @@
-"""What each job's result depends on: slices of the configuration and digests of parsed files, the `params` of its rule."""
+"""The settings that the result of each job depends on, used as `params` of its rule: slices of the configuration and file digests."""
 
 from __future__ import annotations
 
@@ -18,18 +18,21 @@ from weaver_tasks.training.schedules import epoch_rates
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """config: the resolved configuration. where: its file names, for messages. data_configuration: that of a split, parsed."""
+    """Makes the settings of jobs.
+
+    config: the resolved configuration. where: its file names, for messages. data_configuration: split -> parsed data configuration.
+    """
 
     config: dict[str, Any]
     where: str
     data_configuration: Callable[[str], DataConfiguration]
-    # Thousands of jobs ask for a few slices.
+    # A cache, because thousands of jobs share a few slices.
     _made: dict[tuple[str, str, bool], dict[str, Any]] = field(default_factory=dict)
 
     def of(self, stage: str, *, split: str = "train", member: str = "", epochs: range = range(0)) -> dict[str, Any]:
-        """The slice of the configuration that a job's result depends on: plain data, the rule's `params`.
+        """The slice of the configuration that the result of a job depends on, as plain data. It is the `params` of the rule.
 
-        The keys themselves follow from what their fields say that they affect; here are those that act in another form.
+        Most keys are selected by the stages that their fields declare to affect. Keys that act in another form are added here.
         """
         forms: dict[str, Any] = {
             "stage_inputs": lambda: self._staging(split),
@@ -50,11 +53,11 @@ class Settings:
             "profile_training": lambda: self._training(member, range(0)),
         }[stage]()
         keys = self._keys(stage, member)
-        # Tools have their section to themselves.
+        # The keys of tools move from their section to the top level.
         return {**{name: section for name, section in keys.items() if name != "tools"}, **keys.get("tools", {}), **forms}
 
     def _keys(self, stage: str, member: str, *, unconditionally: bool = False) -> dict[str, Any]:
-        """The keys that a stage depends on as they are, with the number of the fold or seed in paths. See `depends_on`."""
+        """The keys that a stage depends on directly, with the number of the fold or seed filled into paths. See `depends_on`."""
         made = stage, member, unconditionally
         if made not in self._made:
             self._made[made] = self._make_keys(*made)
@@ -72,9 +75,9 @@ class Settings:
         return keys
 
     def untracked(self) -> dict[str, Any]:
-        """Settings that a task needs but that must not rerun it: they change speed or watching, or `of` tracks them in another form.
+        """Settings that a task needs, but that must not rerun it: they affect only speed or monitoring, or `of` has them in another form.
 
-        The schedule is one of the latter: `of` holds the learning rates that follow from it.
+        The learning rate schedule is an example of the latter: `of` holds the resulting learning rates.
         """
         passed = passed_besides(self.config)
         passed["training"]["scheduler"]["horizon"] = self._horizon()
@@ -86,7 +89,7 @@ class Settings:
     def _staging(self, split: str) -> dict[str, Any]:
         folds = self.config["cross_validation"]
         return {
-            # How many folds there are changes no staged event.
+            # The number of folds does not change the staged events.
             "cross_validation": {"variable": folds["variable"]} if folds else None,
             **self._split(),
             "meaning": digest(self._events(split), self._functions_digest),
@@ -96,7 +99,7 @@ class Settings:
         return {"validation_from_training": self.config["data"]["val"] is None}
 
     def _events(self, split: str) -> dict[str, Any]:
-        """What the events of a split depend on, of the data configuration."""
+        """The parts of the data configuration that the events of a split depend on."""
         extra, folds = self.config["data"]["extra_selection"], self.config["cross_validation"]
         texts = {f"data.extra_selection.{reader}": text for reader, text in extra.items() if text}
         texts |= {"cross_validation.variable": folds["variable"]} if folds else {}
@@ -112,7 +115,7 @@ class Settings:
         return source_digest(Path(functions))
 
     def _weights(self, member: str) -> dict[str, Any]:
-        # The whole document: it goes into data_config.auto.yaml.
+        # The whole document, because it is written into data_config.auto.yaml.
         return {**self._fold(member), "meaning": digest(self.data_configuration("train").raw)}
 
     def _fold(self, member: str) -> dict[str, Any]:
@@ -136,7 +139,7 @@ class Settings:
 
     @cached_property
     def _data_meaning(self) -> str:
-        """A digest of all that training takes from the data configurations."""
+        """A digest of everything that training uses from the data configurations."""
         training = self.data_configuration("train")
         return digest(
             self._events("train"),
@@ -157,7 +160,7 @@ class Settings:
     def _training(self, member: str, epochs: range) -> dict[str, Any]:
         own = {"seed": self._seed(member), **self._fold(member)}
         scheduler = self.config["training"]["scheduler"]
-        # Early stopping decides whether an epoch is trained, not what comes out of it.
+        # Early stopping decides whether an epoch is trained, but does not change its result.
         uses = digest({**own, **self._keys("train_epoch", member, unconditionally=True)})
         return {
             **own,
@@ -177,7 +180,7 @@ class Settings:
             "seed": self._seed(member),
             **self._fold(member),
             **self._split(),
-            # Empty, not absent, where events are not drawn by weight: as in the keys of validations that were made before.
+            # Empty instead of absent if events are not sampled by weight, to keep the digests of earlier validations.
             "sampling": depends_on(self.config, "validate_epoch").get("sampling", {}),
             "meaning": self._meaning,
         }
@@ -187,6 +190,6 @@ class Settings:
 
 
 def of_member(path: str, member: str) -> str:
-    """`path` with {fold} or {seed} replaced by the number of the member."""
+    """`path`, with {fold} or {seed} replaced by the number of the member."""
     kind, _, number = member.rstrip("/").partition("-")
     return path.replace(f"{{{kind}}}", number) if kind else path

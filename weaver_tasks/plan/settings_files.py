@@ -1,4 +1,4 @@
-"""The settings of a task: text that Snakemake compares, and a file that the command names."""
+"""Pass the settings of a task in a file that its command names, while Snakemake compares them as text."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ SETTINGS = ".settings"  # below the folder of a run
 
 
 class SettingsFile(str):
-    """The settings of a task. As a string they are JSON; formatted into a command they are the path of a file that holds it.
+    """The settings of a task. The string itself is JSON; formatted into a command, it gives the path of a file with this JSON.
 
-    Snakemake compares a rule's `params` as strings, so a job runs again exactly when its settings change. The file is written when the
-    command is made, by the process that runs it: so it is there on every node. Its name has a digest of its content, so no other job's
-    settings ever replace it, and the commands in provenance records go on to work.
+    Snakemake compares the `params` of a rule as strings, so a job reruns exactly when its settings change. The file is written when the
+    command is made, by the process that runs it, so it exists on every node. Its name contains a digest of its content, so settings of
+    other jobs never replace it, and the commands in provenance records keep working.
 
-    stage: the beginning of the file's name. folder: of the run. writes: whether a command that is made now will run (a dry run's will not).
+    stage: the beginning of the file name. folder: that of the run. writes: whether a command made now will be run (not in a dry run).
     """
 
     path: str
@@ -38,7 +38,7 @@ class SettingsFile(str):
         return format(self.path, specification)
 
     def write(self) -> None:
-        """Write the file, unless it is there and has not been edited. Raises WeaverTasksError when it cannot be written."""
+        """Write the file, unless it exists and has not been edited. Raises WeaverTasksError if it cannot be written."""
         file, text = Path(self.path), f"{json.dumps(json.loads(self), indent=1)}\n"
         if file.exists() and file.read_text() == text:
             return

@@ -1,4 +1,4 @@
-"""Whether two files hold the same, bit by bit, and where they do not. Times, and what formats add on their own, do not count."""
+"""Compare the contents of two files bit by bit and list the differences, ignoring times and random identifiers of the file format."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ import numpy as np
 import torch
 
 from weaver_tasks.base.errors import ResultError
-from weaver_tasks.base.unpickling import why_refused
+from weaver_tasks.base.unpickling import damage, why_refused
 from weaver_tasks.results.predictions.tables import SUFFIXES, read_table, table_metadata, table_names
 
 _TIMES = {"seconds", "samples_per_second", "start", "end"}
-_NAMED = 5  # differences told of one file
+_NAMED = 5  # number of differences that are listed for one file
 
 
 def differences(original: Path, again: Path, *, moved: tuple[str, str] = ("", "")) -> list[str]:
-    """What differs between two files of one kind; [] when they hold the same.
+    """The differences between two files of one kind; [] if their contents are equal.
 
     Tensors of checkpoints, columns of prediction tables and JSON are compared value by value, other files byte by byte.
-    moved: text of `again` that stands for another in `original`, as (again, original): the names of their folders.
+    moved: (text in `again`, corresponding text in `original`), the names of the folders of the two runs.
     """
     if original.suffix in SUFFIXES:
-        # Never the same bytes: ROOT writes times and a random identifier.
+        # The bytes always differ, because ROOT writes times and a random identifier.
         return _tables(original, again)
     before, after = original.read_bytes(), again.read_bytes()
     if moved[0]:
@@ -46,9 +46,9 @@ def _checkpoint(path: Path) -> dict[str, Any]:
     try:
         return dict(_flat(torch.load(path, map_location="cpu", weights_only=True)))
     except (OSError, RuntimeError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
-        if refused := why_refused(error):
+        if refused := why_refused(error, path):
             raise ResultError(f"{path}: not a checkpoint of tensors: {refused}.") from error
-        raise ResultError(f"{path}: damaged checkpoint ({str(error).splitlines()[0]}).") from error
+        raise ResultError(f"{path}: damaged checkpoint ({damage(error)}).") from error
 
 
 def _leaves_of_json(content: bytes) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def _leaves_of_json(content: bytes) -> dict[str, Any]:
 
 
 def _flat(content: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested maps and lists as pairs of a dotted name and a value."""
+    """Flatten nested maps and lists into pairs of a dotted name and a value."""
     if isinstance(content, Mapping):
         for key, value in content.items():
             yield from _flat(value, f"{name}.{key}" if name else str(key))
@@ -83,7 +83,7 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def _bytes(tensor: torch.Tensor) -> bytes:
-    """NaN is NaN, and 0 is not -0."""
+    """The bytes of a tensor. Comparing them, NaN equals NaN, and 0 differs from -0."""
     return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 

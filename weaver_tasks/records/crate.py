@@ -1,4 +1,4 @@
-"""The lineage of a run as one RO-Crate: which task made which file, from which files, with which software, when.
+"""Describe the provenance of a run as an RO-Crate: which task made which file, from which files, with which software, and when.
 
 Profile: Provenance Run Crate 0.5 (https://w3id.org/ro/wfrun/provenance), on RO-Crate 1.1. The run's folder is the root of the crate.
 """
@@ -37,9 +37,9 @@ def make_crate(
 ) -> dict[str, Any]:
     """The content of ro-crate-metadata.json.
 
-    records: what `base.record` wrote, one a task. run_folder: results/<run>; files below it are named relative to it, others by a
-    file: URI. config: the resolved configuration. described: file below run_folder -> what it is, for files no task made.
-    workflow: the workflow's main file, one of `described`.
+    records: one per task, written by `base.record`. run_folder: results/<run>; files below it are named relative to it, others by a
+    file: URI. config: the resolved configuration. described: file below run_folder -> description, for files that no task made.
+    workflow: the main file of the workflow, one of `described`.
     """
     records = sorted(records, key=lambda record: (record["start"], record["stage"], record["record"]))
     crate = ROCrate(version="1.1")
@@ -61,7 +61,7 @@ def _describe_root(crate: ROCrate, records: list[Record], config: Mapping[str, A
     description = f"A jet tagger trained by weaver-tasks {__version__}: {len(records)} tasks from ROOT files to an ONNX model."
     crate.description = f"{description} It was {mixture}." if mixture else description
     crate.license = _NO_LICENSE
-    # Not the time of writing: the same records give the same crate.
+    # This is not the time of writing, so that the same records always give the same crate.
     crate.root_dataset["datePublished"] = max(record["end"] for record in records)
     crate.root_dataset["conformsTo"] = [
         crate.add(ContextEntity(crate, url, properties={"@type": "CreativeWork", "name": name, "version": version}))

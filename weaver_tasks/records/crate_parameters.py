@@ -1,4 +1,4 @@
-"""What kind of thing an input, an output or a setting of a task is: the parameters of the stages in an RO-Crate."""
+"""Classify the inputs, outputs and settings of tasks: they become the parameters of the stages in an RO-Crate."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _FORMATS = {
 
 
 def encoding_format(name: str) -> str:
-    """The media type of a file, by its suffix."""
+    """The media type of a file, from its suffix."""
     return _FORMATS.get(PurePath(name).suffix, "application/octet-stream")
 
 
 def kind_of_file(name: str) -> str:
-    """A file of a run, named relative to the run's folder, without what tells it from others of its kind."""
+    """The kind of a file of a run: its name relative to the run's folder, without the parts that distinguish files of one kind."""
     name = _NUMBER.sub("epoch-<n>", _MEMBER.sub("", name))
     path = PurePath(name)
     if path.parts[0] == "staged" and len(path.parts) > 2:
@@ -46,15 +46,15 @@ def kind_of_file(name: str) -> str:
 
 
 def option_of(path: str, command: str) -> str | None:
-    """The option, without dashes, that a command gives a path to."""
-    # Not shlex: there are ten thousands of commands, each with pages of settings.
+    """The option, without dashes, whose value in a command is `path`."""
+    # shlex would be too slow for tens of thousands of commands, each with pages of settings.
     before, found, _ = f"{command} ".partition(f" {shlex.quote(path)} ")
     words = before.rpartition(" --")[2].split() if found else []
     return words[0] if words else None
 
 
 def flat_settings(settings: Mapping[str, Any], name: str = "") -> Iterator[tuple[str, str]]:
-    """Dotted keys and values of nested settings, values as text: strings as they are, everything else as JSON."""
+    """The dotted keys and the values of nested settings. Values are text: strings unchanged, everything else as JSON."""
     for key, value in settings.items():
         full = f"{name}.{key}" if name else str(key)
         if isinstance(value, Mapping) and value:

@@ -1,4 +1,4 @@
-"""The run of a workflow in an RO-Crate: its steps, its parameters, and the run of each task."""
+"""Describe the run of a workflow in an RO-Crate: its steps, its parameters, and the run of each task."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _FACTS = ("python", "host", "processor", "device")
 
 
 class RunDescription:
-    """Adds a run to a crate: entities that many tasks have in common (settings, packages, tools) are there once."""
+    """Adds a run to a crate. Entities that many tasks share (settings, packages, tools) are added once."""
 
     def __init__(self, crate: ROCrate, files: Files, config: Mapping[str, Any]) -> None:
         self._crate, self._files, self._config = crate, files, config
         self._entities: dict[str, Entity] = {}
-        # parameter -> the files and values that are examples of it
+        # parameter -> the files and values that are its examples
         self._examples: dict[str, dict[str, Entity]] = {}
         self._of_tools: dict[tuple[str, str], dict[str, Entity]] = {}
 
@@ -149,7 +149,7 @@ class RunDescription:
         return option_of(path, record["command"]) or name.rpartition("/")[2]
 
     def _parameter(self, owner: str, direction: str, kind: str, of: str, example: Entity) -> Entity:
-        """The formal parameter of a stage or of the workflow, with one more example of it."""
+        """The formal parameter of a stage or of the workflow, with this example added."""
         identifier = f"#{owner}/{direction}/{re.sub(r'[^A-Za-z0-9._/-]+', '-', kind)}"
         parameter = self._entity(identifier, "FormalParameter", name=kind, additionalType=of)
         examples = self._examples.setdefault(identifier, {})
@@ -159,7 +159,7 @@ class RunDescription:
         return parameter
 
     def _value(self, owner: str, name: str, value: str) -> tuple[Entity, Entity]:
-        """A setting: its parameter, and its value, shared by all tasks that have the same."""
+        """The entities of a setting: its parameter and its value. Tasks with the same value share them."""
         entity = self._entity(f"#{owner}/{name}/{digest(value)[:12]}", "PropertyValue", name=name, value=value)
         return self._parameter(owner, "setting", name, "PropertyValue", entity), entity
 
@@ -170,7 +170,7 @@ class RunDescription:
         return self._entity(f"#step/{stage}", "HowToStep", name=stage, position=str(position), workExample=tool)
 
     def _task(self, record: Record, step: Entity) -> Entity:
-        """The run of one task: CreateAction with what it read (object), what it made (result), its program and its environment."""
+        """The run of one task: a CreateAction with its inputs (object), its outputs (result), its program and its environment."""
         tool, stage = step["workExample"], record["stage"]
         settings = [self._value(stage, name, value) for name, value in flat_settings(record["settings"])]
         read = [self._files.file(path, checksum=checksum) for path, checksum in record["inputs"].items()]
@@ -193,7 +193,7 @@ class RunDescription:
         )
 
     def _extend(self, tool: Entity, key: str, parameters: Any) -> None:
-        """Add to the inputs or outputs of a tool; they are set at the end, since each setting of a long list takes its time."""
+        """Add to the inputs or outputs of a tool. They are set at the end, because setting a long list each time would be slow."""
         self._of_tools.setdefault((tool.id, key), {}).update((parameter.id, parameter) for parameter in parameters)
 
     def _environment(self, record: Record) -> list[Entity]:
@@ -211,10 +211,10 @@ class RunDescription:
 
 
 def _compact(value: Any) -> Any:
-    """A list of one as that one: RO-Crate asks for it."""
+    """The single item of a list with one item, as RO-Crate requires; other values unchanged."""
     return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
 def _name(record: Record) -> str:
-    """<stage>/<task>, as the record is named."""
+    """<stage>/<task>, the name of the record."""
     return record["record"].rpartition("provenance/tasks/")[2].removesuffix(".json")

@@ -1,4 +1,4 @@
-"""What artefacts say of their own origin, wherever they have been copied to."""
+"""Read the provenance metadata that prediction files, ONNX models and staged files carry, also in copies."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from weaver_tasks.results.predictions.tables import METADATA_KEY, SUFFIXES, tabl
 
 
 def embedded_origin(path: Path) -> dict[str, Any]:
-    """The metadata of a prediction file, an ONNX model or a staged file; {} for others, and for those of other programs."""
+    """The metadata of a prediction file, an ONNX model or a staged file; {} for other files and for files of other programs."""
     if path.suffix in SUFFIXES:
         try:
             return table_metadata(path)
         except ResultError:
-            # No table of predictions: a ROOT file of events, say.
+            # Not a prediction table, but for example a ROOT file of events.
             return {}
     if path.suffix == ".onnx":
         return _of_model(path)
@@ -47,7 +47,7 @@ def _of_staged(path: Path) -> dict[str, Any]:
 
 
 def _plain(text: str) -> Any:
-    """A property as it was given: text, or other data as JSON."""
+    """The value of a property: decoded if it is JSON, otherwise the text itself."""
     try:
         return json.loads(text)
     except json.JSONDecodeError:

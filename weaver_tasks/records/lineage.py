@@ -1,4 +1,4 @@
-"""The chain of tasks that made a file: found by its place, its bytes or what it says of itself; and checked against its checksums."""
+"""Find the chain of tasks that made a file, by its path, bytes or metadata, and verify the checksums of all files in the chain."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from weaver_tasks.base.digests import file_checksum
 from weaver_tasks.records.embedded import embedded_origin
 from weaver_tasks.records.read import Run, Runs, Task
 
-_SHA256 = 64  # hexadecimal characters
+_SHA256 = 64  # number of hexadecimal characters of a checksum
 
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """The task that made a file. known_as: the file as the task wrote it. how: "place", "bytes" or "metadata"."""
+    """The task that made a file. known_as: the path that the task wrote. how: how it was found ("place", "bytes" or "metadata")."""
 
     task: Task
     known_as: str
@@ -27,7 +27,7 @@ class Found:
 
 
 def find_maker(file: Path, runs: Runs, results: Path, origin: Mapping[str, Any]) -> Found | None:
-    """The task that made `file`: by where it lies, by its bytes, or by the `origin` that it carries; among the runs in `results`."""
+    """The task, among the runs in `results`, that made `file`: found by its path, its bytes, or its metadata `origin`."""
     for path in dict.fromkeys((os.path.abspath(file), os.path.realpath(file))):
         task = runs.maker(path)
         if task is not None:
@@ -56,13 +56,13 @@ def _by_origin(run: Run, file: Path, origin: Mapping[str, Any]) -> Found | None:
 
 
 def last_tasks(run: Run) -> list[Task]:
-    """The tasks of a run whose outputs no task of it reads."""
+    """The tasks of a run whose outputs are not read by other tasks of the run."""
     used = {path for task in run.tasks for path in task.inputs}
     return [task for task in run.tasks if not used.intersection(task.outputs)]
 
 
 def chain(last: Iterable[Task], runs: Runs) -> list[Task]:
-    """The tasks and all tasks before them, each once, nearest first."""
+    """The given tasks and all tasks that they depend on, each once, nearest first."""
     waiting = deque(last)
     tasks = {id(task): task for task in waiting}
     while waiting:
@@ -76,7 +76,7 @@ def chain(last: Iterable[Task], runs: Runs) -> list[Task]:
 
 @dataclass(kw_only=True)
 class Verification:
-    """What the files of a chain are now. Paths: absolute. remade: intact, but another one than some task read (task, path)."""
+    """The state of the files of a chain (absolute paths). remade: (task that read it, path) of intact files that were remade since."""
 
     checked: int = 0
     differ: list[str] = field(default_factory=list)
@@ -98,7 +98,7 @@ class _Expected:
 
 
 def files_of(tasks: Iterable[Task]) -> dict[str, _Expected]:
-    """Every file that the tasks read or wrote, by its absolute path or address, with what it should be."""
+    """Every file that the tasks read or wrote: absolute path or URL -> the expected checksums."""
     files: dict[str, _Expected] = {}
     for task in tasks:
         for path, checksum in task.outputs.items():
@@ -113,7 +113,7 @@ def files_of(tasks: Iterable[Task]) -> dict[str, _Expected]:
 
 
 def verify(tasks: Sequence[Task], runs: Runs, advance: Callable[[int], None] = lambda size: None) -> Verification:
-    """Recompute the checksum of every file that the tasks read or wrote. advance: told of the bytes that are done."""
+    """Recompute the checksum of every file that the tasks read or wrote. advance: called with the number of bytes processed."""
     found = Verification()
     removed = {path for run in runs.known for task in run.tasks for path in task.removed}
     for path, expected in files_of(tasks).items():
@@ -145,14 +145,14 @@ def _note_missing(found: Verification, path: str, expected: _Expected, removed: 
     if path in removed:
         found.removed.append(path)
     elif platform.node() not in expected.hosts and not os.path.isdir(os.path.dirname(path)):
-        # Scratch of another machine.
+        # The file is on the scratch disk of another machine.
         found.not_checked.append(path)
     else:
         found.missing.append(path)
 
 
 def origin_of(file: Path) -> dict[str, Any]:
-    """What the file says of its own origin, less what is long."""
+    """The provenance metadata of a file, without long entries."""
     kept = (
         "made_by",
         "provenance",

@@ -1,4 +1,4 @@
-"""The lineage of a file as a tree for the terminal: tasks of one stage are told together, or each alone."""
+"""Show the lineage of a file as a tree in the terminal, with one branch per stage or one per task."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from rich.tree import Tree
 
 from weaver_tasks.records.read import Runs, Task
 
-_LISTED = 4  # files that are named one by one
+_LISTED = 4  # maximum number of files that are listed by name
 
 
 def lineage_tree(title: str, last: Sequence[Task], files: Iterable[str], runs: Runs, *, each_task: bool) -> Tree:
-    """The tasks behind some files.
+    """A tree of the tasks that made some files, and of all tasks before them.
 
-    last: the tasks that made the `files` (absolute paths). each_task: a branch for each task, rather than one for all tasks of a stage.
-    What was shown before is only named.
+    last: the tasks that made the `files` (absolute paths). each_task: one branch for each task, instead of one for all tasks of a stage.
+    A branch that was already shown is only named.
     """
     tree = Tree(Text(title, style="bold"))
     groups = _Groups(last, runs, each_task=each_task)
@@ -38,13 +38,13 @@ def lineage_tree(title: str, last: Sequence[Task], files: Iterable[str], runs: R
             branch.add(_source(path, checksum))
         if len(sources) > _LISTED + 1:
             branch.add(Text(f"… and {len(sources) - _LISTED} other files that no task made", style="dim"))
-        # The last one pushed is shown first.
+        # This is a stack, so the last item is shown first.
         waiting += reversed([(branch, other, paths) for other, paths in made.items()])
     return tree
 
 
 class _Groups:
-    """The tasks of a chain, those that are told together under one key."""
+    """The tasks of a chain, grouped by the branch of the tree that shows them."""
 
     def __init__(self, last: Sequence[Task], runs: Runs, *, each_task: bool) -> None:
         from weaver_tasks.records.lineage import chain
@@ -58,7 +58,7 @@ class _Groups:
         return f"{task.run}/{task.name if self._each else task.stage}"
 
     def inputs(self, key: str) -> tuple[dict[str, str], dict[str, list[str]]]:
-        """What the tasks of a group read: files that no task made, with checksums; and by the group that made them, other than itself."""
+        """The inputs of a group: files that no task made -> checksum, and other groups -> the files that were read from them."""
         sources: dict[str, str] = {}
         made: dict[str, dict[str, None]] = {}
         for task in self.tasks[key]:
@@ -72,7 +72,7 @@ class _Groups:
 
 
 def _label(used: Sequence[str], tasks: Sequence[Task], *, again: bool) -> Text:
-    """File, stage, when, version of the code, digest."""
+    """The label of a branch: file, stage, time, version of the code, digest."""
     text = Text()
     text.append(_files(used), style="cyan")
     stage = tasks[0].stage if len(tasks) == 1 else f"{len(tasks)} tasks of {tasks[0].stage}"
@@ -105,7 +105,7 @@ def _files(paths: Sequence[str]) -> str:
 
 
 def shown(path: str) -> str:
-    """A path as one would type it here."""
+    """A path as a user would type it in the current folder."""
     if "://" in path:
         return path
     relative = os.path.relpath(path)

@@ -1,4 +1,4 @@
-"""The records of runs, read back: which task made a file, and where what a task named lies now."""
+"""Read the records of the tasks of runs: which task made a file, and where the files of a run that was moved are now."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _REQUIRED = ("stage", "digest", "command", "folder", "record", "inputs", "output
 
 
 class Task:
-    """One record. `run` is the folder of its run as it is found now, which may have been moved since the task ran."""
+    """One task record. run: the present folder of its run, which may have been moved since the task ran."""
 
     def __init__(self, run: Path, path: Path, content: Mapping[str, Any]) -> None:
         self.run, self.path, self.content = run, path, content
@@ -29,7 +29,7 @@ class Task:
         return self.path.relative_to(self.run / RECORDS).with_suffix("").as_posix()
 
     def place(self, recorded: str) -> str:
-        """The absolute path, now, of a path as the task named it; an address stays as it is."""
+        """The present absolute path of a recorded path; URLs are returned unchanged."""
         if "://" in recorded:
             return recorded
         if self._run_then and recorded.startswith(self._run_then):
@@ -39,33 +39,33 @@ class Task:
 
     @cached_property
     def inputs(self) -> dict[str, str]:
-        """Where each input lies now -> its SHA-256 when it was read."""
+        """Present path of each input -> its SHA-256 when it was read."""
         return {self.place(path): checksum for path, checksum in self.content["inputs"].items()}
 
     @cached_property
     def outputs(self) -> dict[str, str]:
-        """Where each output lies now -> its SHA-256 when it was written."""
+        """Present path of each output -> its SHA-256 when it was written."""
         return {self.place(path): made["sha256"] for path, made in self.content["outputs"].items()}
 
     @cached_property
     def removed(self) -> set[str]:
-        """What the task has deleted on purpose."""
+        """The files that the task deleted on purpose."""
         return {self.place(path) for path in self.content.get("removed", ())}
 
     @property
     def code(self) -> str:
-        """The version of the code, as one word of text."""
+        """The version of the code, as one word."""
         return code_name(self.content["code"])
 
 
 def code_name(code: Mapping[str, Any]) -> str:
-    """Version and commit of recorded code; a + where files differed from the commit."""
+    """Version and commit of recorded code, with a + if files differed from the commit."""
     commit = f" {code['commit'][:7]}{'+' if code['dirty'] else ''}" if code["commit"] else ""
     return f"{code['version']}{commit}"
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:
-    """All task records below a folder. Raises ResultError when there is none or one is not a record."""
+    """All task records below a folder. Raises ResultError if there is none, or if a file is not a record."""
     return [content for _, content in _records(folder)]
 
 
@@ -82,16 +82,16 @@ def _records(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 
 class Run:
-    """The tasks of a run. Raises ResultError when it has no records."""
+    """The tasks of a run. Raises ResultError if the run has no records."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.tasks = [Task(folder, path, content) for path, content in _records(folder / RECORDS)]
-        # The last that wrote a file: of jobs that took other files together before, records may be left.
+        # The latest task that wrote a file counts; records of an older grouping of files into jobs may remain.
         self.makers = {path: task for task in sorted(self.tasks, key=lambda task: task.content["end"]) for path in task.outputs}
 
     def with_output(self, checksum: str) -> tuple[Task, str] | None:
-        """The task that wrote a file of these bytes, and that file."""
+        """The task that wrote a file with this checksum, and the path of that file."""
         for task in self.tasks:
             for path, written in task.outputs.items():
                 if written == checksum:
@@ -100,7 +100,7 @@ class Run:
 
 
 class Runs:
-    """Runs, read when they are first asked for."""
+    """A cache of runs; each is read when it is first used."""
 
     def __init__(self) -> None:
         self._known: dict[Path, Run] = {}
@@ -113,17 +113,17 @@ class Runs:
 
     @property
     def known(self) -> list[Run]:
-        """Those that were read so far."""
+        """The runs that were read so far."""
         return list(self._known.values())
 
     def below(self, results: Path) -> list[Run]:
-        """The runs in a folder of runs; the folder itself, where it is one."""
+        """The runs in a folder of runs, or the folder itself if it is a run."""
         if is_run(results):
             return [self.at(results.absolute())]
         return [self.at(folder.absolute()) for folder in sorted(results.iterdir()) if is_run(folder)] if results.is_dir() else []
 
     def maker(self, path: str) -> Task | None:
-        """The task that made the file at an absolute path: by the records of the run that it lies in."""
+        """The task that made the file at an absolute path, from the records of the run that contains it."""
         for run in self._known.values():
             if path in run.makers:
                 return run.makers[path]
@@ -131,7 +131,7 @@ class Runs:
         return self.at(folder).makers.get(path) if folder else None
 
     def _folder_of(self, path: str) -> Path | None:
-        """The run that a file lies in; asked of the file system once for each folder."""
+        """The folder of the run that contains a file. The file system is queried once for each folder."""
         if "://" in path:
             return None
         folder = os.path.dirname(path)
@@ -142,28 +142,28 @@ class Runs:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether records of tasks lie in a folder."""
+    """Whether a folder contains task records."""
     return (folder / RECORDS).is_dir()
 
 
 def code_versions(records: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Name of a version of the code -> the stages run with it: more than one entry means a run made by several versions.
+    """Name of a version of the code -> the stages that ran with it. More than one entry means that several versions made the run.
 
-    An epoch that was found in the journal counts for the version that trained it.
+    An epoch that was found in the journal counts for the version of the code that trained it.
     """
     names: dict[str, str] = {}
     versions: dict[str, set[str]] = {}
     for record in records:
         found = [made["code"] for made in (record.get("trained_by") or {}).values() if made]
         for code in found + ([] if found and not record["trained_epochs"] else [record["code"]]):
-            # The digest tells versions apart; a commit alone does not tell one local change from another.
+            # The digest distinguishes versions; a commit alone does not distinguish local changes.
             name = names.setdefault(code["package"], f"{code_name(code)} ({code['package'][:8]})")
             versions.setdefault(name, set()).add(record["stage"])
     return {name: sorted(stages) for name, stages in versions.items()}
 
 
 def mixed_versions_message(versions: Mapping[str, Iterable[str]]) -> str | None:
-    """One line about a run made by several versions of the code; None when there is only one."""
+    """One line that says that several versions of the code made a run; None if there is only one version."""
     if len(versions) < 2:
         return None
     parts = "; ".join(f"{name}: {', '.join(stages)}" for name, stages in versions.items())

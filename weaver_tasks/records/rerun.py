@@ -1,4 +1,4 @@
-"""Run a recorded task once more, in a folder of its own, from the recorded command and the recorded inputs."""
+"""Run a recorded task again in a separate folder, with the recorded command and inputs, and compare its outputs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FACTS = ("python", "host", "processor", "device")
 
 
 def epochs_of(task: Task) -> list[int]:
-    """The epochs that a task of train_epoch made."""
+    """The epochs that a train_epoch task made."""
     if task.stage != "train_epoch":
         return []
     return sorted({int(found[1]) for path in task.content["outputs"] if (found := _EPOCH.search(path))})
@@ -34,7 +34,7 @@ def epochs_of(task: Task) -> list[int]:
 
 @dataclass(frozen=True, kw_only=True)
 class Rerun:
-    """What came of it. differing: file -> what differs. environment: what was otherwise than when the task ran first."""
+    """The result of a rerun. differing: file -> differences. environment: differences to the environment of the first run."""
 
     name: str
     compared: int
@@ -47,12 +47,12 @@ class Rerun:
 
 
 class TaskRerun:
-    """A recorded task, or one epoch of it, in `folder`: an empty one, which stands in for the run's."""
+    """The rerun of a recorded task, or of one of its epochs, in `folder`: an empty folder that replaces that of the run."""
 
     def __init__(self, task: Task, folder: Path, *, epoch: int | None = None) -> None:
         self.task, self.epoch = task, epoch
         self.run_then = task.content["record"].rpartition("/provenance/tasks/")[0]
-        # The name is kept: it is in titles, and prediction files and models carry it.
+        # The name of the run is kept, because titles, prediction files and models contain it.
         self.run = folder / Path(self.run_then).name
         self.cwd = Path(task.content["folder"]) if Path(task.content["folder"]).is_dir() else Path.cwd()
         self.outputs = [
@@ -65,7 +65,7 @@ class TaskRerun:
         return f"{self.task.name} (epoch {self.epoch})" if several else self.task.name
 
     def run_it(self) -> Rerun:
-        """Raises ResultError when the task fails."""
+        """Run the task and compare its outputs. Raises ResultError if the task fails."""
         changed = self._provide_inputs()
         log = self.run.with_name("output.log")
         with log.open("wb") as output:
@@ -80,7 +80,7 @@ class TaskRerun:
         )
 
     def command(self) -> list[str]:
-        """The recorded command with the folder of the run, and what is written elsewhere, replaced."""
+        """The recorded command, with the folder of the run and outputs outside of it replaced."""
         _, *words = shlex.split(self.task.content["command"])
         if self.epoch is not None:
             start = words.index("--epochs") + 1
@@ -97,13 +97,13 @@ class TaskRerun:
         return word
 
     def copy(self, recorded: str) -> Path:
-        """Where a file of the run, or an output elsewhere, is in this folder."""
+        """The path in this folder that replaces a recorded path of the run or an output outside of it."""
         if recorded.startswith(f"{self.run_then}/"):
             return self.run / recorded[len(self.run_then) + 1 :]
         return self.run.parent / "elsewhere" / os.path.relpath(recorded, "/" if os.path.isabs(recorded) else ".").replace("../", "")
 
     def _provide_inputs(self) -> list[str]:
-        """Link the inputs that lie in the run's folder. Returns which inputs are not what the task read."""
+        """Link the inputs from the folder of the run. Returns the inputs that have changed since the task read them."""
         changed = []
         for recorded, checksum in {**self.task.content["inputs"], **self._state_before()}.items():
             now = self.task.place(recorded)
@@ -118,19 +118,19 @@ class TaskRerun:
         self._provide_settings()
         frozen = self.task.run / "files.json"
         if frozen.is_file():
-            # Not a recorded input: the list grows when files are added to another split.
+            # The list is not a recorded input, because it grows when files are added to another split.
             self._provide(frozen, self.run / frozen.name)
         return changed
 
     def _provide_settings(self) -> None:
-        """Write the recorded settings into the files that the command names: together they are those of the task."""
+        """Write the recorded settings into the files that the command names; together these files hold the settings of the task."""
         words = shlex.split(self.task.content["command"])
         for option, word in itertools.pairwise(words):
             if option == "--settings" and word.startswith(f"{self.run_then}/"):
                 write_json(self.copy(word), self.task.content["settings"])
 
     def _state_before(self) -> dict[str, str]:
-        """What an epoch within a block of several starts from: outputs of its own task."""
+        """The files that an epoch in the middle of a block starts from; they are outputs of its own task."""
         if self.epoch is None:
             return {}
         before = self.epoch - 1
@@ -141,7 +141,7 @@ class TaskRerun:
         target.parent.mkdir(parents=True, exist_ok=True)
         moved = os.path.abspath(self.cwd / self.run_then) != os.path.abspath(self.task.run)
         if moved and source.suffix == ".json":
-            # Lists of files name those of the run.
+            # Lists of files contain paths in the folder of the run.
             target.write_text(source.read_text().replace(f'"{self.run_then}/', f'"{os.path.abspath(self.task.run)}/'))
         else:
             target.symlink_to(os.path.abspath(source))
@@ -184,9 +184,9 @@ def _environment() -> dict[str, str]:
 
 
 def chosen(tasks: Sequence[Task], *, stages: Sequence[str], epochs: Sequence[int], member: str | None) -> list[tuple[Task, int | None]]:
-    """The tasks to run again, in the order they ran: of some stages, or some epochs of the training (epoch None: the whole task).
+    """The tasks to run again, in their original order: those of some stages, or some epochs of the training (epoch None: the whole task).
 
-    member: fold-<k> or seed-<s>, where there are several trainings. Raises ResultError when there is none.
+    member: fold-<k> or seed-<s>, if there are several trainings. Raises ResultError if no task matches.
     """
     picked: list[tuple[Task, int | None]] = []
     for task in sorted(tasks, key=lambda task: task.content["start"]):

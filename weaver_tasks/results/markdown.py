@@ -1,4 +1,4 @@
-"""Tables in Markdown, and the figures of an evaluation as a page of them, for reading."""
+"""Markdown tables, and the page `evaluation/metrics.md` that shows the metrics of an evaluation."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, numbers: int = 0) -> str:
-    """A Markdown table of cells as they are shown. numbers: the last so many columns are numbers, set to the right."""
-    # Not at the top: half a second, and summaries of a run may want other parts of this module.
+    """A Markdown table of formatted cells. numbers: how many of the last columns are numbers, aligned to the right."""
+    # Imported here because it takes half a second, and other functions of this module do not need it.
     import pandas as pd
 
     texts = [[str(cell).replace("|", "\\|") for cell in row] for row in rows]
     align = ["left"] * (len(columns) - numbers) + ["right"] * numbers
-    # Numbers are rounded where their errors are known: here they are text.
+    # The callers have rounded the numbers already, so tabulate must treat them as text.
     return pd.DataFrame(texts, columns=list(columns)).to_markdown(index=False, colalign=align, disable_numparse=True) if texts else ""
 
 
 def markdown(metrics: Mapping[str, Any], title: str) -> str:
-    """The figures of `evaluate_classification` or `evaluate_regression` as a page of tables."""
+    """The metrics of `evaluate_classification` or `evaluate_regression` as a page of Markdown tables."""
     body = _regression(metrics) if metrics["task"] == "regression" else _classification(metrics)
     warned = ["\n".join(f"- {warning}" for warning in metrics["warnings"])] if metrics["warnings"] else []
     return "\n\n".join([f"# {title}", *warned, *filter(None, body)]) + "\n"
@@ -50,14 +50,14 @@ def _classification(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def _rejection(row: Mapping[str, float]) -> str:
-    """The rejection with its 68 % interval, or the limit that it exceeds."""
+    """The rejection with its 68 % interval, or its lower limit where no background event passes."""
     if not math.isnan(row["rejection"]):
         return with_interval(row["rejection"], row["low"], row["high"])
     return "-" if math.isnan(row["at_least"]) else f"> {three_digits(row['at_least'])} (95 % CL)"
 
 
 def with_interval(value: float, low: float, high: float) -> str:
-    """A value with how far its interval reaches up and down; without where there is none."""
+    """A value with its upper and lower uncertainty, or alone where the interval is not finite."""
     if not math.isfinite(low):
         return three_digits(value)
     up = three_digits(high - value) if math.isfinite(high) else "∞"
@@ -65,7 +65,7 @@ def with_interval(value: float, low: float, high: float) -> str:
 
 
 def three_digits(value: float) -> str:
-    """Three significant digits, without powers of ten as long as there is room."""
+    """Three significant digits, in decimal notation where that is short enough."""
     return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
 
 

@@ -1,4 +1,4 @@
-"""The first page of the report: configuration, data, best epoch and test figures of a run, as reStructuredText."""
+"""The first page of the report of a run, as reStructuredText: configuration, data, best epoch and test metrics."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _SPLITS = ("train", "val", "test")
 
 
 def configuration_rows(config: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Names and values of what a training was made with. config: the resolved config.yaml."""
+    """Names and values of the main settings of a training. config: the resolved config.yaml."""
     training = config["training"]
     rows = {
         "Data configuration": config["data"]["config"],
@@ -25,7 +25,7 @@ def configuration_rows(config: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def data_rows(manifest: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Per split and group: files, entries and events that pass the selection. manifest: inputs.json."""
+    """For each split and group: files, entries, and events that pass the selection. manifest: the content of inputs.json."""
     counts: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0, 0, 0])
     for file in manifest["files"]:
         count = counts[file["split"], file["group"]]
@@ -51,7 +51,7 @@ def heading(text: str) -> list[str]:
 
 
 def _escaped(text: str) -> str:
-    """Plain text: of reStructuredText's markup, and of Jinja's, which Snakemake applies first."""
+    """Escape the markup of reStructuredText and that of Jinja, which Snakemake applies first."""
     return "".join(f"\\{character}" if character in "\\*`_|" else character for character in text).replace("{", "(").replace("}", ")")
 
 

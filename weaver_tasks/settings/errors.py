@@ -1,4 +1,4 @@
-"""Mistakes in a document in one line: file, key, value, what is wanted, and the known key most like an unknown one."""
+"""Validate a document and report a mistake in one line: file, key, value, what is expected, and similar names for an unknown key."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _KINDS = {
 
 
 def checked(model: type[Model], document: Any, *, where: str, error: type[WeaverTasksError] = ConfigError) -> Model:
-    """`document` as a model. where: what messages call it (its file names). Raises `error`, one line, for the mistake that says most."""
+    """Validate `document` as a model. where: its file names, for messages. Raises `error` with one line about the most helpful mistake."""
     try:
         return model.model_validate(document)
     except ValidationError as cause:
         found = cause.errors(include_url=False)
-        # An unknown key says more than that another is missing: it may be meant for it.
+        # An unknown key is more helpful than a missing one, because it may be a misspelling of it.
         worst = min(found, key=lambda each: (*(each["type"] != kind for kind in _FIRST), found.index(each)))
         raise error(f"{where}: {_message(worst, model)}") from None
 
@@ -42,7 +42,7 @@ def _message(found: ErrorDetails, model: type[Section]) -> str:
     path = [part for part in found["loc"] if not (isinstance(part, str) and part.startswith("<"))]
     context: dict[str, Any] = found.get("ctx") or {}
     if "index" in context:
-        # A list whose items each have a meaning of their own.
+        # The error is in one item of a list.
         path.append(context["index"])
         found = {**found, "input": found["input"][context["index"]]}
     of_a_name = path[-1:] == ["[key]"]
@@ -101,7 +101,7 @@ def _number(limit: float) -> str:
 
 
 def _choices(field: FieldInfo | None) -> list[Any]:
-    """The values that a key may have, where they are listed."""
+    """The allowed values of a key, if it has a fixed list of them."""
     if field is None:
         return []
     annotations = [field.annotation, *typing.get_args(field.annotation)]
@@ -114,7 +114,7 @@ def _may_be_nothing(field: FieldInfo) -> bool:
 
 
 def _holder(model: type[Section], path: Sequence[str | int]) -> type[Section] | None:
-    """The model of the section at `path`, or of the one below it that a map or a list holds."""
+    """The model of the section at `path`, or the model of the items if there is a map or list of sections."""
     for part in path:
         field = model.model_fields.get(str(part))
         if field is None:
@@ -134,7 +134,7 @@ def _sections_in(annotation: Any) -> Iterator[type[Section]]:
 
 
 def _field(model: type[Section], path: Sequence[str | int]) -> FieldInfo | None:
-    """The key at `path`, or that which holds the item there."""
+    """The field of the key at `path`, or of the key that contains the item at `path`."""
     for end in range(len(path), 0, -1):
         holder, name = _holder(model, path[: end - 1]), str(path[end - 1])
         if holder is not None and name in holder.model_fields:

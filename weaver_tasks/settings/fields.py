@@ -1,4 +1,4 @@
-"""What a key of config.yaml is made of: its type, default, meaning, unit, limits, and the stages whose results depend on it."""
+"""Building blocks for the keys of config.yaml: types, defaults, descriptions, units, limits, and the stages that a key affects."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from typing_extensions import TypeAliasType
 
 
 class Effect(NamedTuple):
-    """A stage whose result depends on a key. if_set: only where this other key is set (dotted name)."""
+    """A stage whose result depends on a key. if_set: dotted name of another key; the effect exists only if that key is set."""
 
     stage: str
     if_set: str = ""
@@ -36,19 +36,19 @@ Effects = frozenset[Effect]
 
 
 def stages(*names: str, if_set: str = "") -> Effects:
-    """The effect on some stages."""
+    """The effect of a key on the named stages."""
     return frozenset(Effect(name, if_set) for name in names)
 
 
 NOTHING: Effects = frozenset()
-"""What a key affects that changes speed, place or watching only."""
+"""The effect of a key that changes only speed, paths or monitoring."""
 
 
 class Key(NamedTuple):
-    """What a key says of itself besides its type, default and limits.
+    """The properties of a key besides its type, default and limits.
 
-    affects: the stages whose result depends on it. form: how it gets into their slices, where it is not there as itself (a digest, say).
-    passed: whether tasks are given it outside of their slices. added_later: slices leave it out while it has its default.
+    affects: the stages whose result depends on it. form: the form in which it enters their slices, if not as itself (a digest, say).
+    passed: whether tasks get it outside of their slices. added_later: whether slices leave it out while it has its default.
     """
 
     affects: Effects
@@ -69,36 +69,36 @@ def key(
     added_later: bool = False,
     **limits: Any,
 ) -> Any:
-    """A key. default: `...` for one that must be given. text: what it means.
+    """Define a key. default: its default, `...` for a required key. text: its description.
 
-    affects: the stages whose result depends on it, NOTHING if it changes speed, place or watching only. A rule's `params` and the digests
-    of finished epochs and validations follow from it.
-    form: for a key that does not get into the slices as itself: as what it does; `plan.settings` and the rules' inputs see to that.
-    passed: whether tasks are given it besides what they depend on; None: if it affects nothing. False: only the workflow uses it.
-    added_later: of a key that is new in a version: while it has its default, slices and digests are those of the version before.
-    limits: gt, ge, lt, le, min_length, max_length, pattern of pydantic.Field.
+    affects: the stages whose result depends on it, or NOTHING if it changes only speed, paths or monitoring. The `params` of rules and the
+    digests of finished epochs and validations follow from it.
+    form: the form in which a key acts if it does not enter the slices as itself; `plan.settings` and the inputs of rules handle it.
+    passed: whether tasks get it in addition to what they depend on. None: if it affects nothing. False: only the workflow uses it.
+    added_later: for a key that is new in a version. While it has its default, slices and digests stay those of the version before.
+    limits: gt, ge, lt, le, min_length, max_length and pattern, as in pydantic.Field.
     """
     meaning = Key(affects, form, not affects if passed is None else passed, unit, added_later)
     return Field(default, description=text, json_schema_extra=_Extra(meaning), **limits)
 
 
 def section(model: type[Section], text: str) -> Any:
-    """A section of keys; one that is left out has all its defaults."""
+    """Define a section of keys; if it is left out, all its keys have their defaults."""
     return Field(default_factory=model, description=text)
 
 
 def required_section(text: str) -> Any:
-    """A section with a key that must be given."""
+    """Define a section with a required key."""
     return Field(..., description=text)
 
 
 def optional_section(text: str) -> Any:
-    """A section that is null unless it is given."""
+    """Define a section that is null by default."""
     return Field(None, description=text)
 
 
 class _Extra:
-    """Carries a key's meaning where pydantic takes what it knows nothing of, and writes the unit into the schema."""
+    """Attaches a `Key` to a pydantic field through json_schema_extra, and writes the unit into the schema."""
 
     def __init__(self, meaning: Key) -> None:
         self.meaning = meaning
@@ -110,7 +110,7 @@ class _Extra:
 
 
 def key_of(field: FieldInfo) -> Key | None:
-    """What a field says of itself; None for a section."""
+    """The `Key` of a field; None for a section."""
     extra = field.json_schema_extra
     return extra.meaning if isinstance(extra, _Extra) else None
 
@@ -125,7 +125,7 @@ def section_of(field: FieldInfo) -> type[Section] | None:
 
 
 def is_optional(field: FieldInfo) -> bool:
-    """Whether a section is null unless it is given."""
+    """Whether a section is null by default."""
     return section_of(field) is not None and field.default is None
 
 
@@ -149,21 +149,21 @@ def keys_of(model: type[Section], prefix: str = "") -> Iterator[Leaf]:
 
 
 def default_of(field: FieldInfo) -> Any:
-    """The default of a field as plain data; None for one that must be given."""
+    """The default of a field as plain data; None for a required field."""
     default = field.get_default(call_default_factory=True)
     if default is PydanticUndefined:
         return None
     return default.model_dump() if isinstance(default, BaseModel) else default
 
 
-# Text that stands for something else: --config gives all scalars as text, and YAML 1.1 reads 5e-3 as text.
+# Conversion of text to other types: --config gives all scalars as text, and YAML 1.1 reads 5e-3 as text.
 
 
 _NOTHING = ("null", "Null", "NULL", "None")
 
 
 def readings(text: str) -> list[Any]:
-    """What a text may stand for, the likeliest first: nothing, a truth value, a list or a map; the text itself; a number."""
+    """The possible values of a text, the most likely first: null, a boolean, a list or a map; the text itself; a number."""
     if text in _NOTHING:
         return [None, text]
     numbers: list[Any] = []
@@ -178,7 +178,7 @@ def readings(text: str) -> list[Any]:
 
 
 def read_text(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
-    """Validate `value`; of a text, the first of its readings that fits."""
+    """Validate `value`; for a text, take the first of its readings that is valid."""
     if not isinstance(value, str):
         return handler(value)
     errors: list[ValidationError] = []
@@ -187,7 +187,7 @@ def read_text(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
             return handler(reading)
         except ValidationError as error:
             errors.append(error)
-    # 0 is a number, but too small: more to the point than that '0' is text.
+    # For '0', "too small" is a more helpful error than "not a number".
     raise next((error for error in errors if not _is_of_another_form(error)), errors[0])
 
 
@@ -197,13 +197,13 @@ def _is_of_another_form(error: ValidationError) -> bool:
 
 
 class Quoted(str):
-    """A text that stands in quotes in a file: it is meant as text, whatever it looks like. Only among options, see `plain_options`."""
+    """A text that is quoted in a file, so it is not converted to a number. Used only in options, see `plain_options`."""
 
     __slots__ = ()
 
 
 def plain_options(value: Any) -> Any:
-    """Options that have no schema: a text that reads as a number, a truth value or nothing is meant as one, unless it is in quotes."""
+    """Convert text in options without a schema to numbers, booleans or null where it looks like them, unless it is quoted."""
     if isinstance(value, Quoted):
         return str(value)
     if isinstance(value, dict):
@@ -218,7 +218,7 @@ def plain_options(value: Any) -> Any:
 
 
 def _keep_whole(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
-    """1 stays 1 and is not made 1.0, which has another digest."""
+    """Keep 1 as an integer: 1.0 would have another digest."""
     made = handler(value)
     return value if isinstance(value, int) else made
 
@@ -228,19 +228,19 @@ def _number_as_text(value: Any) -> Any:
 
 
 def _names_as_text(value: Any) -> Any:
-    """YAML reads a name such as 2016 as a number."""
+    """Convert names such as 2016, which YAML reads as numbers, to text."""
     return {_number_as_text(name): item for name, item in value.items()} if isinstance(value, dict) else value
 
 
 def no_item_twice(value: list[Any]) -> list[Any]:
-    """A validator of lists."""
+    """Validate that no item of a list occurs twice."""
     if len(set(value)) < len(value):
         raise PydanticCustomError("item_twice", "no item twice")
     return value
 
 
 Number = Annotated[float, WrapValidator(_keep_whole)]
-"""A number. Written as a whole one it stays one."""
+"""A number. If it is written as an integer, it stays an integer."""
 Path = Annotated[str, Field(min_length=1)]
 Seeds = Annotated[
     list[Annotated[int, Field(ge=0), WrapValidator(read_text)]],
@@ -248,19 +248,19 @@ Seeds = Annotated[
     AfterValidator(no_item_twice),
 ]
 Options = Annotated[dict[str, Any], BeforeValidator(plain_options)]
-"""Keyword arguments of somebody else's function."""
+"""Keyword arguments of an external function."""
 FractionByName = Annotated[
     dict[str, Annotated[float, Field(gt=0, lt=1), WrapValidator(read_text)]],
     BeforeValidator(_names_as_text),
 ]
 
-# Of values that have several forms pydantic says which one it took, by these tags; messages leave them out.
+# Tags by which pydantic names the chosen form of a value that may have several; error messages leave them out.
 TEXT, SWITCH, WHOLE, LIST, MAP = "<text>", "<switch>", "<whole>", "<list>", "<map>"
 _WORDS = {TEXT: "text", SWITCH: "true or false", WHOLE: "a whole number", LIST: "a list", MAP: "a map of keys"}
 
 
 def one_of(*forms: str) -> Discriminator:
-    """Which of several forms a value has. Its error says which are wanted."""
+    """A discriminator of the forms that a value may have. Its error names the expected forms."""
 
     def form(value: Any) -> str | None:
         kinds = {str: TEXT, bool: SWITCH, int: WHOLE, list: LIST, dict: MAP}
@@ -271,16 +271,16 @@ def one_of(*forms: str) -> Discriminator:
 
 
 FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100), BeforeValidator(_number_as_text)]
-"""A text that becomes a folder's name. It may look like a number: a year, say."""
+"""A text that becomes the name of a folder. It may look like a number, for example a year."""
 
 
 class Section(BaseModel):
-    """A section of keys. Unknown ones are refused."""
+    """A section of keys. Unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
 
     def plain(self) -> dict[str, Any]:
-        """As plain data: what JSON and YAML hold."""
+        """The section as plain data, which JSON and YAML can represent."""
         return self.model_dump()
 
 

@@ -1,7 +1,7 @@
-"""config.yaml: every key with its type, default, meaning, limits, and the stages whose results depend on it.
+"""The models of config.yaml: every key with its type, default, description, limits, and the stages whose results depend on it.
 
-The one place for all of these. From it follow the schema for editors, the tables of the documentation, the slices of the configuration
-that rules pass as `params`, and the digests of finished epochs and validations.
+Keys are defined only here. The schema for editors, the tables of the documentation, the slices of the configuration
+that rules pass as `params`, and the digests of finished epochs and validations follow from these definitions.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from weaver_tasks.settings.fields import (
     stages,
 )
 
-# What a key may affect. Tools that look at a stage take what it takes.
+# Effects that keys may have. Tools that inspect a stage depend on the same keys as the stage.
 STAGING = stages("stage_inputs")
 GATHERING = stages("gather_inputs", "gather_fitting_inputs")
 STANDARDIZATION = stages("standardize")
@@ -358,12 +358,12 @@ class TrainingSettings(ReadSection):
 
     @property
     def first_epoch(self) -> int:
-        """The first epoch that is trained here: 0, or the one after that which weaver's checkpoint is of."""
+        """The first epoch that is trained here: 0, or the epoch after that of weaver's checkpoint."""
         return self.continue_from.epoch + 1 if self.continue_from else 0
 
     @property
     def horizon(self) -> int:
-        """The epochs that the schedule is laid out for."""
+        """The number of epochs for which the learning rate schedule is defined."""
         return self.scheduler.horizon or self.epochs
 
     def validation_batch_size(self) -> int:
@@ -519,7 +519,7 @@ class Configuration(ReadSection):
     tools: ToolsSettings = section(ToolsSettings, "Targets beside the run: they look at it and change nothing of it.")
 
     def best_epoch_by(self) -> dict[str, Any]:
-        """The metric that says which epoch is the best, and which end of it: `validation`, or what is usual for the task."""
+        """The metric that selects the best epoch, and whether to maximize or minimize it: from `validation`, or the task's default."""
         metric = self.validation.metric or ("accuracy" if self.training.task == "classification" else "loss")
         smaller_is_better = any(word in metric for word in ("loss", "error", "mae", "mse"))
         return {"metric": metric, "mode": self.validation.mode or ("min" if smaller_is_better else "max")}

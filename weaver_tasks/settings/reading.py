@@ -1,4 +1,4 @@
-"""config.yaml read and checked: types as the models say, defaults filled in, keys that do not go together refused.
+"""Read and check config.yaml: convert types as the models define, fill in defaults, and refuse keys that contradict each other.
 
 Both the workflow and the tools (`check`, `import_weaver`) read configurations through `resolve_config`.
 """
@@ -21,7 +21,7 @@ from weaver_tasks.settings.model import Configuration
 
 
 def read_config(paths: list[Path]) -> dict[str, Any]:
-    """Read one or several configuration files, the later ones winning key by key. Raises ConfigError."""
+    """Read and merge configuration files; later files override earlier ones key by key. Raises ConfigError."""
     merged: dict[str, Any] = {}
     for path in paths:
         document = read_yaml(path, names=("run",), keys_as_text=True)
@@ -32,7 +32,7 @@ def read_config(paths: list[Path]) -> dict[str, Any]:
 
 
 def resolve_config(document: Mapping[str, Any], *, where: str = "config.yaml") -> dict[str, Any]:
-    """The complete configuration as plain data: types as the models say, every key present.
+    """The complete configuration as plain data, with converted types and every key present.
 
     where: what error messages call the configuration (its file names).
     Raises ConfigError naming the key, the value and the remedy.
@@ -44,11 +44,11 @@ def resolve_config(document: Mapping[str, Any], *, where: str = "config.yaml") -
 
 
 def names_as_written(config: Mapping[str, Any], *, files: Iterable[str | Path], arguments: Sequence[str]) -> dict[str, Any]:
-    """A configuration that Snakemake has read, with the names that it took for numbers as they are written, and quoted options as text.
+    """Restore names that Snakemake's YAML reader took for numbers, and quoted options that must stay text, in a configuration.
 
-    `run: 2024_05` and `train: {2016_05: …}` are numbers to YAML 1.1, without their underscore; of `options: {a: '1e-3', b: 1e-3}` it makes
-    two texts.
-    files: those that it has read. arguments: `key=value` of --config. What is found in neither stays as it is.
+    YAML 1.1 reads `run: 2024_05` and `train: {2016_05: …}` as numbers, without the underscore, and both values of
+    `options: {a: '1e-3', b: 1e-3}` as text.
+    files: the files that Snakemake has read. arguments: `key=value` of --config. Values that are found in neither stay unchanged.
     """
     texts: list[dict[str, Any]] = []
     for file in files:
@@ -61,14 +61,14 @@ def names_as_written(config: Mapping[str, Any], *, files: Iterable[str | Path], 
 
 
 def quoted_as_text(config: Mapping[str, Any], text: str) -> dict[str, Any]:
-    """The same for a configuration that was read from `text`."""
+    """As `names_as_written`, for a configuration that was read from `text`."""
     made = _names_as_written(config, _as_text(text, run=str(config.get("run"))), top=True)
     assert isinstance(made, dict)
     return made
 
 
 def resolved_before(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration that `resolve_config` has made, or a part of it, ready for it once more: text among its options stays text."""
+    """Prepare a result of `resolve_config`, or a part of it, for another call: text in its options stays text."""
     return {name: _all_quoted(value) if name == "options" else _resolved_before(value) for name, value in config.items()}
 
 
@@ -85,14 +85,14 @@ def _all_quoted(value: Any) -> Any:
 
 
 class _TextLoader(yaml.BaseLoader):
-    """Every scalar is text, and what is in quotes says so."""
+    """Reads every scalar as text, and marks quoted scalars."""
 
     def construct_scalar(self, node: yaml.ScalarNode) -> str:
         return str(node.value) if node.style is None else Quoted(node.value)
 
 
 def _as_text(text: str, *, run: str) -> list[dict[str, Any]]:
-    """The documents of a file that may be the configuration: the whole, and what a host keeps below a key of its own for this run."""
+    """The parts of a file that may be the configuration: the whole file, and sections that a host workflow keeps for this run."""
     try:
         document = yaml.load(text, Loader=_TextLoader)
     except yaml.YAMLError:
@@ -103,7 +103,7 @@ def _as_text(text: str, *, run: str) -> list[dict[str, Any]]:
 
 
 def _names_as_written(value: Any, texts: Sequence[Any], *, top: bool = False, options: bool = False) -> Any:
-    """texts: the same place in the documents that the configuration was merged of, each scalar as text."""
+    """Restore names recursively. texts: the corresponding parts of the source documents, with each scalar as text."""
     if isinstance(value, list) and options:
         items = [text for text in texts if isinstance(text, list) and len(text) == len(value)]
         return [_names_as_written(item, [text[place] for text in items], options=True) for place, item in enumerate(value)]
@@ -121,7 +121,7 @@ def _names_as_written(value: Any, texts: Sequence[Any], *, top: bool = False, op
 
 
 def _written(value: Any, texts: Sequence[Any]) -> Any:
-    """The last of `texts` that stands for the number or truth value `value`."""
+    """The last of `texts` that represents the number or boolean `value`."""
     if not isinstance(value, (bool, int, float)):
         return value
     for text in reversed(texts):
@@ -152,7 +152,7 @@ def _check_keys_together(config: Configuration, where: str) -> None:
 
 
 def _check_places(config: Configuration, where: str) -> None:
-    """{fold} and {seed} in paths stand for the number of the fold or seed, where there are several."""
+    """Check that paths use {fold} and {seed} only if there are several folds or seeds."""
     weights = config.network.load_weights
     given = [("prediction.model", config.prediction.model)]
     given += [("network.load_weights", path) for path in ([weights] if isinstance(weights, str) else weights or [])]

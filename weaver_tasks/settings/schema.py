@@ -1,4 +1,4 @@
-"""The JSON schema of a document, which editors complete and check it by, and the table of its keys, both from the models."""
+"""Make the JSON schema of a document, which editors use for completion and checks, and the Markdown table of its keys."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ configurations and `networks/` network configurations, both in weaver's format.
 
 
 def json_schema(model: type[Section] | None = None, *, title: str = "config.yaml") -> JsonSchema:
-    """The schema of a document, with its sections in their places. model: None for config.yaml.
+    """The JSON schema of a document, with its sections inlined. model: None for config.yaml.
 
-    Besides the keywords of JSON schema: unit, and affects, the stages that run again when the key changes.
+    Besides the keywords of JSON schema it has `unit`, and `affects`: the stages that rerun when the key changes.
     """
     made = (model or Configuration).model_json_schema()
     named = made.pop("$defs", {})
@@ -36,7 +36,7 @@ def json_schema(model: type[Section] | None = None, *, title: str = "config.yaml
 
 
 def _tidy(node: Any, named: dict[str, JsonSchema]) -> Any:
-    """As one would write it: sections where they belong, {"type": ["integer", "null"]} for what may be null, no titles."""
+    """Simplify the schema of pydantic: inline sections, use {"type": ["integer", "null"]} for nullable keys, remove titles."""
     if isinstance(node, list):
         return [_tidy(item, named) for item in node]
     if not isinstance(node, dict):
@@ -50,7 +50,7 @@ def _tidy(node: Any, named: dict[str, JsonSchema]) -> Any:
     target = str(node.get("$ref", "")).rpartition("/")[2]
     if target and "properties" in named[target]:
         node = {**_tidy(named[target], named), **{name: value for name, value in node.items() if name != "$ref"}}
-    # As pydantic calls limits of a type that has a validator of its own.
+    # Names that pydantic uses for the limits of a type with a custom validator.
     for name, limit in (("gt", "exclusiveMinimum"), ("ge", "minimum"), ("lt", "exclusiveMaximum"), ("le", "maximum")):
         if name in node:
             node[limit] = node.pop(name)
@@ -60,7 +60,7 @@ def _tidy(node: Any, named: dict[str, JsonSchema]) -> Any:
 
 
 def _joined(node: JsonSchema) -> JsonSchema:
-    """Several forms of a value as one, where that says the same."""
+    """Combine several forms of a value into one, if that is equivalent."""
     forms = node.get("anyOf") or node.get("oneOf")
     if not forms:
         return node
@@ -76,7 +76,7 @@ def _joined(node: JsonSchema) -> JsonSchema:
             return _joined({name: [*form[name], {"type": "null"}], **rest})
         if isinstance(form.get("type"), str):
             return {**form, "type": [form["type"], "null"], **rest}
-    # Limits of one form do not touch values of another.
+    # The limits of one form do not restrict values of another.
     types = [form.get("type") for form in forms]
     if len(set(map(str, types))) == len(types) and all(isinstance(each, str) for each in types):
         joined: JsonSchema = {}
@@ -87,7 +87,7 @@ def _joined(node: JsonSchema) -> JsonSchema:
 
 
 def _references(node: Any) -> list[str]:
-    """The names of the definitions that a schema refers to."""
+    """The names of the definitions that a schema references."""
     if isinstance(node, list):
         return [name for item in node for name in _references(item)]
     if not isinstance(node, dict):
@@ -96,7 +96,7 @@ def _references(node: Any) -> list[str]:
     return list(dict.fromkeys([*own, *(name for item in node.values() for name in _references(item))]))
 
 
-# In words
+# Text for the documentation
 
 
 def kind(schema: JsonSchema) -> str:
@@ -119,7 +119,7 @@ def kind(schema: JsonSchema) -> str:
 
 
 def readme() -> str:
-    """The text of config/README.md: every key in one table."""
+    """The text of config/README.md, with all keys in one table."""
     return _README + "".join(_rows(json_schema(), ""))
 
 

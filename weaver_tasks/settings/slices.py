@@ -1,4 +1,4 @@
-"""What the result of a stage depends on of config.yaml, and what tasks are given besides: both follow from what each key says of itself."""
+"""Select the keys of config.yaml that the result of a stage depends on, and those that tasks get in addition."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def depends_on(config: Mapping[str, Any], stage: str, *, unconditionally: bool =
     """The keys that the result of a stage depends on, in their sections.
 
     config: the complete configuration, or that of a task, as plain data.
-    unconditionally: without those that matter only where another key is set.
-    Keys that act in another form (`form` of their field) are not among them.
+    unconditionally: leave out keys whose effect depends on another key being set.
+    Keys that act in another form (`form` of their field) are not included.
     """
 
     def is_wanted(key: Key) -> bool:
@@ -28,7 +28,7 @@ def depends_on(config: Mapping[str, Any], stage: str, *, unconditionally: bool =
 
 
 def passed_besides(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys that tasks are given though their result does not depend on them, or depends on them in another form."""
+    """The keys that tasks get although their result does not depend on them, or depends on them in another form."""
     return _chosen(Configuration, config, lambda key: key.passed, without_new=False)
 
 
@@ -49,7 +49,7 @@ def _chosen(model: type[Section], values: Mapping[str, Any], is_wanted: Callable
 
 @functools.cache
 def _members(model: type[Section]) -> list[tuple[str, type[Section] | None, Key | None, Any]]:
-    """(name, model of the section, what the key says of itself, default) of each: looked up once, since every job's slice asks."""
+    """(name, model of the section, `Key`, default) of each member of a section. Cached, because every slice of every job needs it."""
     return [(name, section_of(field), key_of(field), default_of(field)) for name, field in model.model_fields.items()]
 
 

@@ -1,4 +1,4 @@
-"""The settings of a stage: its slice of config.yaml and what it is given besides, as typed objects."""
+"""The settings of a stage as typed objects: its slice of config.yaml, and the keys that it gets in addition."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Model = TypeVar("Model", bound=Section)
 
 
 def _in_part(model: type[Model]) -> type[Model]:
-    """A model of which nothing must be given: a slice has only some of the keys."""
+    """The same model without required keys, because a slice has only some of the keys."""
     required: dict[str, Any] = {name: field.annotation for name, field in model.model_fields.items() if field.is_required()}
     missing: Any = {name: (annotation | None, None) for name, annotation in required.items()}
     return create_model(model.__name__, __base__=model, **missing)
@@ -45,14 +45,14 @@ class Fold(Section):
 
 
 class EpochSettings(Section):
-    """What an epoch uses, as a digest, and the learning rates of its steps."""
+    """The digest of the settings that an epoch uses, and the learning rates of its steps."""
 
     uses: str
     rates: Any
 
 
 class StageSettings(Configuration):
-    """What a stage is given by --settings. Keys that are not there have their defaults.
+    """The settings that a stage gets by --settings. Missing keys have their defaults.
 
     fold: of the training that the task is about. validation_from_training: whether data.val is null. meaning: a digest of what the stage
     takes from the data and network configurations. epochs: by their numbers as text.
@@ -67,17 +67,17 @@ class StageSettings(Configuration):
     profile_training: ProfileTrainingSettings = Field(default_factory=ProfileTrainingSettings)
 
     if not TYPE_CHECKING:
-        # To the type checker they are what they are in a configuration. A stage uses no key that its slice never has.
+        # For the type checker they are the models of a full configuration: a stage uses no key that its slice never has.
         data: _PartOfData = Field(default_factory=_PartOfData)
         network: _PartOfNetwork = Field(default_factory=_PartOfNetwork)
         cross_validation: _PartOfCrossValidation | None = None
 
 
 def stage_settings(given: dict[str, Any], stage: str = "a stage") -> StageSettings:
-    """The settings of a stage. given: its slice, complete or not. Raises ConfigError for an unknown key, and a value that does not fit."""
+    """The settings of a stage. given: its slice, complete or not. Raises ConfigError for an unknown key or an invalid value."""
     return checked(StageSettings, given, where=f"--settings of {stage}")
 
 
 def stage_parser(stage: str, description: str | None) -> argparse.ArgumentParser:
-    """A parser with the options that all stages share, whose `arguments.settings` are StageSettings."""
+    """A parser with the options that all stages share. Its `arguments.settings` are StageSettings."""
     return command_line.stage_parser(stage, description, settings=stage_settings)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from weaver_tasks.base.digests import file_checksum
 from weaver_tasks.base.errors import CheckpointError
 from weaver_tasks.base.files import atomic_path, check_regular
-from weaver_tasks.base.unpickling import why_refused
+from weaver_tasks.base.unpickling import damage, why_refused
 from weaver_tasks.training.journal import refuse_damaged, refuse_removed
 
 # Errors that torch raises when it reads a damaged file.
@@ -77,12 +77,11 @@ def load_tensors(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint. Run the rule that makes it, or correct the path.") from None
     except _DAMAGED as error:
-        if refused := why_refused(error):
+        if refused := why_refused(error, path):
             raise CheckpointError(
                 f"{path}: not a checkpoint of tensors: {refused}. Save model.state_dict(), or get it from its source."
             ) from error
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: damaged checkpoint ({reason}). Delete it and run again.") from error
+        raise CheckpointError(f"{path}: damaged checkpoint ({damage(error)}). Delete it and run again.") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: not a checkpoint, it holds a {type(content).__name__}. Delete it and run again.")
     return content

@@ -17,7 +17,7 @@ from torch import Tensor
 
 
 def on_device(arrays: Mapping[str, Any], device: torch.device) -> dict[str, Tensor]:
-    """Inputs (or labels) of a batch as tensors on the device. Each `data.assembly.Unpadded` is expanded into its padded groups.
+    """Inputs (or labels) of a batch as tensors on the device. Each `data.collate.Unpadded` is expanded into its padded groups.
 
     Copies to a GPU are asynchronous. Keep a reference to the batch until the GPU is synchronized; otherwise its memory is reused too early.
     """

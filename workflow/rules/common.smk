@@ -1,5 +1,5 @@
-# What all chapters share: the checked configuration, the plan of the run, settings and resources of jobs, what is done before and after.
-# What jobs read is in paths.smk.
+# Shared by all rules: the checked configuration, the plan of the run, settings and resources of jobs, and actions before and after a run.
+# The input functions of the rules are in paths.smk.
 
 import atexit
 import functools
@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-# Of this workflow, also where another one uses it as a module. A clone works without being installed.
+# The folder of this workflow, also if another one uses it as a module. A clone works without being installed.
 WORKFLOW_FOLDER = str(Path(str(workflow.current_basedir)).parent)
 sys.path.insert(0, str(Path(WORKFLOW_FOLDER).parent))
 
@@ -25,14 +25,14 @@ from weaver_tasks.base import lifetime, run_ownership
 from weaver_tasks.base.errors import ConfigError, WeaverTasksError
 from weaver_tasks.base.failures import failures
 
-# Whether another workflow uses this one as a module: its process is not ours to end or to tune.
+# Whether another workflow uses this one as a module: then this code must not end or tune the process.
 HOSTED = (
     Path(workflow.main_snakefile).resolve()
     != Path(WORKFLOW_FOLDER, "Snakefile").resolve()
 )
 
 if not HOSTED:
-    # A plan of thousands of jobs is many objects that all stay: looking for garbage among them again and again takes a seventh of the time.
+    # A plan of thousands of jobs has many permanent objects; repeated garbage collection would take a seventh of the time.
     gc.set_threshold(100_000, 50, 100)
 
 if not workflow.config_settings.configfiles:
@@ -56,7 +56,7 @@ def refuse(error):
 def checked_plan():
     """The plan of this configuration."""
     try:
-        # A module is read once for each `use rule`, and finds what was put here before.
+        # A module is read once for each `use rule`, so the value may exist already.
         config.pop("report_page", None)
         if workflow.is_main_process:
             planning.check_configuration_files(CONFIG_FILES)
@@ -90,14 +90,14 @@ TRAINING = PLAN.config["training"]
 TRAINING_THREADS = TRAINING["threads"] * TRAINING["ranks"]
 PYTHON = sys.executable
 
-# A task must not outlive this process, even if it is killed: see weaver_tasks/base/lifetime.py.
+# Tasks must not outlive this process, even if it is killed: see weaver_tasks/base/lifetime.py.
 os.environ[lifetime.VARIABLE] = lifetime.name_this_process()
-# Nor may a job on a cluster go on beside a workflow that was started after its own.
+# A cluster job must end when a newer workflow has taken over its run.
 WORKFLOW_NAME = Path(RUN) / ".workflow"
 run_ownership.end_when_replaced(WORKFLOW_NAME)
 if workflow.is_main_process:
     run_ownership.clear_locks(WORKFLOW_NAME, locks=Path(".snakemake/locks"))
-# Found from here by the tasks, when the project is not installed.
+# Tasks import the package from here if the project is not installed.
 os.environ.update(
     PYTHONPATH=os.pathsep.join(
         filter(None, [sys.path[0], os.environ.get("PYTHONPATH")])
@@ -108,7 +108,7 @@ os.environ.update(
 wildcard_constraints:
     split="train|val|test",
     group="[A-Za-z0-9._-]+",
-    # The folder of one fold or seed, with its slash; empty when there is only one training.
+    # The folder of one fold or seed, with a trailing slash; empty if there is only one training.
     member=r"|fold-\d+/|seed-\d+/",
     epoch=r"\d+",
 
@@ -199,7 +199,7 @@ COMMON = SimpleNamespace(
 )
 
 
-# Before and after the jobs.
+# Actions before and after the jobs.
 
 
 def refuse_prefix(path):
@@ -282,7 +282,7 @@ def tell_failures():
         if len(found) > 5:
             lines.append(f"ERROR: and {len(found) - 5} more: see {folder}/logs/")
         for line in reversed(lines):
-            # Snakemake's own report comes after `onerror`. What is registered last is called first.
+            # Snakemake prints its own report after `onerror`. The function registered last is called first.
             atexit.register(print, line, file=sys.stderr, flush=True)
 
 

@@ -32,7 +32,7 @@ rule stage_inputs:
     benchmark:
         f"{RUN}/benchmarks/stage_inputs/{{split}}/{{group}}/{{name}}.tsv"
     wildcard_constraints:
-        # Never a list of all names: Snakemake goes through it for each file of each job.
+        # Not a list of all names, because Snakemake iterates over it for each file of each job.
         name="[^/]+",
     resources:
         mem_mb=attempt_memory(2),
@@ -73,13 +73,13 @@ rule gather_inputs:
         record=f"{RUN}/provenance/tasks/stage_inputs/gather.json",
     log:
         f"{RUN}/logs/stage_inputs/gather.log",
-    # Seconds: not worth a job.
+    # This takes seconds, which is not worth a cluster job.
     localrule: True
     params:
         common=COMMON,
-        # Not every record by its name: thousands would make the command too long.
+        # The records are not named one by one: thousands of names would make the command too long.
         splits=READ_SPLITS,
-        # What weighs the test events must be finite.
+        # The weights of the test events must be finite.
         settings=settings("gather_inputs"),
     shell:
         "{params.common.python} -m weaver_tasks.stage_inputs"
@@ -206,7 +206,7 @@ rule reweight:
         " --record {output.record:q}"
 
 
-# With statistics.files_per_job, many jobs go through the training files.
+# With statistics.files_per_job, many jobs share the training files.
 if STATISTICS_PARTS:
 
     include: "statistics.smk"

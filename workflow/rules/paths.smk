@@ -1,4 +1,4 @@
-# What jobs read: functions of their wildcards, chapter by chapter.
+# Input functions: the files that jobs read, as functions of their wildcards.
 
 # Data: data.smk and statistics.smk.
 
@@ -66,7 +66,7 @@ def sums_before(wildcards):
 
 CHECKPOINTS = f"{RUN}/{{member}}checkpoints"
 METRICS = f"{RUN}/{{member}}metrics"
-# Both look at past validations: to stop, or to remove what is neither the best epoch nor needed any more.
+# Both use past validations: to stop the training, or to remove epochs that are neither the best nor needed any more.
 LOOKS_BACK = (
     bool(TRAINING["early_stopping"]) or TRAINING["keep_checkpoints"] == "best_and_last"
 )
@@ -115,7 +115,7 @@ FORMAT = PLAN.config["prediction"]["format"]
 # The data configuration of such a model must be resolved (a data_config.auto.yaml).
 AUTO_CONFIG = DATA_CONFIG if MODEL else f"{RUN}/{{member}}data_config.auto.yaml"
 
-# Of folds or seeds: what each of them makes. Their results are merged under the run's own name.
+# The results of each fold or seed; they are merged under the name of the run.
 EACH_MEMBER = "|".join(MEMBERS) if PLAN.merges() else r"|fold-\d+/|seed-\d+/"
 
 

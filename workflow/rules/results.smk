@@ -1,11 +1,11 @@
-# From the best epoch to what the physicist takes away.
+# From the best epoch to the final results: predictions, evaluation, ONNX export and provenance.
 #
 # required: net_best_epoch_state.pt (or prediction.model), staged test events.
 # produced: predictions/, evaluation/, export/, provenance/.
 
 PREDICTION_RANKS = PLAN.config["prediction"]["ranks"]
 
-# Plot -> the chapter of the report that shows it. Without test files there is the training to show.
+# Plot -> the chapter of the report that shows it. Without test files the report shows only the training.
 EVALUATION_PLOTS = {} if MODEL else {"training": "2 Training"}
 if not GROUPS:
     pass
@@ -208,7 +208,7 @@ rule provenance:
     """
     input:
         manifest=f"{RUN}/inputs.json",
-        # Of folds or seeds, all together come first: they need each of them.
+        # With folds or seeds, the merged results come first, because they need each of them.
         evaluation=(
             []
             if ONLY_EXPORTS

@@ -63,7 +63,7 @@ rule statistics_gather:
         record=f"{RUN}/provenance/tasks/{{statistic}}/{{member}}pass-{{index}}.json",
     log:
         f"{RUN}/logs/{{statistic}}/{{member}}pass-{{index}}.log",
-    # Seconds: not worth a job.
+    # This takes seconds, which is not worth a cluster job.
     localrule: True
     params:
         common=COMMON,

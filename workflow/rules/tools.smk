@@ -1,4 +1,4 @@
-# Beside the run: targets that look at its training and change nothing of it.
+# Tools: targets that inspect the training of a run without changing it.
 #
 #   snakemake quick_check --configfile …         # or model_summary, find_lr, profile_training
 #

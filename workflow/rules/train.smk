@@ -11,7 +11,7 @@ BLOCKS = PLAN.blocks()
 LONG_JOBS = [
     (member, block) for member in MEMBERS for block in BLOCKS if len(block) > 1
 ]
-# One rule makes those in jobs of their own: all of them, or the last one alone.
+# This rule trains the epochs that have their own job: all of them, or only the last one.
 SINGLE_EPOCHS = [block[0] for block in BLOCKS if len(block) == 1]
 SINGLE_EPOCH = (
     planning.numbers_pattern(range(SINGLE_EPOCHS[0], SINGLE_EPOCHS[-1] + 1))
@@ -218,7 +218,7 @@ for member, block in LONG_JOBS:
         shell:
             VALIDATE_EPOCH
 
-    # Threads and resources, with what a profile says of them, are those of a job of one epoch.
+    # Threads and resources are those of a job of one epoch, including settings of a profile.
     for stage in ("train_epoch", "validate_epoch"):
         of_one_epoch = getattr(rules, stage).rule.resources
         getattr(rules, f"{stage}_{job}").rule.resources.update(of_one_epoch)

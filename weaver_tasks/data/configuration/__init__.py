@@ -1,6 +1,6 @@
-"""The data configuration, in weaver's YAML format: read, checked key by key (`document`) and as a whole, as one frozen object.
+"""Reads and checks a data configuration (a YAML file in weaver's format) and returns it as one frozen object.
 
-Imported at every parse of the workflow: nothing of numpy.
+Every parse of the workflow imports this package, so it does not import numpy.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the schema of a data configuration cannot say: how its sections fit together."""
+"""Checks that the sections of a data configuration are consistent with each other, which a schema cannot express."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def check_document(document: dict[str, Any], *, where: str) -> None:
-    """Check what must hold before the sections become objects. Raises DataConfigError."""
+    """Check the sections of the document for consistency, before objects are made of them. Raises DataConfigError."""
     _check_inputs(document, where)
     _check_labels(document["labels"], where)
     if document["weights"] is not None:
@@ -147,7 +147,7 @@ def check_meaning(configuration: DataConfiguration) -> None:
 
 
 def expressions(configuration: DataConfiguration) -> list[tuple[str, str]]:
-    """(key, expression) of every expression outside new_variables."""
+    """List every expression outside new_variables, as (key, expression)."""
     found = [("selection", configuration.selection), ("test_time_selection", configuration.test_time_selection)]
     labels, weights = configuration.labels, configuration.weights
     if labels:

@@ -1,7 +1,8 @@
-"""The keys of a data configuration, weaver's format: each with its type, default, meaning, limits and what it affects.
+"""The keys of a data configuration (weaver's format): the type, default, meaning, limits and affected stages of each.
 
-What an unknown key, or a value that does not fit, is told by; how the sections fit together is in `checks`. The schema for editors and the
-reference are made from these models. Free of numpy: the workflow reads data configurations each time that it is parsed.
+These models detect unknown keys and invalid values. The module `checks` tests whether the sections are consistent with each other.
+The schema for editors and the reference are generated from these models. The module does not import numpy, because the workflow
+reads data configurations every time it is parsed.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ Center = Annotated[Any, AfterValidator(_center), WithJsonSchema({"anyOf": [{"typ
 
 
 class DataSection(Section):
-    # An infinite limit of a variable is none.
+    # An infinite limit means that the variable has no limit.
     model_config = ConfigDict(allow_inf_nan=True)
 
 
@@ -72,7 +73,7 @@ class Transformation(DataSection):
 
 
 def _entry(value: Any) -> Any:
-    """name or [name, center, scale, min, max, pad_value], from left to right as many as are given."""
+    """Check an entry of `vars`: a name, or [name, center, scale, min, max, pad_value], where trailing items may be left out."""
     if isinstance(value, str):
         return _name(value)
     if not isinstance(value, list):

@@ -1,4 +1,7 @@
-"""What each stage uses of a data configuration, as plain data for digests: no more, so that nothing reruns needlessly."""
+"""The parts of a data configuration that each stage uses, as plain data for digests.
+
+Each part holds nothing else, so that a change reruns only the stages whose result depends on it.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,12 @@ from weaver_tasks.data.expressions.parsing import names_in, normal_form, resolve
 
 
 def selection_of(configuration: DataConfiguration, split: str) -> str | None:
-    """The selection of a split: train, val or test."""
+    """Return the selection of a split (train, val or test)."""
     return configuration.test_time_selection if split == "test" else configuration.selection
 
 
 def wanted_names(configuration: DataConfiguration, split: str) -> set[str]:
-    """The variables that a split's events are made of: inputs, labels, weight ingredients, observers …, and its selection's."""
+    """Return the variables that a split needs: those of its selection, inputs, labels, weights, observers and so on."""
     wanted = {variable.name for group in configuration.inputs for variable in group.variables}
     wanted |= set(configuration.monitor_variables)
     used = [selection_of(configuration, split)]
@@ -35,7 +38,7 @@ def wanted_names(configuration: DataConfiguration, split: str) -> set[str]:
 
 
 def weight_names(configuration: DataConfiguration) -> set[str]:
-    """The variables that the weights are made of."""
+    """Return the variables from which the weights are computed."""
     weights = configuration.weights
     if weights is None:
         return set()
@@ -46,7 +49,7 @@ def weight_names(configuration: DataConfiguration) -> set[str]:
 
 
 def _reading(configuration: DataConfiguration, wanted: set[str], selection: str | None) -> dict[str, Any]:
-    """How `wanted` comes out of the files: the tree, the names' magic, the selection and the definitions needed."""
+    """How the variables `wanted` are obtained from the files: tree, branch_magic, file_magic, selection and definitions."""
     wanted = wanted | (names_in(selection, functions=configuration.functions) if selection else set())
     branches, definitions = resolve(configuration.definitions, wanted, functions=configuration.functions, where=str(configuration.path))
     return {
@@ -66,11 +69,11 @@ def _reading(configuration: DataConfiguration, wanted: set[str], selection: str 
 def staging(configuration: DataConfiguration, split: str, also: Mapping[str, str] | None = None) -> dict[str, Any]:
     """What the staged events of a split depend on.
 
-    also: expressions from elsewhere whose variables the events need: where each stands -> its text.
+    also: expressions from outside the data configuration whose variables are needed too: key of the expression -> its text.
     """
     selection = selection_of(configuration, split)
     columns: dict[str, Any] = {
-        # Raw values are staged, unpadded: only which variables lie together, and whether they are flat.
+        # Staged values are raw and not padded. They depend only on the grouping of the variables and on which groups are flat.
         "inputs": [
             [group.name, group.length is not None, [variable.name for variable in group.variables]] for group in configuration.inputs
         ],
@@ -89,7 +92,7 @@ def staging(configuration: DataConfiguration, split: str, also: Mapping[str, str
 
 
 def standardization(configuration: DataConfiguration) -> dict[str, Any]:
-    """What the standardization depends on: parameters given, and for those to be computed, how they are read."""
+    """What the standardization depends on: the given parameters and, for those to be computed, how the variables are read."""
     variables = {variable.name: variable for group in configuration.inputs for variable in group.variables}
     automatic = {name for name, variable in variables.items() if variable.center == "auto"}
     return {
@@ -100,7 +103,7 @@ def standardization(configuration: DataConfiguration) -> dict[str, Any]:
 
 
 def weighting(configuration: DataConfiguration) -> dict[str, Any]:
-    """What the weights depend on; empty without weights."""
+    """What the weights depend on; empty if there are no weights."""
     weights = configuration.weights
     if weights is None:
         return {}
@@ -117,7 +120,7 @@ def weighting(configuration: DataConfiguration) -> dict[str, Any]:
 
 
 def batches(configuration: DataConfiguration) -> dict[str, Any]:
-    """What the batches hold, given the staged events."""
+    """What the content of the batches depends on, besides the staged events."""
     bucketing = configuration.bucketing
     return {
         "inputs": [

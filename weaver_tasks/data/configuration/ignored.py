@@ -1,4 +1,4 @@
-"""What weaver passes over in a data configuration, and so do we, with a word: keys of public forks, a name given twice."""
+"""Removes what weaver ignores in a data configuration (keys of public forks, duplicate names), with a warning."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 logger = logging.getLogger("weaver_tasks")
 
-# Of forks that are public: weaver-core does not read them. They tune how the fork works, not what is learned.
+# Keys of public forks, which weaver-core does not read. They tune how the fork works and do not change what is learned.
 _OF_FORKS = {"labels": ("label_list",), "weights": ("reweight_load_fraction",)}
 _NAMES = ("observers", "monitor_variables")
 
 
 def without_ignored(document: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The document without keys of forks, and with each served name once."""
+    """Return the document without keys of forks, and with each name in observers and monitor_variables once."""
     document = dict(document)
     for section, keys in _OF_FORKS.items():
         given = document.get(section)
@@ -37,5 +37,5 @@ def without_ignored(document: dict[str, Any], path: Path) -> dict[str, Any]:
 
 @functools.cache
 def _tell(message: str) -> None:
-    """Once a process."""
+    """Show the message, at most once per process."""
     logger.warning("%s", message)

@@ -1,4 +1,4 @@
-"""What a data configuration says, as plain frozen objects. See `configuration` for how it is read and checked."""
+"""Frozen dataclasses that hold the content of a data configuration. The package `configuration` reads and checks it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Literal
 class Variable:
     """One input variable and its transformation clip((x - center) * scale, low, high).
 
-    center: None for no transformation at all, "auto" where the standardization is still to be computed.
+    center: None for no transformation at all, "auto" if the standardization has not been computed yet.
     low, high, pad_value: weaver's `min`, `max` and `pad_value`; they apply to the transformed value.
     """
 
@@ -35,11 +35,11 @@ class InputGroup:
 
 @dataclass(frozen=True, kw_only=True)
 class Labels:
-    """What is learned.
+    """The training target.
 
     kind "simple": names is ("_label_",), the class index; classes are the flags (branches, definitions or expressions).
-    kind "custom": names are the labels in order, with their masks; expressions gives each by its name;
-    classes are the names of the classes where weaver's `labels.names` gives them (per-particle classes), else ().
+    kind "custom": names are the labels in order, with their masks; expressions maps each name to its expression;
+    classes are the class names if weaver's `labels.names` gives them (per-particle classes), else ().
     """
 
     kind: Literal["simple", "custom"]
@@ -49,7 +49,7 @@ class Labels:
 
     @property
     def masks(self) -> dict[str, str]:
-        """label -> the label that masks it (`<label>_mask`)."""
+        """Label -> the label that masks it (`<label>_mask`)."""
         return {name: f"{name}_mask" for name in self.names if f"{name}_mask" in self.names}
 
 
@@ -59,7 +59,7 @@ class Weights:
 
     variables: reweighting variable -> its bin edges, in order; one or more.
     base_weight: an expression; branches: expressions too.
-    histograms: class -> nested lists, one axis per variable in order; None until they are made.
+    histograms: class -> nested lists, one axis per variable in order; None until they are computed.
     """
 
     precomputed: bool
@@ -76,7 +76,7 @@ class Weights:
 
 @dataclass(frozen=True, kw_only=True)
 class Bucketing:
-    """Batches of similar `variable`. edges: increasing bin edges, or the number of bins of equal population."""
+    """Batches of events with similar values of `variable`. edges: increasing bin edges, or the number of bins of equal population."""
 
     variable: str
     edges: tuple[float, ...] | int
@@ -86,7 +86,7 @@ class Bucketing:
 class DataConfiguration:
     """A data configuration, read and checked. Made by `configuration.load_data_configuration`.
 
-    definitions: name -> expression, of new_variables and of custom labels, without those that only repeat a name.
+    definitions: name -> expression, from new_variables and custom labels, except those whose expression is the name itself.
     test_time_selection: already falls back to `selection`.
     functions: the user's own functions that expressions may call (custom_functions): name -> whether it draws random numbers.
     raw: the document in weaver's shape, every top-level key present.
@@ -110,7 +110,7 @@ class DataConfiguration:
     functions: dict[str, bool] = field(default_factory=dict)
     raw: dict[str, Any] = field(repr=False)
 
-    # Weaver's names for the same things, which users' network files read.
+    # The same content under weaver's names, which users' network files read.
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -122,7 +122,7 @@ class DataConfiguration:
 
     @property
     def input_shapes(self) -> dict[str, tuple[int, int, int | None]]:
-        """group -> (-1, variables, length), the length None for a flat group."""
+        """Group -> (-1, number of variables, length). The length is None for a flat group."""
         return {group.name: (-1, len(group.variables), group.length) for group in self.inputs}
 
     @property
@@ -135,12 +135,12 @@ class DataConfiguration:
 
     @property
     def class_count(self) -> int | None:
-        """How many classes simple labels tell apart; None for others."""
+        """Number of classes of simple labels; None for other labels."""
         return len(self.labels.classes) if self.labels and self.labels.kind == "simple" else None
 
     @property
     def label_value(self) -> list[str] | dict[str, str] | None:
-        """The list of flags of a simple label, the map of expressions of custom ones."""
+        """The list of flags of simple labels, or the map of expressions of custom labels."""
         return self.raw["labels"].get("value")
 
     @property
@@ -153,7 +153,7 @@ class DataConfiguration:
 
     @property
     def preprocess_params(self) -> dict[str, dict[str, Any]]:
-        """variable -> weaver's length, pad_mode, center, scale, min, max, pad_value."""
+        """Variable -> weaver's length, pad_mode, center, scale, min, max, pad_value."""
         return {
             variable.name: {
                 "length": group.length,
@@ -178,7 +178,7 @@ class DataConfiguration:
 
     @property
     def weaver(self) -> WeaverView:
-        """The view for users' network files: as this object, but every YAML key is its section as written."""
+        """The view for users' network files: like this object, but each YAML key gives its section as written."""
         return WeaverView(configuration=self)
 
 
@@ -187,7 +187,7 @@ _SECTIONS = ("branch_magic", "file_magic", "inputs", "labels", "observers", "wei
 
 @dataclass(frozen=True, kw_only=True)
 class WeaverView:
-    """A data configuration as weaver's own object shows it: its attributes first, then the sections of the YAML."""
+    """A data configuration with the interface of weaver's own object: its attributes first, then the sections of the YAML."""
 
     configuration: DataConfiguration
 

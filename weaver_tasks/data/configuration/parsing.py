@@ -1,4 +1,4 @@
-"""The YAML of a data configuration, brought to one shape: every section present, empty ones filled, numbers as numbers."""
+"""Reads the YAML of a data configuration and normalizes it: all sections are present and numeric strings become numbers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from weaver_tasks.data.configuration.document import DataDocument, Preprocess, T
 from weaver_tasks.data.configuration.ignored import without_ignored
 from weaver_tasks.settings.errors import checked
 
-# Top-level keys in weaver's order, with what an absent or empty section means.
+# Top-level keys in weaver's order, each with the value that stands for an absent or empty section.
 _EMPTY: dict[str, Any] = {
     "treename": None,
     "branch_magic": None,
@@ -33,7 +33,7 @@ _VARIABLE_DEFAULTS = Transformation().plain()
 
 
 def read_document(path: Path) -> tuple[dict[str, Any], DataDocument]:
-    """The document in weaver's shape, every top-level key present, and as typed sections. Raises DataConfigError."""
+    """Return the document in weaver's format, with every top-level key, and its typed sections. Raises DataConfigError."""
     document = read_yaml(path, error=DataConfigError)
     if not isinstance(document, dict):
         raise DataConfigError(f"{path}: holds no keys. A data configuration has at least the section `inputs`.")
@@ -44,7 +44,10 @@ def read_document(path: Path) -> tuple[dict[str, Any], DataDocument]:
 
 
 def _refuse_hybrid_labels(document: dict[str, Any], path: Path) -> None:
-    """Classes and targets together, in the spelling of forks of weaver: said in weaver-core's, with the user's own names."""
+    """Refuse the syntax of weaver's forks for labels with both classes and regression targets.
+
+    The message shows weaver-core's syntax with the user's own names.
+    """
     labels = document.get("labels")
     if not isinstance(labels, dict) or (labels.get("type") != "hybrid" and "value_custom" not in labels):
         return
@@ -58,7 +61,7 @@ def _refuse_hybrid_labels(document: dict[str, Any], path: Path) -> None:
 
 
 def _normalize(document: dict[str, Any]) -> dict[str, Any]:
-    """Fill empty sections and bring text that is a number (YAML 1.1 reads 5e-3 so) or a number that is text to its type."""
+    """Fill empty sections; coerce numeric strings to numbers (YAML 1.1 reads 5e-3 as text) and numbers to text where needed."""
     document = {key: copy.copy(_EMPTY.get(key)) if value is None else value for key, value in document.items()}
     for key in ("selection", "test_time_selection"):
         if isinstance(document.get(key), (bool, int, float)):
@@ -100,7 +103,7 @@ def _as_number(value: Any) -> Any:
 def _normalize_preprocess(preprocess: dict[str, Any]) -> dict[str, Any]:
     given = {key: value for key, value in preprocess.items() if value is not None}
     if isinstance(method := given.get("method"), str):
-        # Weaver takes any word that starts with "auto".
+        # Weaver accepts any word that starts with "auto".
         given["method"] = "auto" if method.lower().startswith("auto") else method.lower()
     if "data_fraction" in given:
         given["data_fraction"] = _as_number(given["data_fraction"])
@@ -144,7 +147,7 @@ def _complete(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def variable_parameters(document: dict[str, Any], group: dict[str, Any], entry: str | list[Any]) -> dict[str, Any]:
-    """name, length, pad_mode, center, scale, min, max, pad_value of one entry of `vars`, defaults filled in."""
+    """Return name, length, pad_mode, center, scale, min, max and pad_value of one entry of `vars`, with defaults filled in."""
     values = [entry] if isinstance(entry, str) else entry
     shared = {"name": values[0], "length": group["length"], "pad_mode": group.get("pad_mode", "constant")}
     params = document["preprocess"]["params"]

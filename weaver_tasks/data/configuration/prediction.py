@@ -1,4 +1,4 @@
-"""A data configuration of the test files' own: another selection and other observers, for the same network."""
+"""A separate data configuration for test files: another selection and other observers, for the same network."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from weaver_tasks.data.configuration import DataConfiguration
 
 
 def prediction_configuration(fitted: DataConfiguration, test: DataConfiguration) -> DataConfiguration:
-    """The configuration of the test files, with the standardization of the training (`fitted`).
+    """Return the configuration of the test files (`test`) with the standardization of the training (`fitted`).
 
-    It may leave out the labels. Raises DataConfigError when the two describe other inputs or classes.
+    `test` may leave out the labels. Raises DataConfigError when the two have different inputs or classes.
     """
     where = f"{test.path}, of the test files"
     trained = _described_inputs(fitted)

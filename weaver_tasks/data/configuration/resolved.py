@@ -1,4 +1,4 @@
-"""data_config.auto.yaml: a data configuration with its standardization and weights filled in, in weaver's own format."""
+"""Writes data_config.auto.yaml: a data configuration in weaver's format with the standardization and weights filled in."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _NOTHING: Mapping[str, str] = {}
 def dump_auto(
     configuration: DataConfiguration, standardization: Mapping[str, Mapping[str, Any]], histograms: Mapping[str, Any] | None
 ) -> str:
-    """The YAML text of the resolved configuration; weaver's DataConfig loads it, and so does `load_data_configuration`.
+    """Return the YAML text of the resolved configuration, which weaver's DataConfig and `load_data_configuration` can load.
 
-    Where weaver understands less (definitions in any order, also behind selections; bare `abs(…)`; expressions over several
-    lines), the same is said in a form that it understands.
-    standardization: variable -> its center and scale (other keys are not used), for all whose center is auto;
+    Weaver does not support definitions in arbitrary order (in selections too), bare `abs(…)` or multi-line expressions.
+    These are rewritten to an equivalent form that weaver supports.
+    standardization: variable -> its center and scale (other keys are not used), for all variables whose center is auto;
     a variable named *_mask gets no transformation.
     histograms: class -> weights, nested lists or arrays; None keeps those of the configuration.
     Raises DataConfigError when a variable with center auto is missing.
@@ -46,7 +46,7 @@ def dump_auto(
 
 
 class _Plain(yaml.SafeDumper):
-    """Writes shared objects out in full: people read these files."""
+    """A dumper that writes shared objects in full instead of as YAML aliases, because people read these files."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -81,7 +81,7 @@ def _nested(values: Any) -> Any:
 
 
 def _definitions(configuration: DataConfiguration) -> dict[str, str]:
-    """The definitions, each after those that it needs: weaver computes them in the order written."""
+    """Return the definitions, each after those that it needs, because weaver computes them in the order written."""
     given = configuration.raw["new_variables"]
     _, ordered = resolve(configuration.definitions, configuration.definitions, functions=configuration.functions)
     names = [*(name for name in ordered if name in given), *(name for name in given if name not in ordered)]
@@ -89,7 +89,7 @@ def _definitions(configuration: DataConfiguration) -> dict[str, str]:
 
 
 def _deep(selection: str, configuration: DataConfiguration) -> dict[str, str]:
-    """The definitions that a selection uses and that need others: weaver computes only one level before it selects."""
+    """Return the definitions in a selection that need other definitions: weaver computes only one level before it selects."""
     _, ordered = resolve(
         configuration.definitions, names_in(selection, functions=configuration.functions), functions=configuration.functions
     )
@@ -99,7 +99,7 @@ def _deep(selection: str, configuration: DataConfiguration) -> dict[str, str]:
 
 
 def _for_weaver(text: str, configuration: DataConfiguration, *, inline: Mapping[str, str] = _NOTHING) -> str:
-    """The expression as it is where weaver can compute it, else rewritten: on one line, np.abs for abs, `inline` put in place."""
+    """Return the expression unchanged if weaver can compute it. Otherwise rewrite it: on one line, np.abs for abs, `inline` inserted."""
     rewriting = _Rewriting(configuration, inline)
     rewritten = rewriting.visit(rewriting.tree(text))
     changed = rewriting.changed or "\n" in text or "#" in text
@@ -113,7 +113,7 @@ class _Rewriting(ast.NodeTransformer):
         self.changed = False
 
     def tree(self, text: str) -> ast.expr:
-        """A syntax tree of our own to change: parsed expressions are shared."""
+        """Return a syntax tree that may be changed. Parsed expressions are shared and must not be."""
         return copy.deepcopy(parse_expression(text, functions=self.configuration.functions).tree)
 
     def visit_Call(self, node: ast.Call) -> ast.AST:

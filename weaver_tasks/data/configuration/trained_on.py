@@ -1,4 +1,7 @@
-"""What a model was trained on: classes, inputs and their standardization. It is kept with the model, which fits no other configuration."""
+"""Records what a model was trained on (classes, inputs, standardization), and compares it with a data configuration.
+
+The record is kept with the model, because the model is valid for such a configuration only.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ FILE = "trained_on.json"
 
 
 def trained_on(configuration: DataConfiguration) -> dict[str, Any]:
-    """All that a network's weights take for granted of a resolved data configuration, as plain data; what has an order is in order."""
+    """Return everything in a resolved data configuration that a network's weights depend on, as plain data (ordered where it matters)."""
     labels = configuration.labels
     return {
         "classes": list(labels.classes) if labels else [],
@@ -33,15 +36,15 @@ def trained_on(configuration: DataConfiguration) -> dict[str, Any]:
 
 
 def difference(then: Mapping[str, Any], configuration: DataConfiguration) -> str | None:
-    """The first thing in which a configuration differs from what a model was trained on, in words; None where all is the same.
+    """Describe the first difference between a configuration and what a model was trained on; None if there is none.
 
-    then: of `trained_on`, or as much of it as is known.
+    then: the result of `trained_on`, or the known part of it.
     """
     now = trained_on(configuration)
     if "inputs" in then and list(then["inputs"]) != list(now["inputs"]):
         return f"the input groups {_listed(then['inputs'])}, in this order, and not {_listed(now['inputs'])}"
     for key, what in (("classes", "the classes"), ("labels", "the labels")):
-        # Without labels, as for data, scores need no names.
+        # A configuration without labels (real data, for example) has no class names to compare.
         if key in then and configuration.labels is not None and list(then[key]) != now[key]:
             return f"{what} {_listed(then[key])}, in this order, and not {_listed(now[key])}"
     for group in now["inputs"]:
@@ -59,7 +62,7 @@ def difference(then: Mapping[str, Any], configuration: DataConfiguration) -> str
 
 
 def assumed(configuration: DataConfiguration) -> str:
-    """What is taken for granted of a model that does not say what it was trained on."""
+    """Describe what is assumed about a model that has no record of what it was trained on."""
     now = trained_on(configuration)
     groups = "; ".join(f"{name} ({', '.join(variables)})" for name, variables in now["inputs"].items())
     outputs = f"the classes {_listed(now['classes'])}" if now["classes"] else f"the labels {_listed(now['labels'])}"
@@ -67,7 +70,7 @@ def assumed(configuration: DataConfiguration) -> str:
 
 
 def _finite(number: Any) -> Any:
-    """JSON has no infinity."""
+    """Replace infinity, which JSON cannot represent."""
     return str(number) if isinstance(number, float) and not math.isfinite(number) else number
 
 

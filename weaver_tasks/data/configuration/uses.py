@@ -1,4 +1,4 @@
-"""Which keys of a data configuration name a variable: for messages about one that is nowhere."""
+"""Finds the keys of a data configuration that use a variable, for error messages about a missing variable."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def describe_use(configuration: DataConfiguration, name: str, *, options: StagingOptions | None = None) -> str:
-    """' data.yaml: inputs.particles uses it. Did you mean part_pt, of new_variables?' as far as there is something to say.
+    """Return a text such as ' data.yaml: inputs.particles uses it. Did you mean part_pt, of new_variables?', or '' if nothing is known.
 
-    options: what config.yaml asks for besides.
+    options: the staging options of config.yaml, which may use variables too.
     """
     keys = list(dict.fromkeys(_keys(configuration, name)))
     used = f" {configuration.path}: {', '.join(keys[:3])}{' …' if len(keys) > 3 else ''} {'uses' if len(keys) == 1 else 'use'} it."
@@ -54,11 +54,11 @@ def _keys(configuration: DataConfiguration, name: str) -> Iterator[str]:
 
 
 def _expressions(configuration: DataConfiguration) -> Iterator[tuple[str, str]]:
-    """Key and text of every expression."""
+    """Yield the key and text of every expression."""
     labels, weights = configuration.labels, configuration.weights
     if configuration.selection:
         yield "selection", configuration.selection
-    # It falls back to the other one.
+    # test_time_selection falls back to selection.
     if configuration.test_time_selection and configuration.test_time_selection != configuration.selection:
         yield "test_time_selection", configuration.test_time_selection
     custom = labels.expressions if labels is not None else {}

@@ -1,1 +1,1 @@
-"""Events of a range of entries as columns: the block that all work on data is done in."""
+"""Blocks of events: a range of entries of a file, stored column by column, and how blocks are made from branches."""

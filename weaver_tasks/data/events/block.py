@@ -1,7 +1,7 @@
-"""Some events, column by column: the unit that all work on data is done in.
+"""The block, which holds some events column by column: the unit in which data are processed.
 
-Input variables are *packed*: those of one jaggedness lie together, one particle's (or jet's) values side by side, so
-that an event is one contiguous piece of memory. Everything else (labels, what weights are made of, observers) is *plain*.
+Input variables are *packed*: variables of the same jaggedness share one array, with the values of a particle (or jet) side by
+side, so that an event is contiguous in memory. All other variables (labels, weight variables, observers) are *plain* columns.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ ABSENT = 0x7FC0AB5E
 
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """Input variables of one jaggedness. P particles, k variables, N events.
+    """Input variables of the same jaggedness, for P particles, k variables and N events.
 
     values: (P, k) float32, C-contiguous. offsets: (N + 1,) int64: event i is values[offsets[i]:offsets[i + 1]]. They
-    need not start at 0, and `values` may reach beyond these events: both are views of a whole file. Flat variables
-    have offsets None and P == N. An event has as many rows as its longest variable; the others end with ABSENT.
+    need not start at 0, and `values` may extend beyond these events, because both may be views of a whole file. Flat variables
+    have offsets None and P == N. An event has as many rows as its longest variable; shorter ones are filled up with ABSENT.
     """
 
     values: np.ndarray
     offsets: np.ndarray | None
 
     def own_values(self) -> np.ndarray:
-        """The values of these events only: a view."""
+        """Return a view of the values of these events only."""
         return self.values if self.offsets is None else self.values[self.offsets[0] : self.offsets[-1]]
 
     def not_finite(self) -> np.ndarray:
-        """(k,): how many values of these events are NaN or infinite."""
+        """Return the number of NaN or infinite values of these events: (k,)."""
         values = self.own_values()
         with np.errstate(over="ignore", invalid="ignore"):
-            # The sum tells at once when there are none.
+            # A finite sum is a fast way to see that there are none.
             if np.isfinite(values.sum(dtype=np.float64)):
                 return np.zeros(values.shape[1], dtype=np.int64)
         return (~np.isfinite(values) & (values.view(np.uint32) != ABSENT)).sum(axis=0)
@@ -55,10 +55,10 @@ class Packed:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Block:
-    """N events. entries: (N,) int64, increasing: the number of each in its source file, before any selection.
+    """A block of N events. entries: (N,) int64, increasing: the entry number of each event in its source file, before selection.
 
-    packed: by the name of the packed column. plain: arrays of length N: numpy arrays of one or more dimensions, or
-    awkward arrays (jagged, text). several: how many of them, in a test, have the flags of several classes.
+    packed: packed columns by name. plain: arrays of length N by name: numpy arrays of one or more dimensions, or awkward arrays
+    (jagged, text). several: number of test events that have the flags of several classes.
     """
 
     entries: np.ndarray
@@ -72,7 +72,7 @@ class Block:
 
 @dataclass(frozen=True, kw_only=True)
 class PackedColumn:
-    """name: that of its first input group. variables: in the order of the values' second axis."""
+    """The name and content of a packed column. name: that of its first input group. variables: in the order of the second axis."""
 
     name: str
     variables: tuple[str, ...]
@@ -81,14 +81,14 @@ class PackedColumn:
 
 @dataclass(frozen=True, kw_only=True)
 class StagingOptions:
-    """What config.yaml adds to the data configuration.
+    """The options of config.yaml that affect the staged events, besides the data configuration.
 
-    extra_selection: split -> expression. For the files of validation and test it is one more selection. Training files serve
-    the statistics, which ignore it, and perhaps validation too, so there it becomes the bool columns
-    `_extra_selection_train_` and, if validation is taken from the training files, `_extra_selection_val_`: whoever
-    reads a split keeps the events where `extra_selection_column(split)`, if there is such a column, is true.
+    extra_selection: split -> expression. For validation and test files it is applied as a further selection. Training files also
+    serve the statistics, which ignore it, and sometimes validation. There it becomes the bool columns `_extra_selection_train_`
+    and, if validation is taken from the training files, `_extra_selection_val_`. Code that reads a split keeps the events for
+    which the column `extra_selection_column(split)`, if it exists, is true.
     fold_variable: the integer variable of cross-validation.
-    max_entries: of each file, the leading ones that are used; None: all.
+    max_entries: number of leading entries of each file that are used; None for all.
     """
 
     extra_selection: Mapping[str, str] = field(default_factory=dict)
@@ -98,7 +98,7 @@ class StagingOptions:
 
     @classmethod
     def from_settings(cls, settings: StageSettings) -> StagingOptions:
-        """From the settings of a staging task."""
+        """Make the options from the settings of a staging task."""
         extra = settings.data.extra_selection.plain()
         return cls(
             extra_selection={split: text for split, text in extra.items() if text},
@@ -109,7 +109,7 @@ class StagingOptions:
 
     @classmethod
     def from_manifest(cls, manifest: Mapping[str, Any]) -> StagingOptions:
-        """As recorded in inputs.json."""
+        """Read the options recorded in inputs.json."""
         return cls(**manifest.get("options", {}))
 
     def as_dict(self) -> dict[str, Any]:
@@ -121,12 +121,12 @@ class StagingOptions:
         }
 
     def expressions(self) -> dict[str, str]:
-        """The expressions of config.yaml that the events need, by where they stand."""
+        """Return the expressions of config.yaml that the events need, by their key."""
         texts = {f"data.extra_selection.{split}": text for split, text in self.extra_selection.items()}
         return texts | ({"cross_validation.variable": self.fold_variable} if self.fold_variable else {})
 
     def selection_columns(self, split: str) -> dict[str, str]:
-        """The extra selections that are columns in the files of `split`: column -> expression."""
+        """Return the extra selections that are stored as columns in the files of `split`: column -> expression."""
         if split != "train":
             return {}
         readers = ("train", "val") if self.validation_from_training else ("train",)
@@ -134,14 +134,14 @@ class StagingOptions:
 
 
 def extra_selection_column(split: str) -> str:
-    """The bool column saying which events of a training file pass the extra selection of the split that reads it."""
+    """Return the name of the bool column that marks the events of a training file that pass the extra selection of `split`."""
     return f"_extra_selection_{split}_"
 
 
 def packed_columns(configuration: DataConfiguration) -> tuple[PackedColumn, ...]:
-    """One column for each set of input groups that share variables, directly or through other groups.
+    """Return one packed column for each set of input groups that share variables, directly or through other groups.
 
-    Groups that share a variable have the same jaggedness; of others that is known only from the files.
+    Groups that share a variable have the same jaggedness. For other groups this is only known from the files.
     """
     members: list[tuple[str, bool, dict[str, None]]] = []
     for group in configuration.inputs:
@@ -163,7 +163,7 @@ def packed_columns(configuration: DataConfiguration) -> tuple[PackedColumn, ...]
 
 
 def plain_columns(configuration: DataConfiguration, split: str, options: StagingOptions) -> tuple[str, ...]:
-    """The names of the plain columns of the files of `split` (train, val, test)."""
+    """Return the names of the plain columns of the files of `split` (train, val, test)."""
     names: list[str] = []
     if configuration.labels is not None:
         names += configuration.labels.names
@@ -182,7 +182,7 @@ def plain_columns(configuration: DataConfiguration, split: str, options: Staging
 
 
 def weight_columns(configuration: DataConfiguration) -> tuple[str, ...]:
-    """The plain columns that `weights.event_weights` reads."""
+    """Return the names of the plain columns that `weights.event_weights` reads."""
     weights = configuration.weights
     if weights is None:
         return ()
@@ -193,7 +193,7 @@ def weight_columns(configuration: DataConfiguration) -> tuple[str, ...]:
 
 
 def join(blocks: Sequence[Block]) -> Block:
-    """Blocks that follow one another as one. A single one is returned as it is."""
+    """Concatenate consecutive blocks. A single block is returned unchanged."""
     if len(blocks) == 1:
         return blocks[0]
     return Block(

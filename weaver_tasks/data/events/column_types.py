@@ -1,7 +1,7 @@
-"""The type of a plain column, as a record of inputs.json tells it; what the types of several files have in common.
+"""Describes the type of a plain column, as stored in inputs.json, and finds a common type for several files.
 
-A type is {"lists": how many levels of lists, "inner": the fixed shape of each value, "dtype": numpy's name or "text"} and, of 64-bit
-whole numbers, {"largest": the largest magnitude}. In a prediction all files of a group make one table, so they must agree.
+A type is {"lists": number of levels of lists, "inner": fixed shape of each value, "dtype": numpy's name or "text"}. Types of 64-bit
+integers also have {"largest": the largest magnitude}. All files of a test group form one table of predictions, so their types must agree.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _TEXT = "text"
 
 
 def type_of(array: np.ndarray | ak.Array) -> ColumnType:
-    """The type of a plain column, made by `packing.plain_array`."""
+    """Return the type of a plain column, which `packing.plain_array` has made."""
     found, values = _looked_at(array)
     if found["dtype"] in ("int64", "uint64"):
         found["largest"] = max(abs(int(values.max())), abs(int(values.min()))) if values.size else 0
@@ -26,7 +26,7 @@ def type_of(array: np.ndarray | ak.Array) -> ColumnType:
 
 
 def _looked_at(array: np.ndarray | ak.Array) -> tuple[ColumnType, np.ndarray]:
-    """The type but for the largest number, and the numbers."""
+    """Return the type, without the largest magnitude, and the array of numbers."""
     if isinstance(array, np.ndarray):
         return _type(0, array), array
     layout, lists = array.layout, 0
@@ -44,7 +44,7 @@ def _type(lists: int, values: np.ndarray) -> ColumnType:
 
 
 def common_type(one: ColumnType, other: ColumnType) -> ColumnType:
-    """The type that holds the values of both exactly. Raises ValueError, saying why, where there is none."""
+    """Return the type that holds the values of both types exactly. Raises ValueError with the reason if there is none."""
     texts = [kind["dtype"] == _TEXT for kind in (one, other)]
     if (one["lists"], one["inner"], texts[0]) != (other["lists"], other["inner"], texts[1]):
         raise ValueError(f"{described(one)} and {described(other)}")
@@ -59,13 +59,13 @@ def common_type(one: ColumnType, other: ColumnType) -> ColumnType:
 
 
 def described(kind: ColumnType) -> str:
-    """In words: `int32`, `a list of float32`."""
+    """Describe a type in words: `int32`, `a list of float32`."""
     inner = f"{' x '.join(map(str, kind['inner']))} numbers {kind['dtype']}" if kind["inner"] else kind["dtype"]
     return "a list of " * min(kind["lists"], 1) + "lists of " * max(kind["lists"] - 1, 0) + inner
 
 
 def as_type(array: np.ndarray | ak.Array, kind: ColumnType) -> np.ndarray | ak.Array:
-    """A plain column as another type that holds its values, or, without entries, as any type."""
+    """Convert a plain column to another type that holds its values. An empty column can be converted to any type."""
     if _looked_at(array)[0] == {key: kind[key] for key in ("lists", "inner", "dtype")}:
         return array
     if len(array) == 0:

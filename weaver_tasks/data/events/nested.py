@@ -1,4 +1,4 @@
-"""Columns as flat values and offsets: what a file can hold and memory can map, with no object per event."""
+"""Stores a nested column as flat values and offsets, which can be written to a file and memory-mapped."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from weaver_tasks.data.events.block import Packed
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Nested:
-    """An array with any number of jagged levels over regular values.
+    """An array with any number of jagged levels and regular values.
 
-    offsets: one (n + 1,) int64 array per level, outermost first. values: the innermost (P, …) array. text: the last
-    level is the bytes of a text in UTF-8.
+    offsets: one (n + 1,) int64 array per level, outermost first. values: the innermost array (P, …). text: whether the last
+    level holds the bytes of strings in UTF-8.
     """
 
     offsets: tuple[np.ndarray, ...]
@@ -28,7 +28,7 @@ class Nested:
         return len(self.offsets[0]) - 1 if self.offsets else len(self.values)
 
     def rows(self, first: int, last: int) -> Nested:
-        """These rows: a view."""
+        """Return a view of the rows first <= row < last."""
         if self.offsets:
             return Nested(offsets=(self.offsets[0][first : last + 1], *self.offsets[1:]), values=self.values, text=self.text)
         return Nested(offsets=(), values=self.values[first:last], text=self.text)
@@ -43,7 +43,7 @@ def to_packed(nested: Nested) -> Packed:
 
 
 def from_plain(name: str, array: np.ndarray | ak.Array) -> Nested:
-    """Raises DataConfigError naming the variable when it holds something else than numbers, lists and text."""
+    """Convert a plain column. Raises DataConfigError naming the variable when it holds anything but numbers, lists and text."""
     if isinstance(array, np.ndarray):
         if array.dtype.kind not in "biuf":
             raise DataConfigError(f"variable '{name}' holds {array.dtype}: only numbers, text and lists of them can be read.")

@@ -1,6 +1,6 @@
-"""Arrays as the rest of the package takes them: ordinary numbers, lists where files have fixed sizes, and no value missing.
+"""Normalizes arrays from files: standard number types, lists instead of fixed sizes, and no missing values.
 
-Readers call `ordinary`; what expressions make of its arrays, `without_missing` and `missing_rows` settle, in one way for every use.
+Readers call `ordinary`. Missing values in the results of expressions are treated by `without_missing` and `missing_rows`.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _WIDENED: dict[np.dtype, np.dtype] = {np.dtype(np.float16): np.dtype(np.float32)
 
 
 class MissingValuesError(ValueError):
-    """Values are missing, and nothing can stand for them."""
+    """Values are missing and cannot be replaced."""
 
 
 def ordinary(array: ak.Array) -> ak.Array:
-    """Lists of variable length in place of a fixed size per event, float32 for half precision, float64 for long double.
+    """Convert fixed sizes per event to variable-length lists, half precision to float32, and long double to float64.
 
-    In awkward arrays a fixed size of 1 combines with the *events*: `x / p` would pair each event with the p of all. And half precision
-    overflows at 65504, in expressions too.
+    In awkward arrays a fixed size of 1 broadcasts along the *events*: `x / p` would combine each event with the p of all events. Half
+    precision overflows at 65504, in expressions too.
     """
     layout = array.layout
     if isinstance(layout, ak.contents.NumpyArray) and layout.data.ndim > 1:
@@ -36,7 +36,7 @@ def ordinary(array: ak.Array) -> ak.Array:
 
 
 def widened(array: ak.Array) -> ak.Array:
-    """The array with float32 for half precision and float64 for long double."""
+    """Convert half precision to float32 and long double to float64."""
     return array if _is_simple(array.layout) else ak.Array(ak.transform(_widen, array.layout, highlevel=False))
 
 
@@ -55,7 +55,7 @@ def _widen(layout: Any, **_: Any) -> Any:
 
 
 def missing_rows(array: Any) -> np.ndarray:
-    """(N,) bool: which entries lack a value, or have a list that lacks one."""
+    """Return which entries are missing or contain a missing value: (N,) bool."""
     if isinstance(array, np.ndarray) or not _has_options(array.layout):
         return np.zeros(len(array), dtype=bool)
     return _missing(ak.to_packed(array).layout)
@@ -91,11 +91,11 @@ def _missing(layout: Any) -> np.ndarray:
 
 
 def without_missing(array: ak.Array, *, absent: bool = False) -> ak.Array:
-    """The array without the possibility of missing values.
+    """Return the array without option types.
 
-    Where none is missing the values stay as they are. A missing number becomes NaN, in float32 or, where that holds not every value of the
-    type, in float64; a missing list becomes an empty one. absent: all missing numbers become the float32 `ABSENT` instead.
-    Raises MissingValuesError where text is missing, or a whole number stands beside that float64 cannot hold.
+    If no value is missing, the values are unchanged. A missing number becomes NaN; the result is float32 or, if that cannot hold all
+    values of the type, float64. A missing list becomes empty. absent: missing numbers become the float32 `ABSENT` instead.
+    Raises MissingValuesError if text is missing, or if numbers are missing beside an integer that float64 cannot represent.
     """
     if not _has_options(array.layout):
         return array
@@ -113,7 +113,7 @@ def without_missing(array: ak.Array, *, absent: bool = False) -> ak.Array:
 
 
 def _filled(content: Any, missing: np.ndarray, absent: bool) -> Any:
-    """The present values `content`, with something in the places of the missing ones."""
+    """Return the present values `content` with replacements at the positions of the missing ones."""
     content = ak.to_packed(content, highlevel=False)
     if content.is_list and content.parameter("__array__") is None:
         lists = content.to_ListOffsetArray64(True)

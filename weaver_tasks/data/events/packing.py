@@ -1,4 +1,4 @@
-"""From the arrays of variables to the columns of a block."""
+"""Converts the arrays of variables to the packed and plain columns of a block."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ logger = logging.getLogger(__name__)
 
 
 def pack(column: PackedColumn, table: Mapping[str, Any], events: int, *, where: str) -> Packed:
-    """The variables of a packed column side by side, as float32.
+    """Combine the variables of a packed column in one float32 array, side by side.
 
-    In a jagged column, flat variables count as lists of one, regular ones as lists of their length, as in weaver. An event has as many
-    rows as its longest list; the shorter ones are filled up with ABSENT, and padded each by itself when a batch is made. A missing value
-    is NaN in a flat column and ABSENT in a jagged one, as in weaver: padded where it ends a list.
-    where: what messages call the configuration and the file. Raises DataConfigError when a variable's shape does not fit.
+    In a jagged column, flat variables count as lists of one value and regular arrays as lists of their length, as in weaver. An event
+    has as many rows as its longest list. Shorter lists are filled up with ABSENT, and each variable is padded separately when a batch
+    is made. A missing value is NaN in a flat column. In a jagged column it is ABSENT, and padded at the end of a list, as in weaver.
+    where: names of the configuration and the file, for messages. Raises DataConfigError when the shape of a variable does not match.
     """
     if not column.jagged:
         values = np.empty((events, len(column.variables)), dtype=np.float32)
@@ -55,10 +55,10 @@ def pack(column: PackedColumn, table: Mapping[str, Any], events: int, *, where: 
 
 
 def plain_array(name: str, array: Any, *, where: str) -> np.ndarray | ak.Array:
-    """A numpy array where the values are regular, an awkward one of lists (int64 offsets) and text otherwise.
+    """Return a numpy array if the values are regular, otherwise an awkward array of lists (int64 offsets) or text.
 
-    Missing numbers become NaN and missing lists empty, as `without_missing` tells. Raises DataConfigError for what no file of
-    predictions can hold: records, values of several types, missing text.
+    Missing numbers become NaN and missing lists empty, as in `without_missing`. Raises DataConfigError for content that cannot be
+    stored in a file of predictions: records, values of several types, missing text.
     """
     if array.fields:
         raise DataConfigError(
@@ -84,7 +84,7 @@ def plain_array(name: str, array: Any, *, where: str) -> np.ndarray | ak.Array:
 
 
 def _as_offsets(layout: Any) -> Any:
-    """Lists with offsets on every level, down to numbers or text; None where there is something else."""
+    """Convert to lists with offsets on every level, down to numbers or text. None if the array has other content."""
     if isinstance(layout, ak.contents.EmptyArray):
         return layout.to_NumpyArray(np.dtype(np.float64))
     if isinstance(layout, ak.contents.NumpyArray):
@@ -102,18 +102,18 @@ def _as_offsets(layout: Any) -> Any:
 
 @functools.cache
 def _tell_of_different_lengths(name: str, variables: tuple[str, ...]) -> None:
-    """Once: it may well be a mistake."""
+    """Warn once, because different lengths are often a mistake."""
     logger.warning("inputs.%s: the variables %s have lists of different lengths; each is padded by itself", name, ", ".join(variables))
 
 
 def _as_float32(values: np.ndarray) -> np.ndarray:
-    # Numbers beyond float32 become infinite, and are counted as such.
+    # Numbers beyond the range of float32 become infinite and are counted as infinite.
     with np.errstate(over="ignore", invalid="ignore"):
         return values.astype(np.float32, copy=False)
 
 
 def _flat(name: str, array: Any, where: str) -> np.ndarray:
-    """(N,) float32: one number per event."""
+    """Return one number per event: (N,) float32."""
     layout = ak.to_packed(without_missing(_numbers(name, array, where))).layout
     if not isinstance(layout, ak.contents.NumpyArray):
         raise _not_a_number(name, array, where)
@@ -121,7 +121,7 @@ def _flat(name: str, array: Any, where: str) -> np.ndarray:
 
 
 def _lists(name: str, array: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
-    """Offsets (N + 1,) from 0, and values (P,), of a variable."""
+    """Return the offsets (N + 1,), starting at 0, and the values (P,) of a variable."""
     simple = simple_list(array.layout)
     if simple is not None:
         return simple
@@ -143,7 +143,7 @@ def _lists(name: str, array: Any, where: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _numbers(name: str, array: Any, where: str) -> Any:
-    """The array. Raises DataConfigError where it holds text, records or the like."""
+    """Return the array. Raises DataConfigError if it holds text, records or other non-numbers."""
     layout = array.layout
     while layout.is_list or layout.is_option or layout.is_indexed:
         if layout.parameter("__array__") in ("string", "bytestring"):

@@ -1,4 +1,4 @@
-"""Blocks of a range of entries of a file, read in steps of bounded size and transformed."""
+"""Reads a range of entries of a file in steps of bounded size and transforms each step to a block."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RANDOM_STEP = 10_000
 
 
 def opened(path: str, transformation: Transformation) -> contextlib.AbstractContextManager[Reader]:
-    """A file opened to be transformed."""
+    """Open a file to read the branches that the transformation needs."""
     configuration = transformation.configuration
     return open_reader(path, tree=configuration.treename, branches=transformation.branches, fields=transformation.fields)
 
@@ -30,9 +30,9 @@ def transformed_blocks(
     training: bool = False,
     seed: Sequence[int] = (),
 ) -> Iterator[Block]:
-    """Read entries of a file in steps of bounded size, and transform each; at least one block.
+    """Read entries of a file in steps of bounded size and transform each step. Yields at least one block.
 
-    last_entry: None for all. name: what the file is called where its path matters (file_magic) and in messages.
+    last_entry: None for all. name: the path of the file for file_magic and for messages.
     Raises InputFileError or DataConfigError.
     """
     with opened(path, transformation) as reader:
@@ -43,15 +43,15 @@ def transformed_blocks(
 def blocks_of(
     reader: Reader, transformation: Transformation, first: int, last: int, *, name: str, training: bool = False, seed: Sequence[int] = ()
 ) -> Iterator[Block]:
-    """`transformed_blocks` of an open file."""
+    """Like `transformed_blocks`, for an open file."""
     configuration = transformation.configuration
     magic: dict[str, Any] = {"branch_magic": configuration.branch_magic, "file_magic": configuration.file_magic}
     branches = list(branch_names(reader, name, transformation.branches, **magic).values())
     while True:
-        # Random numbers are drawn for the events of a step: it must not depend on which columns are read.
+        # Random numbers are drawn per step, so the step size must not depend on which columns are read.
         stop = first + RANDOM_STEP if transformation.random else reader.step(branches, first, STEP_BYTES)
         stop = min(stop, last)
-        # Nothing of a step is kept here while the next one is read: that would double the memory.
+        # Keep no reference to a step while the next one is read: that would double the memory.
         yield transformation(
             read_arrays(reader, name, transformation.branches, first, stop, **magic),
             first,

@@ -1,6 +1,6 @@
-"""From the branches of an entry range to a block: select, define, pack. The one place where it is done.
+"""Transforms the branches of a range of entries to a block: selects events, computes definitions, packs columns.
 
-The same transformation serves staging and reading on the fly, so `staging.mode` changes no number.
+Staging and reading on the fly use the same transformation, so `staging.mode` does not change any number.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ _SELECTION = "_selection_"
 
 @dataclass(frozen=True, kw_only=True)
 class Transformation:
-    """How blocks of some columns are made of a file's branches. Made by `plan_transformation`.
+    """The transformation of a file's branches to blocks with certain columns. `plan_transformation` makes it.
 
-    branches: what is read of the file, or given by its path (file_magic). selecting, defining: definitions needed before
-    and after the selection, in the order in which they are computed. random: those that draw random numbers.
-    flags: of simple labels, the variable of each class. required: the selections of which an event must pass one for
-    its label to matter; none: it always does. fold_variable: that of cross-validation, which must be whole numbers.
-    strict: plain columns of which no value may be missing: labels, and what weights are made of.
-    fields: branch -> the fields that are asked of it, where nothing but fields is.
+    branches: the branches that are read from the file or determined by its path (file_magic). selecting, defining: definitions
+    needed before and after the selection, in the order of their computation. random: definitions that draw random numbers.
+    flags: for simple labels, the variable of each class. required: the label of an event matters only if the event passes one of
+    these selections; if there are none, it always matters. fold_variable: of cross-validation; it must hold integers.
+    strict: plain columns without missing values: labels and the variables of the weights.
+    fields: branch -> its fields to read, for branches of which only fields are used.
     """
 
     configuration: DataConfiguration
@@ -69,10 +69,10 @@ class Transformation:
     custom_functions: Path | None
 
     def __call__(self, arrays: Mapping[str, Any], first_entry: int, *, source: str, training: bool, seed: Sequence[int] = ()) -> Block:
-        """The block of consecutive entries, first_entry the first. arrays: branch -> (N, …).
+        """Make the block of consecutive entries that start at `first_entry`. arrays: branch -> (N, …).
 
-        source: the file, for messages. training: the value of aux_training_. seed: of the expressions that draw random numbers.
-        Raises DataConfigError when an expression does not fit, or an event for training has not exactly one class.
+        source: name of the file, for messages. training: the value of aux_training_. seed: for expressions that draw random numbers.
+        Raises DataConfigError when an expression cannot be computed, or when a training event does not have exactly one class.
         """
         entries = first_entry + np.arange(len(next(iter(arrays.values()))), dtype=np.int64)
         table = dict(arrays)
@@ -105,7 +105,7 @@ class Transformation:
         )
 
     def _check_present(self, missing: np.ndarray, what: str, entries: np.ndarray, source: str) -> None:
-        """missing: (N,) bool. Raises DataConfigError with the first of them."""
+        """Raise DataConfigError naming the first missing value, if there is one. missing: (N,) bool."""
         found = np.flatnonzero(missing)
         if len(found):
             raise DataConfigError(
@@ -115,7 +115,7 @@ class Transformation:
             )
 
     def _role(self, name: str) -> str:
-        """The key that a plain column has, and its name where the key does not say it."""
+        """Return the key of a plain column, with its name if the key does not contain it."""
         labels, weights = self.configuration.labels, self.configuration.weights
         if labels is not None and name in labels.names:
             return f"labels.value.{name}"
@@ -134,12 +134,12 @@ class Transformation:
             table[name] = _per_event(evaluate(text, table, functions, where=where), events, where)
 
     def _seeded(self, name: str, seed: Sequence[int]) -> Functions:
-        """Functions whose random numbers depend on the seed and the definition alone, not on what else is computed."""
+        """Return functions whose random numbers depend only on the seed and the definition, not on other computations."""
         state = np.random.RandomState(np.random.MT19937(np.random.SeedSequence((*seed, zlib.crc32(name.encode())))))
         return expression_functions(self.custom_functions, random=state)
 
     def _class_index(self, table: Mapping[str, Any], entries: np.ndarray, source: str) -> tuple[np.ndarray, int]:
-        """The class of each event, (N,) int64, -1 for none; and how many test events have the flags of several."""
+        """Return the class of each event, (N,) int64, -1 for none, and the number of test events with the flags of several classes."""
         where = f"{self.configuration.path} (read from {source})"
         matters = np.ones(len(entries), dtype=bool)
         if self.required:
@@ -149,7 +149,7 @@ class Transformation:
             _check_single(table[name], f"labels.value: {label}", where)
             columns.append(self._flag(label, table[name], matters, entries, source))
         flags = np.stack(columns, axis=1)  # (N, classes)
-        # Of several, in a test, the largest, as in weaver.
+        # If a test event has several flags, the largest one determines its class, as in weaver.
         index = np.where(flags.any(axis=1), flags.argmax(axis=1), -1)
         counts = np.count_nonzero(flags, axis=1)
         if self.split == "test":
@@ -166,7 +166,7 @@ class Transformation:
         return index, 0
 
     def _flag(self, label: str, value: Any, matters: np.ndarray, entries: np.ndarray, source: str) -> np.ndarray:
-        """The flag of a class: (N,) whole numbers, 0 or 1 where it matters; in a test perhaps more, such as a number of quarks."""
+        """Return the flag of a class: (N,) integers, 0 or 1 where it matters. Test files may have others, such as a number of quarks."""
         self._check_present(missing_rows(value) & matters, f"the flag '{label}' of labels.value", entries, source)
         flag = plain_array(label, value, where=f"{self.configuration.path} (read from {source})")
         if not isinstance(flag, np.ndarray):
@@ -195,7 +195,7 @@ def plan_transformation(
     columns: Collection[str] | None = None,
     custom_functions: Path | None = None,
 ) -> Transformation:
-    """How the blocks of `split` (train, val, test) are made. columns: only these packed and plain ones."""
+    """Plan how the blocks of `split` (train, val, test) are made. columns: only these packed and plain columns; None for all."""
     for reader, text in options.extra_selection.items():
         parse_expression(text, functions=configuration.functions, where=f"data.extra_selection.{reader}")
     definitions, flags = _all_definitions(configuration, split, options)
@@ -234,7 +234,7 @@ def plan_transformation(
 def _fields(
     branches: Collection[str], served: Collection[str], texts: Iterable[str], functions: Mapping[str, bool], where: str
 ) -> dict[str, tuple[str, ...]]:
-    """branch -> the fields that expressions ask of it. Branches of which the whole is used are left out."""
+    """Return branch -> the fields that expressions use. Branches that are used as a whole are left out."""
     fields: dict[str, set[str]] = {}
     whole = set(served)
     for text in texts:
@@ -256,7 +256,7 @@ def _fields(
 
 
 def strict_columns(configuration: DataConfiguration, split: str, options: StagingOptions) -> frozenset[str]:
-    """The plain columns of which no value may be missing."""
+    """Return the plain columns in which no value may be missing."""
     names = set(configuration.label_names) - {LABEL} | ({options.fold_variable} if options.fold_variable else set())
     if split != "test":
         names |= set(weight_columns(configuration))
@@ -265,7 +265,7 @@ def strict_columns(configuration: DataConfiguration, split: str, options: Stagin
 
 
 def changes_each_epoch(configuration: DataConfiguration, split: str, options: StagingOptions) -> set[str]:
-    """The definitions of the split's events that are computed anew each epoch. With any, its files cannot be staged as columns."""
+    """Return the definitions of the split that are recomputed each epoch. If there are any, its files cannot be staged as columns."""
     definitions, flags = _all_definitions(configuration, split, options)
     names = {name for column in packed_columns(configuration) for name in column.variables} | set(flags.values())
     names |= set(plain_columns(configuration, split, options)) - {LABEL}
@@ -274,7 +274,7 @@ def changes_each_epoch(configuration: DataConfiguration, split: str, options: St
 
 
 def _all_definitions(configuration: DataConfiguration, split: str, options: StagingOptions) -> tuple[dict[str, str], dict[str, str]]:
-    """The definitions, with those that labels, weights and selections amount to; and label -> variable for simple labels."""
+    """Return all definitions, including those made for labels, weights and selections; and label -> variable for simple labels."""
     definitions = dict(configuration.definitions)
     flags: dict[str, str] = {}
     labels, weights = configuration.labels, configuration.weights
@@ -291,14 +291,14 @@ def _all_definitions(configuration: DataConfiguration, split: str, options: Stag
     extra = options.extra_selection.get(split) if split != "train" else None
     both = [text for text in (selection, extra) if text]
     if both:
-        # On lines of their own: a selection may end in a comment.
+        # Separate lines, because a selection may end with a comment.
         definitions[_SELECTION] = " & ".join(f"(\n{text}\n)" for text in both)
     definitions.update(options.selection_columns(split))
     return definitions, flags
 
 
 def _place(name: str, section: str = "new_variables") -> str:
-    """The key of the data configuration (or of config.yaml) that a definition comes from. section: of what has no place of its own."""
+    """Return the key of the data configuration (or config.yaml) that a definition comes from. section: for all other definitions."""
     if name.startswith("_extra_selection_"):
         return "data.extra_selection"
     if name.startswith("_flag_"):
@@ -315,7 +315,7 @@ def _check_single(value: Any, key: str, where: str) -> None:
 
 
 def _per_event(value: Any, events: int, where: str) -> Any:
-    """A value of an expression as an array with one item per event; single numbers hold for all."""
+    """Convert the value of an expression to an array with one item per event. A single number is repeated for all events."""
     if isinstance(value, (int, float, np.generic)) or (isinstance(value, np.ndarray) and value.ndim == 0):
         value = np.full(events, value)
     if not isinstance(value, (np.ndarray, ak.Array)) or len(value) != events:
@@ -341,7 +341,7 @@ def _check_whole_numbers(values: Any, name: str, source: str) -> None:
 
 
 def _flags(value: Any, what: str, source: str, entries: np.ndarray) -> np.ndarray:
-    """A selection as (N,) bool. Raises DataConfigError where it is none, or has no value for an event."""
+    """Convert a selection to (N,) bool. Raises DataConfigError if it does not have one value per event, or lacks some."""
     if value.ndim != 1 or value.fields:
         raise DataConfigError(
             f"{what} gives {value.type.content} for {source}: a selection must give one truth value per event. Use ak.any, say."

@@ -1,1 +1,1 @@
-"""The expressions of a data configuration: what they may say, what they need, and how they are computed."""
+"""The expressions of a data configuration: their allowed syntax, the variables they need, and their evaluation."""

@@ -1,4 +1,4 @@
-"""The array helpers that weaver offers to expressions (there with a leading underscore), with the same results.
+"""The array functions that weaver offers to expressions (there with a leading underscore), with the same results.
 
 Ragged arrays are awkward, one list per event; padded ones are numpy, (events, length).
 """
@@ -13,7 +13,7 @@ import numpy as np
 
 
 def hash(*arrays: Any) -> np.ndarray:
-    """(events,) Python's hash of each event's tuple of values."""
+    """Return Python's hash of each event's tuple of values: (events,)."""
     return np.array([entry.__hash__() for entry in zip(*arrays, strict=False)])
 
 
@@ -37,7 +37,7 @@ def stack(arrays: Sequence[Any], axis: int = 1) -> Any:
 
 
 def _ragged(array: Any, dtype: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """values, starts (events,) and counts (events,) of a ragged array; flat ones become lists of one."""
+    """Return values, starts (events,) and counts (events,) of a ragged array. Items of a flat array become lists of one."""
     ragged = array if isinstance(array, ak.Array) else ak.from_iter(array)
     if ragged.ndim == 1:
         ragged = ak.unflatten(ragged, 1)
@@ -46,7 +46,7 @@ def _ragged(array: Any, dtype: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def pad(array: Any, maxlen: int, value: float = 0, dtype: str = "float32") -> np.ndarray:
-    """(events, maxlen): each event's leading values, then `value`. Already padded numpy arrays pass through."""
+    """Return (events, maxlen): the first values of each event, padded with `value`. Padded numpy arrays are returned unchanged."""
     if isinstance(array, np.ndarray) and array.ndim >= 2 and array.shape[1] == maxlen:
         return array
     values, starts, counts = _ragged(array, dtype)
@@ -58,7 +58,7 @@ def pad(array: Any, maxlen: int, value: float = 0, dtype: str = "float32") -> np
 
 
 def repeat_pad(array: ak.Array, maxlen: int, dtype: str = "float32") -> np.ndarray:
-    """(events, maxlen): each event's values over and over; an event without any gives zeros."""
+    """Return (events, maxlen): the values of each event, repeated cyclically. An event without values gives zeros."""
     values, starts, counts = _ragged(array, dtype)
     padded = np.zeros((len(counts), maxlen), dtype=dtype)
     filled = counts > 0
@@ -67,28 +67,28 @@ def repeat_pad(array: ak.Array, maxlen: int, dtype: str = "float32") -> np.ndarr
 
 
 def unflatten(array: Any, counts: Any, *arguments: Any, **keywords: Any) -> Any:
-    """`ak.unflatten`, which takes negative counts and then lists that overlap and reach beyond the array."""
+    """`ak.unflatten` with a check of the counts: awkward accepts negative ones and makes overlapping or out-of-range lists."""
     if np.min(ak.to_numpy(ak.drop_none(counts)) if isinstance(counts, ak.Array) else counts, initial=0) < 0:
         raise ValueError("ak.unflatten with a negative count")
     return ak.unflatten(array, counts, *arguments, **keywords)
 
 
 def clip(array: Any, a_min: float, a_max: float) -> Any:
-    """Values limited to [a_min, a_max]; ragged arrays stay ragged."""
+    """Limit values to [a_min, a_max]. Ragged arrays stay ragged."""
     if isinstance(array, np.ndarray) or array.ndim == 1:
         return np.clip(array, a_min, a_max)
     return ak.unflatten(np.clip(ak.to_numpy(ak.flatten(array)), a_min, a_max), ak.num(array))
 
 
 def knn(support: Any, query: Any, k: int, n_jobs: int = 1) -> np.ndarray:
-    """(queries, k) positions in `support` (points, dimensions) of the k nearest points of each query."""
+    """Return the indices (queries, k) in `support` (points, dimensions) of the k nearest points of each query."""
     from scipy.spatial import cKDTree
 
     return cKDTree(support).query(query, k, workers=n_jobs)[1]
 
 
 def batch_knn(supports: Any, queries: Any, k: int, maxlen_s: int, maxlen_q: int | None = None, n_jobs: int = 1) -> np.ndarray:
-    """(events, maxlen_q, k) int32: `knn` event by event; queries beyond an event's own point to the last place."""
+    """Apply `knn` to each event: (events, maxlen_q, k) int32. Padded queries point to the last index."""
     maxlen_q = maxlen_s if maxlen_q is None else maxlen_q
     found = np.full((len(supports), maxlen_q, k), maxlen_s - 1, dtype="int32")
     for event, (support, query) in enumerate(zip(supports, queries, strict=True)):
@@ -98,17 +98,17 @@ def batch_knn(supports: Any, queries: Any, k: int, maxlen_s: int, maxlen_q: int 
 
 
 def batch_argsort(array: ak.Array) -> ak.Array:
-    """The order that sorts each event, ascending."""
+    """Return the indices that sort each event in ascending order."""
     return ak.argsort(array)
 
 
 def batch_gather(array: ak.Array, indices: ak.Array) -> ak.Array:
-    """Each event's values at its own indices."""
+    """Return the values of each event at the event's indices."""
     return array[indices]
 
 
 def batch_permute_indices(array: ak.Array, *, random: np.random.RandomState) -> ak.Array:
-    """A random permutation of each event's indices."""
+    """Return a random permutation of the indices of each event."""
     return ak.argsort(ak.unflatten(random.rand(ak.count(array)), ak.num(array)))
 
 
@@ -121,9 +121,9 @@ def batch_permute_and_drop_indices(
     *,
     random: np.random.RandomState,
 ) -> ak.Array:
-    """Each event's indices, permuted (or in the order that sorts its values), a random share of the last ones dropped.
+    """Return the indices of each event, permuted (or in the order that sorts the values), without a random fraction at the end.
 
-    The share is uniform in [drop_rate_min, drop_rate_max] per event; at least `min_elements` are kept.
+    The dropped fraction is uniform in [drop_rate_min, drop_rate_max] per event. At least `min_elements` indices are kept.
     """
     indices = batch_permute_indices(array, random=random) if random_permute else batch_argsort(array)
     if not drop_rate_min:
@@ -136,7 +136,7 @@ def batch_permute_and_drop_indices(
 
 
 def _vectors(components: dict[str, Any]) -> ak.Array:
-    # Imported here: vector takes a second, which few configurations need.
+    # Imported here, because importing vector takes a second and few configurations need it.
     import vector
 
     vector.register_awkward()
@@ -144,15 +144,15 @@ def _vectors(components: dict[str, Any]) -> ak.Array:
 
 
 def p4_from_pxpypze(px: Any, py: Any, pz: Any, energy: Any) -> ak.Array:
-    """Four-momenta (vector records) from components in GeV."""
+    """Return four-momenta (vector records) from Cartesian components in GeV."""
     return _vectors({"px": px, "py": py, "pz": pz, "energy": energy})
 
 
 def p4_from_ptetaphie(pt: Any, eta: Any, phi: Any, energy: Any) -> ak.Array:
-    """Four-momenta (vector records) from pt, eta, phi and energy."""
+    """Return four-momenta (vector records) from pt, eta, phi and energy."""
     return _vectors({"pt": pt, "eta": eta, "phi": phi, "energy": energy})
 
 
 def p4_from_ptetaphim(pt: Any, eta: Any, phi: Any, mass: Any) -> ak.Array:
-    """Four-momenta (vector records) from pt, eta, phi and mass."""
+    """Return four-momenta (vector records) from pt, eta, phi and mass."""
     return _vectors({"pt": pt, "eta": eta, "phi": phi, "mass": mass})

@@ -1,6 +1,6 @@
-"""Expressions that work element by element, computed on the values of all particles of all events at once.
+"""Evaluates elementwise expressions on one flat array of the particles of all events.
 
-awkward gives the same numbers, but takes its way through every operation anew: many times as long for a few thousand events.
+awkward gives the same numbers, but its overhead per operation makes it many times slower for a few thousand events.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ ON_VALUES: dict[str, Callable[..., Any]] = {"ak.ones_like": np.ones_like, "ak.ze
 def flat_columns(
     tree: ast.AST, columns: Mapping[str, Any], functions: Mapping[str, Any]
 ) -> tuple[dict[str, np.ndarray], np.ndarray] | None:
-    """The values (P,) of each column for each particle, and the offsets (N + 1,) of the events; or None where awkward must do it.
+    """Return the values (P,) of each column per particle and the offsets (N + 1,) of the events, or None if awkward is needed.
 
-    It need not where the expression is made of operators, ufuncs and numbers, and its columns are numbers, or lists of one
-    number per particle, with as many particles in each.
+    awkward is not needed if the expression consists of operators, ufuncs and numbers, and its columns are numbers or
+    lists with one number per particle, with the same number of particles in each.
     """
     if not all(_is_elementwise(node, functions, columns) for node in ast.walk(tree)):
         return None
@@ -48,7 +48,7 @@ def flat_columns(
 
 
 def simple_list(layout: Any) -> tuple[np.ndarray, np.ndarray] | None:
-    """Offsets (N + 1,) from 0 and values (P,) of lists of numbers that lie in memory one after another, or None."""
+    """Return the offsets (N + 1,), starting at 0, and values (P,) of lists of numbers that are contiguous in memory, or None."""
     if not isinstance(layout, ak.contents.ListOffsetArray) or not isinstance(layout.content, ak.contents.NumpyArray):
         return None
     offsets, content = np.asarray(layout.offsets.data), np.asarray(layout.content.data)

@@ -1,4 +1,4 @@
-"""Computes expressions on columns of arrays, by walking their checked syntax trees: nothing is ever given to `eval`."""
+"""Evaluates expressions on columns of arrays by walking their checked syntax trees. `eval` is never used."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ _OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
     ast.GtE: operator.ge,
 }
 
-# What arithmetic on arrays, their methods and a user's own functions raise on values that do not fit.
+# What arithmetic on arrays, array methods and user functions raise for unsuitable values.
 _FAILURES = (
     *(TypeError, ValueError, LookupError, ArithmeticError, AttributeError, AssertionError, RuntimeError),
     *(MemoryError, OSError, ImportError),
 )
 
-# Whole numbers beyond floats are of no use, and take for ever.
+# Integers beyond the range of floats are of no use, and computing with them can take very long.
 _MOST_BITS = 1024
 _GROW_FAST = ("math.factorial", "math.comb")
 _LARGEST_FOR_THESE = 1000
@@ -57,16 +57,16 @@ _LARGEST_FOR_THESE = 1000
 def evaluate(
     expression: str | Expression, table: Mapping[str, Any], functions: Mapping[str, Callable[..., Any]], *, where: str = "expression"
 ) -> Any:
-    """The value of an expression: usually an array with one entry per event.
+    """Return the value of an expression: usually an array with one entry per event.
 
-    table: variable -> array, one entry per event (`aux_training_` too, as an array of bool, where it is used).
-    functions: from `helpers.expression_functions`. where: what a message calls the expression (file and key).
-    Raises DataConfigError when the expression is not allowed or does not fit the arrays.
+    table: variable -> array with one entry per event (including `aux_training_`, an array of bool, if it is used).
+    functions: from `functions.expression_functions`. where: file and key of the expression, for error messages.
+    Raises DataConfigError when the expression is not allowed or cannot be computed on the arrays.
     """
     if isinstance(expression, str):
         expression = parse_expression(expression, functions=dict.fromkeys(functions.keys() - BUILT_IN, False), where=where)
     try:
-        # log(0) and 0/0 are ordinary in detector data; they become what the transformation of inputs says.
+        # log(0) and 0/0 are common in detector data. The transformation of the inputs handles the resulting infinities and NaN.
         with np.errstate(all="ignore"):
             columns = {name: _read_only(table[name]) for name in expression.names}
             flat = flat_columns(expression.tree, columns, functions)
@@ -125,7 +125,7 @@ def _value(node: ast.AST, columns: dict[str, Any], functions: Mapping[str, Calla
 
 
 def _binary(kind: ast.operator, left: Any, right: Any) -> Any:
-    """An operation, less those that can grow without bound: repeated text and lists, towers of powers of whole numbers."""
+    """Apply a binary operator, but refuse results of unbounded size: repeated text or lists, huge powers of integers."""
     if isinstance(left, (str, bytes)) or isinstance(right, (str, bytes)) or _is_list(left, right) or _is_list(right, left):
         raise TypeError("arithmetic on text and lists; write np.array([…])")
     if isinstance(left, int) and isinstance(right, int):
@@ -137,7 +137,7 @@ def _binary(kind: ast.operator, left: Any, right: Any) -> Any:
 
 
 def _read_only(array: Any) -> Any:
-    """A column that a function cannot overwrite (`np.clip(x, 0, 1, x)`): other expressions use it too."""
+    """Make a column read-only: a function must not overwrite it (`np.clip(x, 0, 1, x)`), since other expressions use it too."""
     if isinstance(array, np.ndarray):
         array = array.view()
         array.flags.writeable = False
@@ -163,7 +163,7 @@ def _bounded(value: Any) -> Any:
 
 
 def _is_list(value: Any, other: Any) -> bool:
-    """Whether Python would repeat or join lists here."""
+    """Whether Python would repeat or concatenate lists here."""
     return isinstance(value, (list, tuple)) and isinstance(other, (list, tuple, int, np.integer))
 
 
@@ -176,7 +176,7 @@ def _callee(node: ast.expr, value: Callable[[ast.AST], Any], functions: Mapping[
 
 
 def _attribute(holder: Any, name: str) -> Any:
-    """A public property or method of an array, or a field of a record."""
+    """Return a public property or method of an array, or a field of a record."""
     if isinstance(holder, (ak.Array, ak.Record)) and name in holder.fields:
         return holder[name]
     if isinstance(holder, ak.Array) and name in METHODS and not hasattr(holder, name) and hasattr(ak, name):

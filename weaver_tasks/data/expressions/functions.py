@@ -1,4 +1,4 @@
-"""The functions that expressions may call: those of math, numpy and awkward by name, weaver's helpers, the user's own."""
+"""The functions that expressions may call: from math, numpy and awkward, weaver's helpers, and the user's own file."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _GLOBAL_GENERATORS = threading.Lock()
 
 
 def expression_functions(custom_functions: str | Path | None = None, *, random: np.random.RandomState | None = None) -> Functions:
-    """Everything that an expression may call, by its full name: "np.hypot", "_clip", "abs", ….
+    """Return all functions that an expression may call, by full name: "np.hypot", "_clip", "abs", ….
 
-    custom_functions: a Python file of the user; it is run here, as the user's own trusted code.
-    random: the source of all random numbers, np.random.RandomState(seed); expressions that draw some need it.
-    Raises DataConfigError when the user's file cannot be run.
+    custom_functions: a Python file of the user. It is executed here, as trusted code.
+    random: the source of all random numbers, np.random.RandomState(seed). Needed for expressions that draw random numbers.
+    Raises DataConfigError when the user's file cannot be executed.
     """
     random = random or np.random.RandomState()
     functions: Functions = {"len": len}
@@ -69,7 +69,7 @@ def _own_functions(path: Path, random: np.random.RandomState) -> Functions:
 
 
 def _own_module(path: Path) -> ModuleType:
-    """A user's file, imported once per process under a name of its own."""
+    """Import a user's file, once per process, under a unique module name."""
     name = f"weaver_tasks_custom_functions_{digest(str(path.resolve()))[:12]}"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, path)
@@ -88,9 +88,9 @@ def _own_module(path: Path) -> ModuleType:
 
 
 def _seeded(function: Callable[..., Any], random: np.random.RandomState) -> Callable[..., Any]:
-    """A user's function that draws from the global generators of numpy or Python: seeded by `random` at each call.
+    """Wrap a user function that draws from the global generators of numpy or Python: each call seeds them from `random`.
 
-    One call at a time, since the global generators are shared by all threads; their states are put back.
+    A lock allows one call at a time, because all threads share the global generators. Their states are restored afterwards.
     """
 
     @functools.wraps(function)

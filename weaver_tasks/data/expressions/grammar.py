@@ -1,7 +1,7 @@
-"""What an expression may say: an allow-list, checked on its syntax tree before anything is computed.
+"""The allowed syntax of expressions: an allow-list, checked on the syntax tree before anything is computed.
 
-Expressions come from YAML files that people share; they must be able to compute anything on arrays, and nothing else:
-no files, no imports, no attributes that reach into the interpreter. Standard library only.
+Expressions come from YAML files that people share. They may compute anything on arrays, but must not do anything else:
+no files, no imports, no attributes that give access to the interpreter. Uses the standard library only.
 """
 
 from __future__ import annotations
@@ -63,12 +63,12 @@ HELPERS = _names(
     "_p4_from_pxpypze _p4_from_ptetaphie _p4_from_ptetaphim _batch_permute_indices _batch_permute_and_drop_indices"
 )
 
-# numexpr's functions, which older data configurations use bare in selections.
+# Functions of numexpr, which older data configurations use without a module prefix in selections.
 ELEMENTWISE = _names("abs arccos arcsin arctan arctan2 ceil cos cosh exp expm1 floor log log10 log1p sin sinh sqrt tan tanh where")
 
 BUILT_IN = FUNCTIONS | HELPERS | ELEMENTWISE | {"len"}
 
-# Public attributes of numpy and awkward arrays, and of vector's records, that only read.
+# Public read-only attributes of numpy and awkward arrays, and of vector's records.
 PROPERTIES = _names(
     """T real imag shape size ndim dtype fields
     px py pz pt pt2 x y z t rho rho2 phi eta theta costheta cottheta E e e2 E2 energy energy2 Et et Et2 et2 transverse_energy
@@ -109,10 +109,10 @@ _DEEPEST = 150
 
 
 def parse(text: str, *, functions: frozenset[str] = frozenset(), where: str) -> ast.expr:
-    """The syntax tree of an expression, checked against the allow-list.
+    """Return the syntax tree of an expression, checked against the allow-list.
 
-    text: may span lines and hold comments. functions: the user's own function names.
-    where: what a message calls the expression (file and key). Raises DataConfigError.
+    text: may span several lines and contain comments. functions: names of the user's functions.
+    where: file and key of the expression, for error messages. Raises DataConfigError.
     """
     tree = _syntax(text, where)
     try:
@@ -123,7 +123,7 @@ def parse(text: str, *, functions: frozenset[str] = frozenset(), where: str) -> 
 
 
 def dotted_name(node: ast.AST) -> str | None:
-    """'np.linalg.norm' where `node` is that chain of names from a module on, under the module's short name; else None."""
+    """Return for example 'np.linalg.norm' (with the module's short name) if `node` is such a chain of names, else None."""
     parts: list[str] = []
     while isinstance(node, ast.Attribute):
         parts.append(node.attr)
@@ -142,7 +142,7 @@ def _syntax(text: str, where: str) -> ast.expr:
         except SyntaxError:
             if "\n" not in text.strip():
                 raise
-            # Python wants brackets around what goes over several lines.
+            # Python needs parentheses around an expression of several lines.
             tree = ast.parse(f"(\n{text}\n)", mode="eval").body
             if tree.lineno == 1:
                 raise
@@ -191,7 +191,7 @@ def _check_name(node: ast.Name) -> None:
 
 
 def _check_attribute(node: ast.Attribute, *, called: bool = False) -> bool:
-    """Whether the attribute is a function or constant of a module, and so has no children to check."""
+    """Check an attribute. Returns whether it is a function or constant of a module, which has no children to check."""
     name = dotted_name(node)
     if name is not None:
         if name not in FUNCTIONS:
@@ -207,7 +207,7 @@ def _check_attribute(node: ast.Attribute, *, called: bool = False) -> bool:
 
 
 def _check_call(node: ast.Call, functions: frozenset[str]) -> list[ast.AST]:
-    """Check what is called; return what else is to be checked."""
+    """Check the called function. Returns the nodes that remain to be checked."""
     rest: list[ast.AST] = [*node.args, *(keyword.value for keyword in node.keywords)]
     for keyword in node.keywords:
         if keyword.arg is None or keyword.arg.startswith("_") or keyword.arg == "out":

@@ -1,6 +1,6 @@
-"""Expressions of data configurations: which variables they need, in which order they are computed. Standard library only.
+"""Parses expressions of data configurations: finds the variables they need and the order in which to compute them.
 
-`expressions_evaluation.evaluate` computes them.
+`evaluation.evaluate` computes them. Uses the standard library only.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _NO_FUNCTIONS: Mapping[str, bool] = {}
 
 @dataclass(frozen=True)
 class Expression:
-    """A parsed and checked expression. names: the variables that it needs; random: whether it draws random numbers.
+    """A parsed and checked expression. names: the variables it needs; random: whether it draws random numbers.
 
-    Expressions are shared: leave their trees as they are.
+    Expressions are cached and shared: do not modify their trees.
     """
 
     text: str
@@ -38,7 +38,7 @@ class Expression:
 def parse_expression(text: str, *, functions: Mapping[str, bool] = _NO_FUNCTIONS, where: str = "expression") -> Expression:
     """Parse and check an expression.
 
-    functions: the user's own functions: name -> whether it draws random numbers. where: what messages call the expression.
+    functions: the user's functions: name -> whether it draws random numbers. where: file and key, for error messages.
     Raises DataConfigError.
     """
     return _parsed(text, frozenset(functions.items()), where)
@@ -57,13 +57,13 @@ def _parsed(text: str, functions: frozenset[tuple[str, bool]], where: str) -> Ex
 
 
 def names_in(text: str, *, functions: Mapping[str, bool] = _NO_FUNCTIONS, where: str = "expression") -> set[str]:
-    """The variables that an expression needs: its names, less functions and modules. Raises DataConfigError."""
+    """Return the variables that an expression needs: its names without functions and modules. Raises DataConfigError."""
     return set(parse_expression(text, functions=functions, where=where).names)
 
 
 @functools.lru_cache(maxsize=4096)
 def normal_form(text: str) -> str:
-    """The expression without comments and spacing, so that rewording its layout changes no digest."""
+    """Return the expression without comments and spacing, so that a change of its layout does not change a digest."""
     skipped = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
     tokens = tokenize.generate_tokens(io.StringIO(f"(\n{text}\n)").readline)
     return " ".join([token.string for token in tokens if token.type not in skipped][1:-1])
@@ -76,16 +76,16 @@ def resolve(
     functions: Mapping[str, bool] = _NO_FUNCTIONS,
     where: str = "data configuration",
 ) -> tuple[tuple[str, ...], dict[str, str]]:
-    """What computing `wanted` takes: (branches to read, sorted; definitions to compute, each after those it needs).
+    """Return what is needed to compute `wanted`: (branches to read, sorted; definitions, each after those it needs).
 
-    Definitions may depend on each other in any order. `aux_training_` is neither. Raises DataConfigError naming the
-    definitions of a cycle.
+    Definitions may be given in any order. `aux_training_` is neither a branch nor a definition. Raises DataConfigError
+    naming the definitions of a cycle.
     """
     branches: set[str] = set()
     ordered: dict[str, str] = {}
     needs: dict[str, list[str]] = {}
     for name in sorted(set(wanted)):
-        # Depth first, with a stack of our own: chains of definitions may be long.
+        # Depth-first search with an explicit stack, because long chains of definitions would exceed the recursion limit.
         path: list[str] = [name]
         while path:
             current = path[-1]
@@ -108,9 +108,9 @@ def resolve(
 
 
 def on_the_fly(definitions: Mapping[str, str], wanted: Iterable[str], *, functions: Mapping[str, bool] = _NO_FUNCTIONS) -> set[str]:
-    """Those of `wanted` and of their definitions that are computed anew each epoch, and so are never staged.
+    """Return those of `wanted`, and of the definitions they need, that are recomputed each epoch and thus cannot be staged.
 
-    They draw random numbers, tell training from testing, or need a definition that does.
+    They draw random numbers, differ between training and testing, or need a definition that does.
     """
     _, ordered = resolve(definitions, wanted, functions=functions)
     found: set[str] = set()

@@ -1,4 +1,4 @@
-"""How much an expression may make: told before memory is gone, where that can be known from what a function is given."""
+"""Limits the size of an expression's results. Where the arguments determine the size, it is checked before memory is allocated."""
 
 from __future__ import annotations
 
@@ -29,31 +29,34 @@ _SIZE_PLACES = {
 
 
 def check_call(name: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> None:
-    """Raise ValueError where this call of a function ("np.ones", or a method's name, the holder first) would make too much."""
+    """Raise ValueError if this call would produce too many values.
+
+    name: of the function, "np.ones" for example, or of a method, whose object is then the first argument.
+    """
     for value in (*arguments, *keywords.values()):
         if isinstance(value, int) and value.bit_length() > 64:
             raise ValueError(f"a whole number of {value.bit_length()} bits in {name}")
     try:
         expected = _expected(name, arguments, keywords)
     except (TypeError, ValueError, IndexError, AttributeError, OverflowError):
-        return  # what does not fit the function, it says best
+        return  # the function itself gives the best message for wrong arguments
     if expected > MOST_VALUES:
         raise _too_much(f"{name} would make", expected)
 
 
 def check_broadcast(left: Any, right: Any) -> None:
-    """Raise ValueError where an operation on two arrays, each repeated along the other's axes, would make too much."""
+    """Raise ValueError if broadcasting two arrays against each other would produce too many values."""
     if isinstance(left, np.ndarray) and isinstance(right, np.ndarray) and left.ndim and right.ndim:
         try:
             shape = np.broadcast_shapes(left.shape, right.shape)
         except ValueError:
-            return  # numpy says what does not fit
+            return  # numpy raises the error for shapes that do not match
         if math.prod(shape) > MOST_VALUES:
             raise _too_much("the operation would make", math.prod(shape))
 
 
 def check_made(value: Any) -> None:
-    """Raise ValueError or TypeError where a value is too large, or made of Python's objects, whose size and time have no bound."""
+    """Raise ValueError or TypeError if a value is too large, or consists of Python objects, whose size and time are unbounded."""
     if isinstance(value, np.ndarray):
         if value.dtype.hasobject:
             raise TypeError("an array of Python's objects; use an array of numbers")
@@ -71,7 +74,7 @@ def _too_much(what: str, size: int) -> ValueError:
 
 
 def _expected(name: str, given: Sequence[Any], keywords: Mapping[str, Any]) -> int:
-    """About how many values a call makes, where it is more than it is given; 0: not known."""
+    """Estimate how many values a call produces, if these are more than its arguments hold; 0 if unknown."""
 
     def argument(place: int, key: str, default: Any = None) -> Any:
         return keywords[key] if key in keywords else given[place] if place < len(given) else default

@@ -1,4 +1,4 @@
-"""The user's file of functions, seen without running it: which functions it offers, and which of them are random."""
+"""Finds the functions in the user's file, and which of them draw random numbers, without executing the file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _RANDOM = {"random", "default_rng"}
 
 
 def own_functions(path: Path) -> dict[str, bool]:
-    """name -> whether it draws random numbers, of what the file defines, assigns or imports by name.
+    """Return name -> whether it draws random numbers, for everything that the file defines, assigns or imports by name.
 
     A function counts as random when it mentions `random` (np.random, random) or another function of the file that does.
     Raises DataConfigError when the file cannot be read or is not Python.

@@ -1,1 +1,1 @@
-"""From staged events to batches: windows, sampling, one stream of events, padded arrays."""
+"""Makes batches from staged events: reads windows of entries, samples and shuffles events, and pads the inputs."""

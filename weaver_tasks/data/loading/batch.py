@@ -20,7 +20,7 @@ class Batch:
     """B events, as numpy arrays. A batch stays valid for as long as it is held; then its inputs' memory is used again.
 
     inputs: group -> float32 (B, variables, length), flat groups (B, variables) or, with one variable, (B,). From a loader that does not
-        pad: packed column -> `assembly.Unpadded`, in place of its jagged groups.
+        pad: packed column -> `collate.Unpadded`, in place of its jagged groups.
     labels: name -> int64 or float32, (B,) or, per particle, (B, length).
     observers: the observers (in prediction) and monitor variables, name -> (B,) of any type, jagged ones awkward arrays.
     weights: (B,) float32, those by which the events were accepted, or None.

@@ -1,4 +1,4 @@
-"""Memory for batches that is used again as soon as nobody holds the batch any more."""
+"""A pool of memory for batches, which reuses the memory of a batch as soon as nothing refers to the batch any more."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ _ALIGNMENT = 64
 
 
 class BufferPool:
-    """Gives out float32 arrays; loaders may share one. Fresh memory for each batch would cost as much as filling it: the system clears it.
+    """A pool of float32 arrays, which loaders may share.
 
-    The memory of an array comes back when the array, every view of it and every tensor made of it are gone: so a batch stays
-    valid for as long as anyone has it. With an asynchronous copy to a GPU, hold the batch until the copy is done.
-    allocate: called as numpy.empty is; an array in pinned memory makes copies to a GPU faster.
+    New memory for each batch would take as long as filling the batch, because the operating system clears it.
+
+    The memory of an array is reused when the array, every view of it and every tensor made from it are gone. So a batch stays valid as
+    long as something refers to it. For an asynchronous copy to a GPU, keep the batch until the copy is complete.
+    allocate: called like numpy.empty. Arrays in pinned memory make copies to a GPU faster.
     """
 
     def __init__(self, allocate: Callable[..., np.ndarray] = np.empty) -> None:
@@ -25,18 +27,18 @@ class BufferPool:
         self._free: dict[int, list[np.ndarray]] = defaultdict(list)
 
     def array(self, capacity: int, shape: tuple[int, ...]) -> np.ndarray:
-        """An array of `shape`, its values arbitrary, at the start of a buffer of `capacity` floats."""
+        """Return an array of `shape` with arbitrary values, at the start of a buffer of `capacity` floats."""
         free = self._free[capacity]
         try:
             buffer = free.pop()
         except IndexError:
             buffer = _aligned(self._allocate(capacity + _ALIGNMENT // 4, dtype=np.float32))
-        # Not a view of the buffer in numpy's sense: all views made of this array keep this array, and only it, alive.
+        # Not a numpy view of the buffer: views made from this array then keep this array alive, and only this array.
         array = np.frombuffer(buffer.data, dtype=np.float32, count=math.prod(shape))
         weakref.finalize(array, free.append, buffer).atexit = False
         return array.reshape(shape)
 
 
 def _aligned(buffer: np.ndarray) -> np.ndarray:
-    """The buffer from where a cache line begins: vectors that lie across two lines take twice the time."""
+    """Return the buffer from the start of a cache line on: access to vectors across two cache lines takes twice the time."""
     return buffer[-buffer.ctypes.data % _ALIGNMENT // buffer.itemsize :]

@@ -1,7 +1,7 @@
-"""The batches of an epoch: what training and validation iterate over.
+"""Provides the batches of an epoch for training and validation.
 
-What an epoch sees is a pure function of manifest, configuration, settings, seed, epoch, rank and world size: never of the
-number of threads, of timing, or of what the process did before.
+The batches are a pure function of manifest, configuration, settings, seed, epoch, rank and world size. They do not depend on the
+number of threads, on timing, or on what the process did before.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ _MOST_WINDOWS_AHEAD = 16
 
 
 class EpochLoader:
-    """The batches of one epoch, for one rank. Iterate as often as you like: each time the same batches come.
+    """The batches of one epoch for one rank. Every iteration gives the same batches.
 
-    manifest: inputs.json. settings: sections data, loading, sampling, training, validation of config.yaml, and perhaps
-    fold: {variable, folds, index}. split: "train" or "val"; without val files, validation takes its part of the training files.
-    position: where to go on: after a batch of this epoch (its end_position), or of the epoch before. The latter matters when
-    epochs have a number of steps, and so continue one endless stream; None: found by counting.
-    threads: how many assemble batches, up to loading.prefetch ahead; 0: the caller does all work.
-    custom_functions: the file of functions that expressions call; it matters where files are transformed on the fly.
-    files: those of the manifest, for loaders of several epochs to share, so that each is opened once.
-    buffers: the inputs' memory, which loaders of several epochs may share as well. trim: pad only to the longest event of each batch.
-    pad: False leaves jagged groups as `assembly.Unpadded`, for `training.padding`.
+    manifest: inputs.json. settings: sections data, loading, sampling, training, validation of config.yaml, and optionally
+    fold: {variable, folds, index}. split: "train" or "val"; without val files, validation uses its part of the training files.
+    position: where to continue: the end_position of a batch of this epoch or of the previous one. The latter is used when epochs
+    have a fixed number of steps and continue one endless stream; None: it is found by counting events.
+    threads: number of threads that make batches, up to loading.prefetch ahead; 0: the calling thread does all work.
+    custom_functions: the file of functions that expressions call; only needed for files that are transformed on the fly.
+    files: the open files of the manifest; loaders of several epochs may share them, so that each file is opened once.
+    buffers: memory for the inputs, which loaders of several epochs may share. trim: pad only to the longest event of each batch.
+    pad: False leaves jagged groups as `collate.Unpadded`, for `training.padding`.
 
     Raises DataConfigError when an event belongs to no class, or when there is not a single batch.
     """
@@ -74,10 +74,10 @@ class EpochLoader:
         self._position = position
         self._threads = threads
         self._prefetch = settings.loading.prefetch
-        # Training is one stream of passes, whatever its epochs. Weaver's way of validating draws anew in each epoch.
+        # Training is one stream of passes, independent of epochs. Validation in weaver's way is sampled anew in each epoch.
         self._pass_of_epoch = epoch if split == "train" and not self._options.endless else 0
         self._seed = (seed, 0) if split == "train" else (seed, 1, epoch if self._options.sample else 0)
-        self._dealing = ShardSpec(
+        self._shard = ShardSpec(
             batch_size=self._options.batch_size,
             rank=rank,
             world_size=world_size,
@@ -97,30 +97,30 @@ class EpochLoader:
 
     @cached_property
     def steps(self) -> int:
-        """Batches of the whole epoch that this rank takes, whatever the position."""
-        if not self._dealing.whole_batches:
+        """Number of batches of this rank in the whole epoch, independent of the position."""
+        if not self._shard.whole_batches:
             return self._batches
-        return len(range(self._dealing.rank, self._batches, self._dealing.world_size))
+        return len(range(self._shard.rank, self._batches, self._shard.world_size))
 
     @cached_property
     def samples(self) -> int:
-        """Events of the whole epoch, over all ranks."""
-        events = self._batches * self._dealing.global_batch
-        return events if self._dealing.drop_last else min(events, self._events)
+        """Number of events of the whole epoch, over all ranks."""
+        events = self._batches * self._shard.global_batch
+        return events if self._shard.drop_last else min(events, self._events)
 
     @cached_property
     def _batches(self) -> int:
-        """Batches of the whole epoch, over all ranks."""
+        """Number of batches of the whole epoch, over all ranks."""
         if self._options.endless and self._options.steps is not None:
             return self._options.steps
-        batches = self._dealing.batches_of(self._events)
+        batches = self._shard.batches_of(self._events)
         if batches == 0:
             raise self._too_few(self._events)
         return batches if self._options.steps is None else min(batches, self._options.steps)
 
     @cached_property
     def _events(self) -> int:
-        """Events accepted in the pass of this epoch, counted from what they are drawn by."""
+        """Number of events accepted in the pass of this epoch. Counting reads only the columns needed for the sampling."""
         return sum(self._counts(self._pass_of_epoch, self._plan(self._pass_of_epoch)))
 
     def __iter__(self) -> Iterator[Batch]:
@@ -128,8 +128,8 @@ class EpochLoader:
         loaded = ordered_map(
             self._reader.load, self._windows(start), threads=min(1, self._threads), ahead=self._windows_ahead(), name="loader-windows"
         )
-        planned = distribute(loaded, self._dealing, epoch=self._epoch, skip=start["offset"], first=first, stop=self._options.steps)
-        may_be_none = self._dealing.whole_batches or first > 0
+        planned = distribute(loaded, self._shard, epoch=self._epoch, skip=start["offset"], first=first, stop=self._options.steps)
+        may_be_none = self._shard.whole_batches or first > 0
         batches = ordered_map(
             self._make,
             planned if may_be_none else self._at_least_one(planned),
@@ -156,7 +156,7 @@ class EpochLoader:
         return plan_windows(self._files, self._options, seed=self._seed, pass_number=pass_number)
 
     def _windows(self, start: Position) -> Iterator[tuple[int, Window]]:
-        """The windows from a position on: of one pass, or of all passes to come."""
+        """Yield the windows from a position on: of one pass, or of an endless sequence of passes."""
         pass_number, first = start["pass"], start["window"]
         while True:
             windows = self._plan(pass_number)
@@ -168,12 +168,12 @@ class EpochLoader:
             pass_number, first = pass_number + 1, 0
 
     def _windows_ahead(self) -> int:
-        """How many windows are read ahead: one, or more small ones, so that memory stays bounded."""
+        """Return how many windows are read ahead: one, or several small ones, so that memory stays bounded."""
         largest = max((window.entries for window in self._plan(self._pass_of_epoch)), default=1)
         return max(1, min(_MOST_WINDOWS_AHEAD, self._options.max_window_events // max(1, largest)))
 
     def _start(self) -> tuple[Position, int]:
-        """Where the stream begins for this epoch, and the number of the first batch."""
+        """Return the position where this epoch begins in the stream, and the number of its first batch."""
         position = self._position
         if position is not None and position["epoch"] == self._epoch:
             return position, position["batches"]
@@ -181,10 +181,10 @@ class EpochLoader:
             return {"pass": self._pass_of_epoch, "window": 0, "offset": 0}, 0
         if position is not None and position["epoch"] == self._epoch - 1:
             return position, 0
-        return self._find(self._epoch * self._batches * self._dealing.global_batch), 0
+        return self._find(self._epoch * self._batches * self._shard.global_batch), 0
 
     def _find(self, events: int) -> Position:
-        """The position after so many events of the endless stream."""
+        """Return the position after this number of events of the endless stream."""
         pass_number = 0
         while True:
             counts = self._counts(pass_number, self._plan(pass_number))
@@ -197,20 +197,20 @@ class EpochLoader:
             pass_number += 1
 
     def _counts(self, pass_number: int, windows: Sequence[Window]) -> list[int]:
-        """Events accepted in each window of a pass."""
+        """Return the number of events accepted in each window of a pass."""
         planned = [(pass_number, window) for window in windows]
         return list(ordered_map(self._reader.count, planned, threads=self._threads, ahead=2 * self._threads, name="loader-count"))
 
     def _too_few(self, events: int) -> DataConfigError:
         return DataConfigError(
             f"{self._configuration.path}: {events} events are selected and accepted, too few for a batch of "
-            f"{self._dealing.global_batch} over all ranks. "
+            f"{self._shard.global_batch} over all ranks. "
             "Check selection and data fractions, lower training.batch_size, or, where weights reject most events, sampling.weight_scale."
         )
 
 
 def planned_files(records: Sequence[Mapping[str, Any]], split: str) -> list[PlannedFile]:
-    """The readable files of a split that have entries, by their place in the manifest."""
+    """Return the readable files of a split that have entries, with their index in the manifest."""
     return [
         PlannedFile(index=index, group=record["group"], entries=record["entries"])
         for index, record in enumerate(records)

@@ -1,4 +1,4 @@
-"""How one split (train, val, test) is read: the slice of config.yaml that the loader goes by."""
+"""The options of config.yaml that determine how the loader reads one split (train, val, test)."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _DEFAULT = StageSettings()
 
 @dataclass(frozen=True, kw_only=True)
 class SplitOptions:
-    """What of the files is read, in which pieces, and how events are drawn from them.
+    """Which part of the files is read, how it is divided into windows, and how events are sampled.
 
-    start, stop: the part of every file, as fractions of its entries before selection.
-    sample: accept and up-sample events by their weights.
-    shuffle: other windows, order and part of each file in each pass; `same_each_pass` draws them only once.
-    drop_last, whole_batches: training drops the last incomplete global batch, of which every rank takes a slice;
-        validation keeps it and deals whole batches, batch b to rank b mod world size.
-    steps: batches of an epoch; then training goes on in one endless stream. None: an epoch is one pass.
+    start, stop: the part of every file that is read, as fractions of its entries before selection.
+    sample: accept and up-sample events according to their weights.
+    shuffle: windows, order and part of each file differ in each pass; with `same_each_pass` they are drawn only once.
+    drop_last, whole_batches: in training every rank takes a slice of each global batch, and the last incomplete one is dropped;
+    in validation it is kept, and whole batches are distributed: batch b to rank b mod world size.
+    steps: batches per epoch; epochs then continue one endless stream. None: an epoch is one pass.
     """
 
     start: float = 0.0
@@ -47,9 +47,9 @@ class SplitOptions:
 
 
 def split_options(settings: StageSettings, split: str, *, world_size: int = 1, own_files: bool = True) -> SplitOptions:
-    """The options of `split` ("train", "val" or "test").
+    """Return the options of `split` ("train", "val" or "test").
 
-    settings: of the task. own_files: the validation has files of its own, so that neither split is a part of each training file.
+    settings: of the task. own_files: whether validation has separate files. Otherwise training and validation share the training files.
     """
     data = settings.data
     if split == "test":
@@ -94,13 +94,13 @@ def _sampled(settings: StageSettings, split: str, world_size: int) -> dict[str, 
 
 
 def _every_event_once(settings: StageSettings, split: str, world_size: int) -> dict[str, Any]:
-    """A number of steps below all takes the same random part of the events in each epoch, so that epochs compare."""
+    """Options without sampling. If the number of steps does not cover all events, every epoch uses the same random subset."""
     steps = _steps(settings, split, 1)
     return {
         **_loading(settings, split),
         "file_fraction": settings.data.file_fraction,
         "batch_size": _batch_size(settings.training, split),
-        # In the order of the files, each is best read at one go.
+        # In the order of the files, it is fastest to read each file as a whole.
         **({"shuffle": True} if steps is not None else {"fetch_by_files": True, "fetch_step": 1}),
         "same_each_pass": True,
         "whole_batches": True,
@@ -125,7 +125,7 @@ def _batch_size(training: TrainingSettings, split: str) -> int:
 
 
 def _steps(settings: StageSettings, split: str, world_size: int) -> int | None:
-    """Batches of an epoch, or None for all there are. Weaver's way of validating takes its own share of the training steps."""
+    """Return the batches per epoch; None for all events. Validation in weaver's way takes its share of the training steps."""
     training = settings.training
     steps, samples = training.steps_per_epoch, training.samples_per_epoch
     if split == "val":

@@ -1,4 +1,4 @@
-"""The parts of files that make up a window: of staged files rows of the mapped columns, of others blocks made for it."""
+"""Reads the row ranges that make up a window: memory-mapped rows of staged files, or blocks transformed on the fly."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MOST_ORIGINALS = 20
 
 
 class Part(NamedTuple):
-    """Rows first to last of a block. file: the staged file that the block is a view of."""
+    """Rows first <= row < last of a block. file: the staged file that the block is a view of, or None."""
 
     block: Block
     first: int
@@ -29,7 +29,7 @@ class Part(NamedTuple):
     file: StagedFile | None = None
 
     def check_values(self, rows: np.ndarray, columns: Collection[str]) -> None:
-        """Raise InputFileError where the values of packed columns, rows (n,), are not what was staged."""
+        """Raise InputFileError if the values of packed columns in these rows (n,) differ from what was staged."""
         if self.file is not None:
             self.file.check_values(rows, columns)
 
@@ -38,9 +38,9 @@ class Part(NamedTuple):
 
 
 class OpenFiles:
-    """The files of a manifest, opened when they are first wanted. Loaders of several epochs may share one.
+    """The files of a manifest, opened at first use. Loaders of several epochs may share one instance.
 
-    custom_functions: the file of functions that expressions call; it matters where files are transformed on the fly.
+    custom_functions: the file of functions that expressions call; only needed for files that are transformed on the fly.
     """
 
     def __init__(self, manifest: Mapping[str, Any], configuration: DataConfiguration, *, custom_functions: Path | None = None) -> None:
@@ -52,16 +52,16 @@ class OpenFiles:
         self._staged: dict[int, Block] = {}
 
     def are_staged(self, files: Sequence[int]) -> bool:
-        """Whether all of these files (by their index) are staged as columns."""
+        """Whether all of these files (indices in the manifest) are staged as columns."""
         return all(isinstance(self._source(file), StagedSource) for file in files)
 
     def read(
         self, file: int, first: int, last: int, columns: Collection[str] | None, *, training: bool = False, seed: Sequence[int] = ()
     ) -> Part:
-        """The selected events among first <= entry < last. columns, training, seed: as of `Source.read`.
+        """Read the selected events among the entries first <= entry < last. columns, training, seed: as in `Source.read`.
 
-        Of a staged file all columns are there, as views: the system reads what is used, and keeps it as long as there is room. These rows
-        of `columns` were checked; for the values of packed columns call `Part.check_values` before they are read.
+        A staged file gives views of all its columns: the operating system reads the pages that are used and caches them. These rows
+        of `columns` are checked here, except the values of packed columns: call `Part.check_values` before using those.
         """
         source = self._source(file)
         if not isinstance(source, StagedSource):
@@ -76,15 +76,15 @@ class OpenFiles:
         return Part(self._staged[file], begin, end, source.file)
 
     def close(self) -> None:
-        """Close the files that are read on the fly, until they are wanted again."""
+        """Close the files that are transformed on the fly. They are opened again when needed."""
         for source in list(self._sources.values()):
             if isinstance(source, OriginalSource):
                 source.close()
 
     def _source(self, file: int) -> Source:
-        """The source of a file; it is kept, unless it is an original and as many as may stay open are kept already.
+        """Return the source of a file and keep it open, unless it is an original file and the maximum number is already open.
 
-        The first ones stay: files are read in turn, again and again, so that of the latest ones each would be gone when its turn comes.
+        The files opened first stay open. Files are read cyclically, so an LRU cache would always evict the one needed next.
         """
         if (source := self._sources.get(file)) is None:
             source = open_source(self.records[file], self._configuration, self._options, custom_functions=self._custom_functions)
@@ -95,7 +95,7 @@ class OpenFiles:
 
 
 class Table:
-    """Plain columns over the parts of a window in a row, joined when asked for."""
+    """The plain columns of a window, concatenated over its parts at first access."""
 
     def __init__(self, parts: Sequence[Part]) -> None:
         self._parts = parts

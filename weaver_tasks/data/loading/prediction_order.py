@@ -1,4 +1,4 @@
-"""The events of a group of test files for prediction: each once, in the order of the files, with observers beside them."""
+"""Provides the events of a group of test files for prediction: each once, in the order of the files, with the observers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from weaver_tasks.settings.stage import StageSettings
 if TYPE_CHECKING:
     from weaver_tasks.data.configuration import DataConfiguration
 
-# Without sampling and shuffling, larger windows serve nothing; some are held at a time, however few events there are.
+# Without sampling and shuffling, larger windows have no advantage. Several windows are in memory at a time.
 _WINDOW_EVENTS = 1_250
 
 
@@ -44,11 +44,11 @@ def prediction_batches(
     trim: bool = False,
     pad: bool = True,
 ) -> Iterator[Batch]:
-    """Batches of training.batch_size_test events (the last one smaller) of the test files of a group; files share batches.
+    """Yield batches of training.batch_size_test events (fewer in the last) of a group of test files. A batch may span files.
 
-    manifest: inputs.json. settings: sections data, loading, training of config.yaml, and perhaps fold: then only the events
-    of this fold are served. Rank r takes the r-th of world_size even stretches of the files' entries. Memory does not grow with
-    the number of events. Other arguments: as of `loader.EpochLoader`.
+    manifest: inputs.json. settings: sections data, loading, training of config.yaml, and optionally fold, which selects the events
+    of this fold. Rank r takes the r-th of world_size equal ranges of the files' entries. Memory does not grow with the number of
+    events. Other arguments: as in `loader.EpochLoader`.
     """
     options = split_options(settings, "test")
     assembler = InputAssembler(configuration, batch_size=options.batch_size, buffers=buffers, trim=trim, pad=pad)
@@ -71,7 +71,7 @@ def prediction_batches(
 def prediction_reader(
     files: OpenFiles, configuration: DataConfiguration, options: SplitOptions, *, packed: Sequence[str], threads: int
 ) -> WindowReader:
-    """Reads the windows of `planned_windows`. Arguments: as of `windows.WindowReader`."""
+    """Make a reader of the windows of `planned_windows`. Arguments: as in `window.WindowReader`."""
     whole_files = dataclasses.replace(options, fetch_by_files=True, fetch_step=1, in_memory=False)
     return WindowReader(files, configuration, whole_files, split="test", seed=(0,), packed=packed, threads=threads)
 
@@ -85,9 +85,9 @@ def prediction_values(
     group: str,
     custom_functions: Path | None = None,
 ) -> Iterator[np.ndarray]:
-    """A variable of the test events of a group, of those that are predicted and in that order, some thousands at a time: (n,) each.
+    """Yield a variable of the predicted events of a test group, in the order of the predictions, in arrays (n,) of a few thousand.
 
-    settings: as of `prediction_batches`, without fold. Raises DataConfigError when the files were staged without the variable.
+    settings: as in `prediction_batches`, without fold. Raises DataConfigError when the files were staged without the variable.
     """
     files = OpenFiles(manifest, configuration, custom_functions=custom_functions)
     for window in planned_windows(manifest, split_options(settings, "test"), group=group, rank=0, world_size=1):
@@ -99,13 +99,13 @@ def prediction_values(
 
 
 def prediction_entries(manifest: Mapping[str, Any], settings: StageSettings, *, group: str, rank: int = 0, world_size: int = 1) -> int:
-    """The entries, before selection, that `prediction_batches` goes through."""
+    """Return the number of entries, before selection, that `prediction_batches` reads."""
     windows = planned_windows(manifest, split_options(settings, "test"), group=group, rank=rank, world_size=world_size)
     return sum(window.entries for window in windows)
 
 
 def planned_windows(manifest: Mapping[str, Any], options: SplitOptions, *, group: str, rank: int, world_size: int) -> list[Window]:
-    """What rank r reads, in the order of the files: windows of one file each, of at most `window_events` entries."""
+    """Return the windows of a rank in the order of the files: each of one file, with at most `window_events` entries."""
     files = [file for file in planned_files(manifest["files"], "test") if file.group == group]
     whole_files = dataclasses.replace(options, fetch_by_files=True, fetch_step=1, max_window_events=window_events(options), in_memory=False)
     windows = plan_windows(files, whole_files, seed=(0,))
@@ -114,12 +114,12 @@ def planned_windows(manifest: Mapping[str, Any], options: SplitOptions, *, group
 
 
 def window_events(options: SplitOptions) -> int:
-    """The most entries that a window of a prediction has."""
+    """Return the maximum number of entries of a window for prediction."""
     return min(options.max_window_events, _WINDOW_EVENTS)
 
 
 def _stretch(windows: Sequence[Window], first: int, last: int) -> list[Window]:
-    """Entries first to last of the windows (of one file each) in a row."""
+    """Return the entries first <= entry < last of the concatenated windows (of one file each)."""
     stretch, at = [], 0
     for window in windows:
         begin, end = max(first - at, 0), min(last - at, window.entries)

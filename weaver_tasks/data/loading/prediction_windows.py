@@ -1,6 +1,6 @@
-"""The test events of a group, a window at a time: batches of similar length for the network, and what puts them back in order.
+"""Provides the test events of a group window by window, in batches of similar length, with indices to restore the order.
 
-Shapes: N events of a window, B of a batch.
+Shapes: N is the number of events of a window, B that of a batch.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ServedWindow:
-    """What is written of N events as it is in their files, in their order. labels, observers: as of `Batch`, (N, …) each.
+    """The columns of N events that are copied to the predictions, in the order of the files. labels, observers: as in `Batch`, (N, …).
 
-    file: (N,) index into the manifest's files; entry: (N,) the entry in that file.
+    file: (N,) index of the file in the manifest. entry: (N,) entry in that file.
     """
 
     labels: dict[str, np.ndarray]
@@ -42,9 +42,10 @@ class ServedWindow:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class WindowBatch:
-    """B events of a window, as a network takes them.
+    """The network inputs of B events of a window.
 
-    inputs: as of `Batch`. places: (B,) which of the window's N events these are; each is in one batch. window: with its last batch.
+    inputs: as in `Batch`. places: (B,) indices of these events in the window; each event is in exactly one batch.
+    window: the ServedWindow, given with the last batch of the window, otherwise None.
     """
 
     inputs: dict[str, Any]
@@ -68,11 +69,12 @@ def window_batches(
     by_length: bool = False,
     fullness: float = 1.0,
 ) -> Iterator[WindowBatch]:
-    """The events that `prediction_order.prediction_batches` serves, in batches of at most `batch_size` events of one window.
+    """Yield the same events as `prediction_order.prediction_batches`, in batches of at most `batch_size` events of one window.
 
-    Windows come in the order of the files, and none without events. by_length: a batch holds events of similar length, padded to its
-    longest one, for networks that do not mind the padding; and as few events that it, padded, has at most `fullness` of the size of
-    batch_size events of full length. Memory does not grow with the number of events. Other arguments: as of `loader.EpochLoader`.
+    Windows are in the order of the files; windows without events are skipped. by_length: a batch holds events of similar length,
+    padded to the longest of them, for networks whose result does not depend on the padding. The padded size of such a batch is at most
+    the fraction `fullness` of batch_size events of full length. Memory does not grow with the number of events. Other arguments: as in
+    `loader.EpochLoader`.
     """
     options = split_options(settings, "test")
     assembler = InputAssembler(configuration, batch_size=batch_size, buffers=buffers, trim=by_length, pad=pad)
@@ -93,7 +95,7 @@ def window_batches(
 
 
 def _joined(windows: list[Window], *, most: int) -> list[Window]:
-    """Small neighbors as one window of at most so many entries, so that many small files do not make many small batches."""
+    """Merge consecutive small windows up to `most` entries, so that many small files do not give many small batches."""
     joined: list[Window] = []
     for window in windows:
         if joined and joined[-1].entries + window.entries <= most:
@@ -107,14 +109,14 @@ def _joined(windows: list[Window], *, most: int) -> list[Window]:
 def _cut(
     windows: Generator[LoadedWindow, None, None], assembler: InputAssembler, *, batch_size: int, fullness: float | None
 ) -> Generator[tuple[LoadedWindow, np.ndarray, bool], None, None]:
-    """(window, places, whether it is the last) of each batch."""
+    """Yield (window, places, whether it is the last batch of the window) for each batch."""
     with contextlib.closing(windows):
         for window in windows:
             order = np.arange(len(window.accepted))
             fitting = np.full(len(order), batch_size)
             if fullness is not None:
                 sizes = assembler.sizes((window.packed, window.pieces[window.accepted], window.rows[window.accepted]))
-                # The longest ones first: what they took then has room for all that follow.
+                # The longest events first: their memory can then be reused for all following batches.
                 order = np.argsort(-sizes, kind="stable")
                 most = int(fullness * batch_size * assembler.largest)
                 fitting = np.clip(most // np.maximum(sizes[order], 1), 1, batch_size)

@@ -1,4 +1,4 @@
-"""Work done ahead by threads, its results in the order of the work."""
+"""Applies a function to items ahead of time in threads, and yields the results in the order of the items."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Result = TypeVar("Result")
 def ordered_map(
     function: Callable[[Item], Result], items: Iterable[Item], *, threads: int, ahead: int, name: str = "loader"
 ) -> Generator[Result, None, None]:
-    """Yield function(item) for each item in turn, whatever the number of threads; at most `ahead` results wait to be taken.
+    """Yield function(item) for each item in order, for any number of threads. At most `ahead` results are computed in advance.
 
-    threads: how many work; 0 works in the caller. One more goes through `items`. An error of the function, or of `items`,
-    is raised here, after the results before it. Closing this generator ends the threads before it returns.
+    threads: number of worker threads; with 0 the caller does the work. One more thread iterates over `items`. An exception of the
+    function, or of `items`, is raised here, after the results before it. Closing this generator ends the threads before it returns.
     """
     if threads == 0:
         with _closing(items):
@@ -39,7 +39,7 @@ def ordered_map(
 
 
 class _Crew:
-    """A thread that begins the work on items, threads that do it, and the caller, who takes the results."""
+    """The state shared by the thread that iterates over the items, the worker threads, and the caller that takes the results."""
 
     def __init__(self, function: Callable[[Item], Result], items: Iterable[Item], ahead: int) -> None:
         self._function = function
@@ -59,7 +59,7 @@ class _Crew:
                     future: Future = Future()
                     self._work.put((future, item))
                     self._begun.put(future)
-        except BaseException as error:  # handed to the caller, who raises it in its place
+        except BaseException as error:  # passed to the caller, who raises it in the order of the items
             failed: Future = Future()
             failed.set_exception(error)
             self._begun.put(failed)
@@ -82,7 +82,7 @@ class _Crew:
     def results(self) -> Iterator[Result]:
         while (future := self._begun.get()) is not None:
             result = future.result()
-            # Nothing here may go on holding what is served: its memory would not be used again.
+            # Keep no reference to a result: its memory could not be reused otherwise.
             del future
             self._slots.release()
             yield result

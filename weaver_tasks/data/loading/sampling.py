@@ -1,7 +1,7 @@
-"""The draws of the loader: which events of a window are accepted, how often, and in which order.
+"""Random sampling and shuffling of the events of a window: which events are accepted, how often, and in which order.
 
-Each draw has a generator of its own, seeded by what it is for, the pass and the window: so any window can be redone
-alone, and no draw depends on what was drawn before it.
+Each draw has a separate random generator, seeded by its purpose, the pass and the window. So any window can be reproduced on its
+own, and no draw depends on earlier draws.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 
 class RandomStream(enum.IntEnum):
-    """What is drawn. The numbers are part of the seeds: changing one changes every training."""
+    """The purpose of a draw. The numbers are part of the seeds: changing one changes every training."""
 
     FILES = 1
     PARTS = 2
@@ -25,17 +25,17 @@ class RandomStream(enum.IntEnum):
 
 
 def generator(seed: Sequence[int], purpose: RandomStream, pass_number: int, window: int = 0) -> np.random.Generator:
-    """The generator of one draw."""
+    """Return the random generator of one draw."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence((*seed, int(purpose), pass_number, window))))
 
 
 def accepted_events(
     weights: np.ndarray, rng: np.random.Generator, *, up_sample: bool = True, max_resample: int = 10, weight_scale: float = 1.0
 ) -> np.ndarray:
-    """The events of a window that are kept, in order, an up-sampled one several times. weights: (N,). Returns (n,) int64.
+    """Draw which events of a window are kept. Returns their indices in order, (n,) int64, with repetitions if up-sampled.
 
-    As in weaver, an event is kept if uniform(0, weight_scale) < weight. With up-sampling each is tried
-    min(max_resample, N // kept) times, kept being the number that a first try keeps.
+    weights: (N,). As in weaver, an event is kept if uniform(0, weight_scale) < weight. With up-sampling, each event is drawn
+    min(max_resample, N // kept) times, where kept is the number of events that the first draw keeps.
     """
     kept = np.flatnonzero(rng.random(len(weights)) * weight_scale < weights)
     tries = min(max_resample, len(weights) // max(1, len(kept)))
@@ -46,7 +46,7 @@ def accepted_events(
 
 
 def shuffled(events: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The events in random order."""
+    """Return the events in random order."""
     return rng.permutation(events)
 
 
@@ -59,11 +59,12 @@ def shuffled_by_length(
     batch_size: int,
     carried: int = 0,
 ) -> np.ndarray:
-    """The events in random order, but so that a batch holds events of similar length. events, lengths: (n,).
+    """Return the events in random order such that each batch holds events of similar length. events, lengths: (n,).
 
-    edges: edges of the buckets (events beyond the outer ones count to the outer buckets), or how many buckets of equal content.
-    batch_size: events of a global batch; lead: events that the batch begun in the window before still wants.
-    What fills no batch in its bucket serves as lead, or comes last. As in weaver, but batches keep their bucket across windows.
+    edges: edges of the buckets (events beyond them count in the outermost buckets), or the number of buckets of equal population.
+    batch_size: events of a global batch. carried: events that are missing in the batch begun in the previous window.
+    Events that do not fill a batch of their bucket complete that batch, or come last. This is as in weaver, except that batches keep
+    their bucket across windows.
     """
     if len(events) == 0:
         return events

@@ -1,7 +1,7 @@
-"""Which entries are read together, and in which order: a pure function of the files' sizes and a few numbers.
+"""Plans which entries are read together and in which order, as a pure function of file sizes, options and seed.
 
-A *pass* goes once through the data, in *windows*. Events are sampled and shuffled within a window, so windows
-are cut through all files alike: a slice of every file (`fetch_step`), or some whole files (`fetch_by_files`).
+A *pass* goes through the data once, in *windows*. Events are sampled and shuffled within a window. A window therefore consists of
+a slice of every file (`fetch_step`), or of some whole files (`fetch_by_files`).
 Each entry lies in at most one window of a pass. Nothing here depends on the number of ranks.
 """
 
@@ -19,7 +19,7 @@ from weaver_tasks.data.loading.sampling import RandomStream, generator
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedFile:
-    """A file of the manifest: its index there, its group, its entries before selection."""
+    """A file of the manifest: its index in the manifest, its group, and its number of entries before selection."""
 
     index: int
     group: str
@@ -28,10 +28,10 @@ class PlannedFile:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Window:
-    """Entries read, sampled and shuffled together: first <= entry < last of each of some files.
+    """Entries that are read, sampled and shuffled together: first <= entry < last of each of its m files.
 
-    files: (m,) index into the manifest's files; first, last: (m,) entry numbers before selection.
-    number: its place in the pass.
+    files: (m,) index in the manifest. first, last: (m,) entry numbers before selection.
+    number: index of the window in the pass.
     """
 
     number: int
@@ -45,10 +45,10 @@ class Window:
 
 
 def plan_windows(files: Sequence[PlannedFile], options: SplitOptions, *, seed: Sequence[int], pass_number: int = 0) -> list[Window]:
-    """The windows of a pass, in the order in which they are served. Empty ones are left out.
+    """Return the windows of a pass in the order in which they are used. Empty windows are left out.
 
-    seed: what the draws depend on besides the pass. Without `options.shuffle` there are none but those of the files
-    (when `file_fraction` is below 1), and windows go forward through each file, in the order of the manifest.
+    seed: seeds the draws, together with the pass. Without `options.shuffle`, the only draw is that of the files (if `file_fraction` is
+    below 1), and windows go forward through each file, in the order of the manifest.
     """
     if options.same_each_pass or options.in_memory:
         pass_number = 0
@@ -70,12 +70,12 @@ def plan_windows(files: Sequence[PlannedFile], options: SplitOptions, *, seed: S
 
 
 def entry_at(fraction: float, entries: int | np.ndarray) -> np.ndarray:
-    """The entry at which the leading `fraction` of `entries` ends: int(fraction * entries), but 0.29 of 100 is 29."""
+    """Return the entry at which the leading `fraction` ends: int(fraction * entries), corrected for rounding (0.29 of 100 is 29)."""
     return np.floor(np.asarray(entries) * fraction * (1 + 1e-12) + 1e-9).astype(np.int64)
 
 
 def _draw_files(files: Sequence[PlannedFile], options: SplitOptions, seed: Sequence[int], pass_number: int) -> list[PlannedFile]:
-    """The files of this pass, in the order in which they are grouped into windows."""
+    """Draw the files of this pass, in the order in which they are grouped into windows."""
     files = [file for file in files if file.entries > 0]
     if not options.shuffle and options.file_fraction >= 1:
         return files
@@ -88,10 +88,10 @@ def _draw_files(files: Sequence[PlannedFile], options: SplitOptions, seed: Seque
 def _draw_parts(
     files: Sequence[PlannedFile], options: SplitOptions, seed: Sequence[int], pass_number: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """First and last entry of each file in this pass: (F,), (F,).
+    """Draw the first and last entry of each of the F files in this pass: (F,), (F,).
 
-    A `data_fraction` below 1 is a contiguous part of each file's range: at its start, one entry at least, or, with shuffling, at a
-    random place, its size rounded up or down at random, so that small files count fully on average.
+    A `data_fraction` below 1 selects a contiguous part of each file's range. Without shuffling, it is at the start and has at least one
+    entry. With shuffling, its position is random, and its size is rounded up or down at random, so that the average is exact.
     """
     entries = np.array([file.entries for file in files], dtype=np.int64)
     start, stop = entry_at(options.start, entries), entry_at(options.stop, entries)
@@ -108,7 +108,7 @@ def _draw_parts(
 def _cut(
     files: Sequence[PlannedFile], first: np.ndarray, last: np.ndarray, phases: np.ndarray, options: SplitOptions
 ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Windows as (positions of the files in `files`, first entries, last entries)."""
+    """Divide the files into windows: (indices in `files`, first entries, last entries) of each."""
     everything = np.arange(len(files))
     if options.in_memory:
         return [(everything, first, last)]
@@ -130,18 +130,20 @@ def _cut(
 
 
 def _slice_bounds(first: np.ndarray, last: np.ndarray, phases: np.ndarray, slices: int) -> np.ndarray:
-    """Where each file is cut into `slices` even parts: (slices + 1, F). A phase in [0, 1) of its own for each file
-    keeps the slices of many small files from being cut at the same places."""
+    """Return the boundaries of `slices` equal parts of each file: (slices + 1, F).
+
+    Each file has a different phase in [0, 1), so that many small files are not divided at the same positions.
+    """
     steps = np.arange(slices + 1)[:, None]
     phase = np.floor(phases * slices).astype(np.int64)
     return first + ((last - first) * steps + phase) // slices
 
 
 def _file_shares(files: Sequence[PlannedFile], parts: int) -> np.ndarray:
-    """How much of each file, in units of 1/parts, lies before each boundary of weaver's `split_num`: (parts + 1, F).
+    """Return how much of each file, in units of 1/parts, precedes each boundary of weaver's `split_num`: (parts + 1, F).
 
-    The n files of a group follow one another, and each part takes n/parts of them: of 5 files in 3 parts, the first part
-    takes files 0 and 2/3 of 1.
+    The n files of a group are consecutive, and each part takes n/parts of them: with 5 files in 3 parts, the first part
+    takes file 0 and 2/3 of file 1.
     """
     count: dict[str, int] = {}
     place = []
@@ -156,7 +158,7 @@ def _file_shares(files: Sequence[PlannedFile], parts: int) -> np.ndarray:
 def _cap(
     members: np.ndarray, first: np.ndarray, last: np.ndarray, phases: np.ndarray, most: int
 ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """The window, cut into slices of at most `most` entries (or of one entry a file, if there are more files than that)."""
+    """Divide the window into slices of at most `most` entries (or one entry per file, if there are more files than that)."""
     total, longest = int((last - first).sum()), int((last - first).max(initial=0))
     if total <= most:
         return [(members, first, last)]

@@ -1,7 +1,7 @@
-"""Input files of any format, as awkward arrays of an entry range.
+"""Reads ranges of entries from input files of any supported format, as awkward arrays.
 
-`open_reader` chooses by the suffix. What a library raises for a missing or damaged file becomes an
-InputFileError naming the file, here and nowhere else.
+`open_reader` chooses the reader by the suffix of the file. This package turns every exception of a library about a missing or
+damaged file into an InputFileError that names the file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STEP_BYTES = 1 << 24
 
 
 class Reader(Protocol):
-    """An open input file. entries: how many events it holds. tree: the tree read, or None where a file has no trees."""
+    """An open input file. entries: number of events. tree: name of the tree, or None for formats without trees."""
 
     @property
     def entries(self) -> int: ...
@@ -34,13 +34,13 @@ class Reader(Protocol):
     def tree(self) -> str | None: ...
 
     def known(self) -> set[str]:
-        """The names of the branches."""
+        """Return the names of the branches."""
 
     def read(self, branches: Sequence[str], first: int, last: int) -> dict[str, ak.Array]:
-        """Entries first <= entry < last of these branches, all of which are known."""
+        """Read the entries first <= entry < last of these branches, all of which must be in `known()`."""
 
     def step(self, branches: Sequence[str], first: int, size: int) -> int:
-        """Where to stop reading from entry `first` on, to read about `size` bytes at once. Beyond `first`."""
+        """Return the entry at which to stop, to read about `size` bytes from entry `first` on. Always greater than `first`."""
 
     def close(self) -> None: ...
 
@@ -53,11 +53,11 @@ def open_reader(
     branches: Sequence[str] = (),
     fields: Mapping[str, Sequence[str]] | None = None,
 ) -> Iterator[Reader]:
-    """Open an input file. tree: for ROOT files; by default the only one.
+    """Open an input file. tree: name of the tree in a ROOT file; by default its only tree.
 
-    branches: those that will be read: in files without trees they tell how many entries there are. fields: of branches of records, the
-    fields that are wanted of them; all, where a branch is not named.
-    Raises InputFileError when the file is missing, damaged or of another kind, here or while it is read.
+    branches: the branches that will be read. In formats without trees they determine the number of entries. fields: branch of
+    records -> the fields to read; branches that are not listed are read with all fields.
+    Raises InputFileError, here or while reading, when the file is missing, damaged or of an unsupported format.
     """
     source = os.fspath(source)
     suffix = PurePosixPath(source.partition("?")[0]).suffix.lower()
@@ -84,10 +84,10 @@ def read_arrays(
     branch_magic: Mapping[str, str],
     file_magic: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, ak.Array]:
-    """Branches of an entry range by the names of the data configuration: branch -> (N, …).
+    """Read branches of a range of entries: name in the data configuration -> (N, …).
 
-    branch_magic: substrings of names -> what stands for them in ROOT files. file_magic: variable -> {regular expression:
-    value}: variables given by the file's path. Raises InputFileError naming the branches that are missing or damaged.
+    branch_magic: substring of a name -> its replacement in the file. file_magic: variable -> {regular expression: value}, for
+    variables that the path of the file determines. Raises InputFileError naming the branches that are missing or damaged.
     """
     names = branch_names(reader, source, branches, branch_magic=branch_magic, file_magic=file_magic)
     read = reader.read(list(dict.fromkeys(names.values())), first, last) if names else {}
@@ -105,7 +105,7 @@ def read_arrays(
 
 
 def _check_lists(layout: Any, where: str) -> None:
-    """Raise InputFileError where lists overlap or reach beyond their values: what follows relies on it, down to addresses in memory."""
+    """Raise InputFileError if lists overlap or extend beyond their values. Later code relies on valid lists to access memory."""
     while isinstance(layout, ak.contents.ListOffsetArray):
         offsets = np.asarray(layout.offsets.data)
         if offsets[0] < 0 or offsets[-1] > len(layout.content) or (offsets[1:] < offsets[:-1]).any():
@@ -122,9 +122,9 @@ def branch_names(
     file_magic: Mapping[str, Mapping[str, Any]],
     describe_use: Callable[[str], str] = lambda _: "",
 ) -> dict[str, str]:
-    """Name -> the branch in the file. Raises InputFileError naming those that the file does not have.
+    """Return name -> branch in the file. Raises InputFileError naming the branches that the file does not have.
 
-    describe_use: name -> what to say of the use of a missing one.
+    describe_use: name -> text for the message that says where a missing variable is used.
     """
     names = {name: _magic(name, branch_magic) if reader.tree else name for name in branches if name not in file_magic}
     known = reader.known()
@@ -170,7 +170,7 @@ def _open_awkward0(source: str, _tree: str | None, branches: Sequence[str], _fie
     return Awkward0Reader(source, branches)
 
 
-# Each format's library is loaded only when such a file is read: two of them are optional.
+# The library of a format is imported only when such a file is read: two of the libraries are optional.
 _FORMATS = {
     ".root": _open_root,
     ".parquet": _open_parquet,

@@ -1,8 +1,8 @@
-"""Files of awkward-array 0 (`.awkd`), read without that package, which is no longer made for today's numpy.
+"""Reads files of awkward-array 0 (`.awkd`) without that package, which does not support current versions of numpy.
 
-The file is a ZIP archive. Each array `name` has a description `name.json` of calls that rebuild it from raw buffers
-(`name-1.raw` …). Only the calls that make numbers and lists of them are understood here; the format's others, which can
-run any code, are refused. The format has no entry ranges: a branch is held in memory while its file is read.
+The file is a ZIP archive. For each array `name`, a description `name.json` lists the calls that rebuild it from raw buffers
+(`name-1.raw` …). Only calls that make numbers and lists of numbers are supported. All others are refused, because the format
+allows calls of arbitrary code. The format has no entry ranges, so a branch is held in memory while its file is read.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SUFFIX = ".json"
 
 
 class Awkward0Reader:
-    """An archive of arrays, which are the branches. branches: those that will be read, which tell how many entries there are."""
+    """An archive of arrays, one per branch. branches: the ones that will be read; they determine the number of entries."""
 
     tree = None
 
@@ -95,7 +95,7 @@ class _Builder:
         return built
 
     def _call(self, path: tuple[str, ...], arguments: list[Any]) -> Any:
-        # The package was first called awkward.
+        # Older files use the package's first name, awkward.
         match (path[0].replace("awkward0", "awkward"), *path[1:]):
             case ("numpy", "frombuffer") | ("awkward", "numpy", "frombuffer") | ("awkward.util", "frombuffer"):
                 return np.frombuffer(arguments[0], *arguments[1:])

@@ -1,11 +1,12 @@
-"""The baskets of a TTree's simple branches: numbers, and lists of numbers, straight from the file's bytes to arrays.
+"""Decodes the baskets (data blocks) of simple TTree branches: converts numbers and lists of numbers from file bytes to arrays.
 
-uproot gives the same arrays, but takes its way through some hundred Python calls for each basket, more time than unpacking it.
-What is out of the ordinary is left to it: other types, remote files, baskets within the tree's description, damage.
+uproot gives the same arrays, but needs about a hundred Python calls per basket, which take longer than the decompression.
+uproot still reads all unusual cases: other types, remote files, baskets embedded in the tree's description, damaged files.
 
-A basket is a record of the file: a key, whose last bytes describe the basket, and its data, packed in blocks. Lists have, behind
-their values, the place of each entry; or a branch tells their lengths, whose baskets may end elsewhere (which uproot 5.7 does not read).
-Numbers are big endian. (ROOT's reference, "TFile: the physical layout" and "TBasket".)
+A basket is a record in the file: a key, whose last bytes describe the basket, and its data in compressed blocks. Lists are stored
+as values followed by the byte offset of each entry. Alternatively, another branch holds the lengths of the lists; its baskets may
+have other boundaries (which uproot 5.7 cannot read). Numbers are big endian. See "TFile: the physical layout" and "TBasket" in
+ROOT's reference.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ import numpy as np
 import uproot
 import xxhash
 
-_KEY = struct.Struct(">ihiIhh")  # bytes in all, version, bytes of the data unpacked, date, bytes of the key, cycle
+_KEY = struct.Struct(">ihiIhh")  # total bytes, version, uncompressed bytes, date, bytes of the key, cycle
 _BASKET = struct.Struct(">hiiiib")  # at the key's end: version, size of the buffer, size of an entry, entries, end of the values, flag
-_BLOCK = struct.Struct("<2s7B")  # algorithm, method, bytes packed (3) and unpacked (3)
-_CHECKSUM = struct.Struct(">Q")  # in front of what LZ4 packed, and counted with it
+_BLOCK = struct.Struct("<2s7B")  # algorithm, method, compressed bytes (3), uncompressed bytes (3)
+_CHECKSUM = struct.Struct(">Q")  # precedes LZ4 data and is included in its size
 
 _UNPACK: dict[bytes, Callable[[memoryview, int], Any]] = {
     b"L4": lambda packed, size: cramjam.lz4.decompress_block(_checked(packed), output_len=size),
@@ -40,16 +41,16 @@ _UNPACK: dict[bytes, Callable[[memoryview, int], Any]] = {
 
 
 class _UnusualError(Exception):
-    """A basket is not as expected."""
+    """A basket has an unexpected layout."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Baskets:
-    """Where the B baskets of a branch are, and what they hold.
+    """The positions and the layout of the B baskets of a branch.
 
-    places, sizes: (B,) bytes of the file. entries: (B + 1,) the first of each, and at last the number of all. dtype: of the numbers
-    in the file. header: bytes before the values of each list; None where an entry is one number. lengths: the branch that tells how
-    long the lists are, for files that leave out their places.
+    places, sizes: (B,) position and size in the file, in bytes. entries: (B + 1,) first entry of each basket, then the total number
+    of entries. dtype: of the numbers in the file. header: bytes before the values of each list; None if an entry is one number.
+    lengths: the branch with the lengths of the lists, for files that do not store the offsets of the entries.
     """
 
     places: list[int]
@@ -60,9 +61,9 @@ class Baskets:
     lengths: Baskets | None = None
 
     def read(self, file: int, first: int, last: int) -> ak.Array | None:
-        """Entries first <= entry < last: (N,), or N lists. None where uproot must read them, or say what is wrong.
+        """Read entries first <= entry < last: (N,), or N lists. None if uproot must read them or report the problem.
 
-        file: its descriptor. Raises OSError when it cannot be read.
+        file: a file descriptor. Raises OSError when it cannot be read.
         """
         if not 0 <= first < last <= self.entries[-1]:
             return None
@@ -74,14 +75,14 @@ class Baskets:
             return None
 
     def _part(self, file: int, basket: int, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
-        """The bytes (b,) of the wanted entries of a basket, and the place of each in them (n + 1,)."""
+        """Return the bytes (b,) of entries first <= entry < last of a basket, and the offset of each entry in them (n + 1,)."""
         values, places = self._basket(file, basket)
         start, stop = self.entries[basket : basket + 2]
         places = places[max(first - start, 0) : min(last, stop) - start + 1]
         return values[places[0] : places[-1]], places - places[0]
 
     def _basket(self, file: int, basket: int) -> tuple[np.ndarray, np.ndarray]:
-        """The same of all entries of a basket."""
+        """Return the bytes and offsets of all entries of a basket."""
         record = memoryview(os.pread(file, self.sizes[basket], self.places[basket]))
         size, _, unpacked, _, key, _ = _KEY.unpack_from(record)
         _expect(size == len(record) == self.sizes[basket] and _KEY.size + _BASKET.size <= key <= size)
@@ -95,7 +96,7 @@ class Baskets:
         elif len(data) == end:
             places = self._places_from_lengths(file, basket)
         else:
-            # How many places follow; the place of each entry, counted from the key's beginning; and one that means nothing.
+            # The number of offsets, the offset of each entry from the beginning of the key, and one unused offset.
             _expect(end >= 0 and len(data) == end + 4 * (count + 2))
             places = data[end + 4 :].view(">i4").astype(np.int64) - key
             places[-1] = end
@@ -103,7 +104,7 @@ class Baskets:
         return data[:end], places
 
     def _places_from_lengths(self, file: int, basket: int) -> np.ndarray:
-        """(n + 1,) bytes."""
+        """Compute the byte offsets (n + 1,) of the entries from the branch with the lengths."""
         lengths = self.lengths and self.lengths.read(file, *self.entries[basket : basket + 2])
         if lengths is None:
             raise _UnusualError
@@ -126,7 +127,7 @@ class Baskets:
 
 
 def baskets_of(branch: uproot.TBranch) -> Baskets | None:
-    """The baskets of a branch; None when they are not simple."""
+    """Return the baskets of a branch; None if the branch is not simple."""
     numbers, header = branch.interpretation, None
     if type(numbers) is uproot.AsJagged:
         numbers, header = numbers.content, numbers.header_bytes
@@ -139,7 +140,7 @@ def baskets_of(branch: uproot.TBranch) -> Baskets | None:
     entries = list(map(int, branch.entry_offsets))
     if min(places, default=0) < 0 or min(sizes, default=0) < 0 or entries != sorted(entries):
         return None
-    # Of split collections uproot gives their first member as the branch that counts, which holds values, not lengths.
+    # For split collections uproot returns the first member as the count branch, but that holds values, not lengths.
     counts = branch.count_branch if header == 0 else None
     lengths = baskets_of(counts) if counts is not None and type(counts.interpretation) is uproot.AsDtype else None
     return Baskets(places=places, sizes=sizes, entries=entries, dtype=dtype, header=header, lengths=lengths)
@@ -151,7 +152,7 @@ def _expect(as_expected: bool) -> None:
 
 
 def _unpacked(packed: memoryview, size: int) -> np.ndarray:
-    """(size,) bytes."""
+    """Decompress to (size,) bytes."""
     blocks = []
     while packed:
         algorithm, _, *sizes = _BLOCK.unpack_from(packed)
@@ -166,14 +167,14 @@ def _unpacked(packed: memoryview, size: int) -> np.ndarray:
 
 
 def _checked(packed: memoryview) -> memoryview:
-    """What follows its checksum."""
+    """Verify the checksum and return the data after it."""
     body = packed[_CHECKSUM.size :]
     _expect(xxhash.xxh64_intdigest(body) == _CHECKSUM.unpack_from(packed)[0])
     return body
 
 
 def _without_headers(values: np.ndarray, starts: np.ndarray, header: int, itemsize: int) -> np.ndarray:
-    """Bytes without those of the headers, one of which is at each of these places."""
+    """Remove the headers, which begin at the byte positions `starts`."""
     unit = math.gcd(header, itemsize)
     whole = values.view(f"u{unit}")
     keep = np.ones(len(whole), dtype=bool)

@@ -1,4 +1,4 @@
-"""Where to stop reading a file, so that memory is bounded and nothing is unpacked twice."""
+"""Chooses the entry ranges in which a file is read, so that memory is bounded and nothing is decompressed twice."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _LARGEST_CLUSTER = 8
 
 
 class Steps:
-    """The steps of a file in which the wanted branches take `total_bytes` unpacked.
+    """The entry ranges of a file whose selected branches have `total_bytes` uncompressed bytes.
 
-    ends: the entries at which something that is only unpacked whole (a basket, a cluster) ends, for all branches together.
+    ends: the entries at which units that are decompressed as a whole (baskets, clusters) end in all branches.
     """
 
     def __init__(self, total_bytes: float, entries: int, ends: Iterable[int]) -> None:
@@ -22,7 +22,7 @@ class Steps:
         self._ends = sorted(ends)
 
     def step(self, first: int, size: int) -> int:
-        """Where to stop when reading from entry `first` on: beyond `first`, for about `size` bytes."""
+        """Return the entry at which to stop, to read about `size` bytes from entry `first` on. Always greater than `first`."""
         most = min(self._entries, first + max(1, min(_MOST_ENTRIES, int(size / self._bytes_per_entry))))
         last_before = bisect.bisect_right(self._ends, most) - 1
         if last_before >= 0 and self._ends[last_before] > first:

@@ -1,4 +1,4 @@
-"""HDF5 files with one array per branch at the root: (N,) numbers, (N, length) padded ones, or lists of variable length."""
+"""Reads HDF5 files with one dataset per branch at the root: (N,) numbers, (N, length) padded arrays, or variable-length lists."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _BYTES_OF_LIST = 256
 
 
 class Hdf5Reader:
-    """An HDF5 file. Padding stays: a branch of shape (N, 128) has 128 particles in each event.
+    """An HDF5 file. Padding is kept: a branch of shape (N, 128) has 128 particles in each event.
 
-    branches: those that will be read; they tell how many entries there are, whatever stands beside them. Without them: as many as most
-    datasets have. fields: of datasets of records, the fields that are wanted; all, where a dataset is not named.
+    branches: the ones that will be read; they determine the number of entries. Without them it is the most common length of the
+    datasets. fields: dataset of records -> the fields to read; datasets that are not listed are read with all fields.
     """
 
     tree = None
@@ -88,7 +88,7 @@ class Hdf5Reader:
         return _record(dataset.fields(self._wanted(name))[first:last], name)
 
     def _wanted(self, name: str) -> list[str]:
-        """The fields of a dataset of records that are read: all where something else than a field is asked of it."""
+        """Return the fields of a dataset of records to read: all of them, unless only fields are used."""
         there, asked = self._arrays[name].dtype.names, self._fields.get(name)
         return [field for field in there if field in asked] if asked and set(asked) <= set(there) else list(there)
 
@@ -123,7 +123,10 @@ def _refusing_damage(source: str) -> Iterator[None]:
 
 
 def _as_awkward(dataset: Any, name: str, first: int, last: int) -> ak.Array:
-    """Lists of variable length come as an array of arrays; truth values of PyTables as a type that h5py shows as integers."""
+    """Read entries as an awkward array.
+
+    h5py returns variable-length lists as an array of arrays, and the booleans of PyTables as integers.
+    """
     values = dataset[first:last]
     if dataset.id.get_type().get_class() == h5py.h5t.BITFIELD:
         return ak.Array(values.astype(bool))
@@ -141,14 +144,14 @@ def _column(values: np.ndarray, dtype: np.dtype, name: str) -> ak.Array:
         return ak.unflatten(np.concatenate([np.zeros(0, dtype=content), *values]), counts)
     if values.dtype.kind not in "biuf":
         raise TypeError(f"'{name}' holds {values.dtype}, which is not read: only numbers, lists of them and text are")
-    # As lists, numbers of the event combine with those of its particles.
+    # With lists, a number per event broadcasts to the particles of the event.
     array = ak.Array(np.ascontiguousarray(values.astype(values.dtype.newbyteorder("="))))
     return ak.from_regular(array, axis=1) if values.ndim > 1 else array
 
 
 def _text(values: np.ndarray) -> ak.Array:
     flat = [value.decode() if isinstance(value, bytes) else str(value) for value in values.reshape(-1).tolist()]
-    # One more, so that an empty column is of text all the same.
+    # An extra item, removed again, gives an empty column the type text too.
     array = ak.Array([*flat, ""])[:-1]
     for length in values.shape[:0:-1]:
         array = ak.unflatten(array, np.full(len(array) // length if length else values.shape[0], length))
@@ -156,7 +159,7 @@ def _text(values: np.ndarray) -> ak.Array:
 
 
 def _record(values: np.ndarray, name: str) -> ak.Array:
-    """Records, each field an array of its own: (N,), or (N, length) of the particles of an event, say."""
+    """Convert to records with one array per field: (N,), or for example (N, length) for the particles of an event."""
     assert values.dtype.names is not None
     flat = values.reshape(-1)
     columns = [ordinary(_column(flat[field], values.dtype[field].base, f"{name}.{field}")) for field in values.dtype.names]

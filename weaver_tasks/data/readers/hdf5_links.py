@@ -1,6 +1,6 @@
-"""HDF5 files whose bytes lie partly in other files: virtual datasets, external links, external storage.
+"""Finds the other files that an HDF5 file refers to: virtual datasets, external links, external storage.
 
-The library reads zeros where such a file is missing. So every one is looked for, and is part of what a source's checksum is made of.
+The HDF5 library reads zeros if such a file is missing. Therefore each of them is checked, and the checksum of a source includes them.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _REMEDY = "Write the values into one file, with h5py for instance: new[name] = o
 
 
 def companions(source: str) -> list[Path]:
-    """The other files that a local HDF5 file's datasets and links name, and those that these name in turn, as far as they exist.
+    """Return the existing files that a local HDF5 file refers to, directly or through other files.
 
-    Of files of other formats, or that cannot be opened, there are none.
+    The list is empty for files of other formats and for files that cannot be opened.
     """
     if "://" in source or Path(source).suffix.lower() not in SUFFIXES:
         return []
@@ -51,7 +51,7 @@ def _named_by(path: Path) -> Iterator[Path]:
                         if each.file_name != ".":
                             yield _beside(path, each.file_name)
     except (ImportError, OSError, RuntimeError, ValueError, KeyError):
-        # Whoever reads the file says what is wrong with it.
+        # The code that reads the file reports the error.
         return
 
 
@@ -60,9 +60,9 @@ def _beside(path: Path, name: str) -> Path:
 
 
 def opened_links(file: Any, source: str, *, remote: bool) -> tuple[dict[str, Any], dict[str, str]]:
-    """The datasets at the root of an open file by their names, and, of those that cannot be read rightly, the reason.
+    """Return the datasets at the root of an open file by name, and the reason for each one that cannot be read correctly.
 
-    remote: through fsspec, where the library follows no link.
+    remote: whether the file was opened through fsspec; the library then cannot follow links.
     """
     import h5py
 
@@ -89,7 +89,7 @@ def _remote(name: str) -> str:
 
 
 def _why_not(source: str, name: str, inner: str | None = None) -> str | None:
-    """What is wrong with another file that holds bytes of this one."""
+    """Return what is wrong with another file that holds data of this one; None if nothing is."""
     path = _beside(Path(source), name)
     folder = Path(source).resolve().parent
     if not path.exists():
@@ -109,7 +109,7 @@ def _why_not(source: str, name: str, inner: str | None = None) -> str | None:
 
 
 def _why_not_dataset(dataset: Any, source: str, *, remote: bool, depth: int = 8) -> str | None:
-    # A link leads to the file that the dataset is in.
+    # If the dataset was reached through a link, this is the file that contains it.
     own = source if remote else dataset.file.filename
     if dataset.external:
         return f"keeps its values in '{dataset.external[0][0]}', outside of HDF5, which is not read. {_REMEDY}."
@@ -148,7 +148,7 @@ def _why_not_source(folder_of: str, name: str, mapping: Any, depth: int) -> str 
 
 
 def check_links(source: str, wrong: dict[str, str], names: Any) -> None:
-    """Raise InputFileError for the first of these datasets that cannot be read rightly. wrong: of `opened_links`."""
+    """Raise InputFileError for the first of these datasets that cannot be read correctly. wrong: from `opened_links`."""
     for name in names:
         if name in wrong:
             raise InputFileError(f"{source}: {wrong[name]}")

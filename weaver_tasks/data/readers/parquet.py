@@ -1,4 +1,4 @@
-"""Parquet files, streamed: pages are unpacked once and only as far as they are read."""
+"""Reads Parquet files as a stream, so that each page is decompressed once, and only if it is needed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _BATCH_ROWS = 4096
 class ParquetReader:
     """A Parquet file; its columns are the branches.
 
-    Missing floating-point numbers are read as NaN, missing lists as empty; other missing numbers stay missing, and missing text is refused.
+    Missing floating-point numbers are read as NaN and missing lists as empty. Other missing numbers stay missing. Missing text is refused.
     """
 
     tree = None
@@ -36,7 +36,7 @@ class ParquetReader:
             self._file = pq.ParquetFile(self._handle or source, memory_map=self._handle is None, pre_buffer=False, buffer_size=1 << 16)
         self.entries = int(self._file.metadata.num_rows)
         self._columns = list(self._file.schema_arrow.names)
-        # Where the stream of batches is: for which branches, at which row, and what is left of the last batch.
+        # The state of the stream of batches: its branches, its current row, and the unread rest of the last batch.
         self._streamed: tuple[str, ...] = ()
         self._position = -1
         self._batches: Iterator[pa.RecordBatch] = iter(())
@@ -68,7 +68,7 @@ class ParquetReader:
         return pa.schema([self._file.schema_arrow.field(name) for name in branches])
 
     def _start(self, branches: Sequence[str], first: int) -> None:
-        """Begin a new stream at row `first`."""
+        """Start a new stream at row `first`."""
         metadata = self._file.metadata
         starts = np.cumsum([0, *(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))])
         group = int(np.searchsorted(starts, first, side="right")) - 1
@@ -81,7 +81,7 @@ class ParquetReader:
             pass
 
     def _take(self, rows: int) -> Iterator[pa.RecordBatch]:
-        """The next rows of the stream."""
+        """Yield the next rows of the stream."""
         while rows > 0:
             batch = self._rest.pop() if self._rest else next(self._batches, None)
             if batch is None:
@@ -90,7 +90,7 @@ class ParquetReader:
                 self._rest.append(_cut(batch, rows, batch.num_rows))
                 batch = _cut(batch, 0, rows)
             rows -= batch.num_rows
-            # In the order of the schema asked for, whatever the file's.
+            # In the order of the requested columns, which may differ from that of the file.
             yield batch.select(list(self._streamed))
 
     def step(self, branches: Sequence[str], first: int, size: int) -> int:
@@ -101,7 +101,7 @@ class ParquetReader:
             for column in range(chunks.num_columns):
                 if chunks.column(column).path_in_schema.partition(".")[0] in branches:
                     total += chunks.column(column).total_uncompressed_size
-        # What is stored can be much smaller than what it means: repeated values are stored once.
+        # The stored size can be much smaller than the size in memory: repeated values are stored once.
         return Steps(4 * total, self.entries, ()).step(first, size)
 
     def close(self) -> None:
@@ -123,7 +123,7 @@ def _refusing_damage(source: str) -> Iterator[None]:
 
 
 def _cut(batch: pa.RecordBatch, first: int, last: int) -> pa.RecordBatch:
-    """Some rows of a batch: a view, or a copy where values may be missing, since awkward 2.14 takes a view's mask from its beginning."""
+    """Return rows of a batch: a view, or a copy if values may be missing, since awkward 2.14 ignores the offset of a view's mask."""
     cut = batch.slice(first, last - first)
     if any(column.null_count or pa.types.is_struct(column.type) or pa.types.is_fixed_size_list(column.type) for column in batch.columns):
         return cut.take(pa.array(np.arange(cut.num_rows)))
@@ -131,9 +131,9 @@ def _cut(batch: pa.RecordBatch, first: int, last: int) -> pa.RecordBatch:
 
 
 def _read_as(kind: pa.DataType) -> pa.DataType | None:
-    """The type that a column is read as: the same but for other ways to keep text and lists; None where it is not read.
+    """Return the type as which a column is read: text and lists get a common representation. None if the type is not supported.
 
-    Dictionaries (categories of pandas) differ from row group to row group, and views of text have no counterpart in awkward arrays.
+    Dictionaries (categories of pandas) differ between row groups, and string views have no counterpart in awkward arrays.
     """
     if pa.types.is_dictionary(kind):
         return _read_as(kind.value_type)
@@ -155,9 +155,9 @@ def _read_as(kind: pa.DataType) -> pa.DataType | None:
 
 
 def _without_missing(source: str, name: str, array: ak.Array, first: int) -> ak.Array:
-    """The array without the possibility of missing values, which Parquet columns have even where none is missing.
+    """Remove the option type, which Parquet columns have even if no value is missing.
 
-    Whole numbers and truth values that are missing stay so: what stands for them depends on their use. first: the first entry.
+    Missing integers and booleans stay missing, because their replacement depends on their use. first: number of the first entry.
     """
 
     def plain(layout: Any, **_: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The bytes of files, here or far away."""
+"""Opens local and remote files as streams of bytes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import fsspec
 
 from weaver_tasks.base.errors import InputFileError
 
-# XRootD's client would try for ten minutes to reach a server that is not there, without a word. It reads these when it is imported.
+# By default XRootD's client silently tries for ten minutes to reach an absent server. It reads these variables at import.
 _PATIENCE = {"XRD_CONNECTIONWINDOW": "30", "XRD_CONNECTIONRETRY": "2"}
 for _name, _value in _PATIENCE.items():
     os.environ.setdefault(_name, _value)
@@ -26,7 +26,7 @@ def is_remote(source: str | os.PathLike[str]) -> bool:
 def open_stream(source: str, *, forward: bool = False) -> Iterator[IO[bytes]]:
     """Open a file for reading bytes. Raises InputFileError when that fails, or reading does while the block runs.
 
-    forward: only from the beginning to the end, which works with web servers that know no ranges too.
+    forward: read only from beginning to end, which also works with web servers that do not support range requests.
     """
     options = {"block_size": 0} if forward and source.startswith("http") else {}
     try:
@@ -39,7 +39,7 @@ def open_stream(source: str, *, forward: bool = False) -> Iterator[IO[bytes]]:
 
 
 def file_size(source: str) -> int | None:
-    """Bytes of a file, here or far away; None where its server does not say. Raises InputFileError when it cannot be reached."""
+    """Return the size of a local or remote file in bytes; None if the server does not report it. Raises InputFileError if unreachable."""
     try:
         if not is_remote(source):
             return os.stat(source).st_size

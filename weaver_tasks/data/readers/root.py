@@ -1,4 +1,4 @@
-"""ROOT files: a TTree or an RNTuple as a Reader."""
+"""Reads a TTree or an RNTuple from a ROOT file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from weaver_tasks.data.readers.baskets import Baskets, baskets_of
 from weaver_tasks.data.readers.chunks import Steps
 from weaver_tasks.data.readers.truncated_numbers import array_of_truncated
 
-# What uproot was seen to raise on damaged files: it follows pointers and sizes wherever they lead.
+# Exceptions that uproot raises on damaged files, because it uses pointers and sizes from the file without checks.
 _DAMAGE = (
     OSError,
     ValueError,
@@ -39,7 +39,7 @@ _DAMAGE = (
     cramjam.DecompressionError,
     uproot.deserialization.DeserializationError,
 )
-# What it raises on branches of types that it does not read.
+# Exceptions that uproot raises on branches of types that it cannot read.
 _OF_TYPE = (
     NameError,
     NotImplementedError,
@@ -52,7 +52,7 @@ _TUPLES = ("ROOT::RNTuple", "ROOT::Experimental::RNTuple")
 
 @contextlib.contextmanager
 def refusing_damage(source: str, doing: str) -> Iterator[None]:
-    """Turn what uproot raises on a damaged or unreachable file into an InputFileError naming it."""
+    """Turn exceptions of uproot on a damaged or unreachable file into an InputFileError that names the file."""
     try:
         yield
     except _DAMAGE as error:
@@ -69,13 +69,13 @@ def refusing_damage(source: str, doing: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _refusing_type(source: str, name: str, branch: Any) -> Iterator[None]:
-    """Turn what uproot raises on a type that it does not know, or that is no array, into an InputFileError naming the branch."""
+    """Turn exceptions of uproot on an unknown type, or one that is not an array, into an InputFileError that names the branch."""
     try:
         yield
     except _OF_TYPE as error:
         try:
             typename = f"of type {branch.typename}"
-        except Exception:  # the type may be what uproot fails at
+        except Exception:  # uproot may fail on the type itself
             typename = "of a type that uproot does not know"
         reason = " ".join(str(error).split())[:100]
         raise InputFileError(
@@ -85,7 +85,7 @@ def _refusing_type(source: str, name: str, branch: Any) -> Iterator[None]:
 
 
 def open_root(source: str, tree: str | None) -> TreeReader | TupleReader:
-    """Open a tree. Raises InputFileError when there is none of that name, or several and no name is given."""
+    """Open a tree. Raises InputFileError when no tree has this name, or when there are several and no name is given."""
     with refusing_damage(source, "opening it"):
         file = uproot.open({source: None}, object_cache=None, array_cache=None, **_handler(source))
         size, end = file.file.source.num_bytes, file.file.fEND
@@ -95,7 +95,7 @@ def open_root(source: str, tree: str | None) -> TreeReader | TupleReader:
         raise InputFileError(f"{source}: is truncated: it has {size} of {end} bytes. Fetch it again.")
     trees = [key for key, name in classes.items() if name in (*_TREES, *_TUPLES)]
     if not trees and size > end and not file.file.fSeekInfo:
-        # What a file says of itself is written when it is closed.
+        # ROOT writes the description of a file's content when the file is closed.
         raise InputFileError(
             f"{source}: was never closed: the job that wrote it has ended too early. Run that job again; or have ROOT recover what "
             f"""was saved: python -c 'import ROOT; ROOT.TFile("{source}", "UPDATE").Close()'."""
@@ -121,7 +121,7 @@ def _handler(source: str) -> dict[str, Any]:
 
 
 class TreeReader:
-    """A TTree. Its steps end, where possible, where baskets of all branches end together.
+    """A TTree. If possible, its steps end where baskets of all branches end together.
 
     Simple branches of local files are read by `baskets`, all others by uproot.
     """
@@ -133,7 +133,7 @@ class TreeReader:
         self.tree: str = tree
         self.entries = int(self._tree.num_entries)
         self._descriptor = None if "://" in source else os.open(source, os.O_RDONLY)
-        # Also for those that stay open until nobody has them any more.
+        # Also closes readers that are garbage-collected without a call of `close`.
         self._close = weakref.finalize(self, os.close, self._descriptor) if self._descriptor is not None else None
         self._baskets: dict[str, Baskets | None] = {}
         self._truncated: dict[str, Any] = {}
@@ -179,13 +179,13 @@ class TreeReader:
                 with _refusing_type(self._source, name, branch):
                     arrays[name] = branch.array(**options)
             return arrays
-        # All at once, since every request to a server takes its time.
+        # All branches in one call, because each request to a server has a latency.
         wanted = {id(branch) for branch in branches.values()}
         found = self._tree.arrays(filter_branch=lambda branch: id(branch) in wanted, **options)
         return {name: found[branch.name] if branch.name in found.fields else branch.array(**options) for name, branch in branches.items()}
 
     def _simple(self, name: str, branch: Any, first: int, last: int) -> ak.Array | None:
-        """The entries of a branch; None where uproot must read them as it does."""
+        """Read the entries of a simple branch; None if uproot must read them."""
         if name not in self._truncated:
             self._truncated[name] = self._known_type(name, branch)
         if (interpretation := self._truncated[name]) is not None:
@@ -198,12 +198,12 @@ class TreeReader:
         return baskets and baskets.read(self._descriptor, first, last)
 
     def _known_type(self, name: str, branch: Any) -> Any:
-        """Its interpretation, where uproot finds another one than the right one. Raises InputFileError for a type that it does not know."""
+        """Return the correct interpretation where uproot's own is wrong. Raises InputFileError for a type unknown to uproot."""
         try:
             interpretation = array_of_truncated(branch)
             if interpretation is None:
                 branch.interpretation  # noqa: B018
-        except Exception as error:  # of the description alone: no value has been looked at
+        except Exception as error:  # only the description was parsed; no value was read yet
             reason = " ".join(str(error).split())[:100]
             raise InputFileError(
                 f"{self._source}: branch '{name}' (its title is '{branch.title}') is of a type that is not read "
@@ -223,13 +223,13 @@ class TreeReader:
     def close(self) -> None:
         self._file.close()
         if self._close is not None:
-            # Another file may get the same number.
+            # Close only once: another file may get the same descriptor.
             self._close()
             self._descriptor = None
 
 
 class TupleReader:
-    """An RNTuple. Its steps end, where possible, with a cluster."""
+    """An RNTuple. If possible, its steps end with a cluster."""
 
     def __init__(self, source: str, file: Any, tree: str) -> None:
         self._source = source

@@ -1,4 +1,4 @@
-"""ROOT's Double32_t and Float16_t in arrays (`x[3]/d[0,100,16]`), whose range uproot looks for in the wrong brackets."""
+"""Interprets arrays of ROOT's Double32_t and Float16_t (`x[3]/d[0,100,16]`); uproot takes their range from the wrong brackets."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _DEFAULT_BITS = {"TLeafD32": 32, "TLeafF16": 12}
 
 
 def array_of_truncated(branch: Any) -> Any:
-    """The interpretation of a branch that is an array of such numbers; None for all other branches, which uproot knows.
+    """Return the interpretation of a branch with arrays of such numbers; None for all other branches, which uproot interprets.
 
-    Raises ValueError when the range is not understood.
+    Raises ValueError when the range cannot be parsed.
     """
     leaves = branch.member("fLeaves") if branch.has_member("fLeaves") else []
     if len(leaves) != 1 or leaves[0].classname not in _LEAVES or branch.branches:
@@ -40,7 +40,7 @@ def array_of_truncated(branch: Any) -> Any:
 
 
 def _number(text: str) -> float:
-    """A limit as ROOT reads it: a number, or a text that names pi in one of some ways."""
+    """Parse a limit as ROOT does: a number, or one of several expressions with pi."""
     text = text.strip().lower()
     if "pi" not in text:
         return float(text)

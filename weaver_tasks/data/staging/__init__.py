@@ -1,1 +1,1 @@
-"""Input files brought near: written as columns or copied, checked, and listed in a manifest."""
+"""Staging of input files: each is checked, written as columns or copied to fast storage, and listed in a manifest."""

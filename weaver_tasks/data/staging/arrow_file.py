@@ -1,15 +1,16 @@
-"""The staged file: an Arrow IPC file, uncompressed, mapped into memory; numpy, awkward and pyarrow read it without a copy.
+"""Writes and reads staged files: uncompressed Arrow IPC files that numpy, awkward and pyarrow memory-map without a copy.
 
 Layout. There is one record batch, so that every column of a file is contiguous. Packed columns are
-`large_list<fixed_size_list<float, k>>` (jagged) or `fixed_size_list<float, k>` (flat); `large_list`, because its 64-bit
-offsets are used as they are. Plain columns are numbers, lists of any depth, or text; bool is kept as uint8 with
-`dtype: bool` in the field's metadata, since Arrow's bits cannot be viewed by numpy. The column `_entry_` numbers the rows' entries
-in the source file. The schema's metadata, under `weaver_tasks`, say in JSON which variables each packed column
-holds, how many entries the source has, and the digests of source and configuration; and, of each column, its type, its length and the
-checksums of its bytes (`column_checks`). Under `weaver_tasks.digest` stands the checksum of that JSON. Files of older versions have
-neither, and are taken as they are.
+`large_list<fixed_size_list<float, k>>` (jagged) or `fixed_size_list<float, k>` (flat). The type is `large_list` because its 64-bit
+offsets can be used without conversion. Plain columns are numbers, lists of any depth, or text. Booleans are stored as uint8 with
+`dtype: bool` in the metadata of the field, because numpy cannot view Arrow's bits. The column `_entry_` holds the entry number of
+each row in the source file. The metadata of the schema, under `weaver_tasks`, is a JSON text with the variables of each packed
+column, the number of entries of the source, the digests of source and configuration, and for each column its type, length and
+checksums (`column_checks`). The key `weaver_tasks.digest` holds the checksum of that JSON. Files of older versions have no
+checksums and are accepted without these checks.
 
-One batch of a file of any size, in bounded memory: columns grow in unnamed temporary files, which are then mapped.
+To write a single batch of any size with bounded memory, columns are first collected in unnamed temporary files, which are then
+memory-mapped.
 """
 
 from __future__ import annotations
@@ -37,15 +38,15 @@ ENTRY = "_entry_"
 _METADATA = b"weaver_tasks"
 _DIGEST = b"weaver_tasks.digest"
 
-# What pyarrow, numpy and json raise on a file whose bytes are not what was written.
+# Exceptions that pyarrow, numpy and json raise on a damaged file.
 _UNREADABLE = (OSError, pa.ArrowException, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError, AssertionError)
 _VALUES_AT_A_TIME = 1 << 20
 
 
 class StagedWriter:
-    """Writes blocks to a staged file. Use as a context manager: the file appears, whole, when the block succeeds.
+    """Writes blocks to a staged file. Use as a context manager: the complete file appears only if the `with` block succeeds.
 
-    metadata: facts kept in the file besides what the format needs.
+    metadata: further facts to store in the file, besides those that the format needs.
     """
 
     def __init__(self, target: str | os.PathLike[str], *, variables: Mapping[str, tuple[str, ...]], metadata: Mapping[str, Any]) -> None:
@@ -57,7 +58,7 @@ class StagedWriter:
         return self
 
     def append(self, block: Block) -> None:
-        """Add events. All blocks have the same columns. Raises WeaverTasksError when the disk is full or the folder cannot be written."""
+        """Add events. All blocks must have the same columns. Raises WeaverTasksError when the disk is full or the folder not writable."""
         parts = {ENTRY: Nested(offsets=(), values=np.asarray(block.entries, dtype=np.int64))}
         parts |= {name: from_packed(packed) for name, packed in block.packed.items()}
         parts |= {name: from_plain(name, array) for name, array in block.plain.items()}
@@ -101,7 +102,7 @@ class StagedWriter:
 
 
 class _GrowingColumn:
-    """A column while it is written: its values, and the offsets of each level, in temporary files without a name."""
+    """A column that is being written: its values and the offsets of each level, in unnamed temporary files."""
 
     def __init__(self, name: str, first: Nested, folder: Path) -> None:
         self._name = name
@@ -128,7 +129,7 @@ class _GrowingColumn:
         self._values.write(_bytes(part.values[first:last], self._dtype))
 
     def _widen(self, dtype: np.dtype) -> None:
-        """Bring what is written to a type that holds the values to come as well: NaN may stand among whole numbers."""
+        """Convert the values written so far to a type that also holds the next ones, for example when NaN follows integers."""
         wider = np.promote_types(self._dtype, dtype)
         if wider == self._dtype:
             return
@@ -146,7 +147,7 @@ class _GrowingColumn:
 
     def close(self) -> None:
         for file in (self._values, *self._offsets):
-            # On a full disk what is left in the buffer fails once more; nobody wants it.
+            # On a full disk, flushing the rest of the buffer fails again. The rest is not needed.
             with contextlib.suppress(OSError):
                 file.close()
 
@@ -190,9 +191,9 @@ def _to_arrow(nested: Nested) -> pa.Array:
 
 
 class StagedFile:
-    """A staged file, mapped into memory. Its columns are views: reading them reads the pages that they touch.
+    """A memory-mapped staged file. Its columns are views, and only the accessed pages are read from disk.
 
-    metadata: the facts given to the writer. entries: (N,) int64.
+    metadata: the facts given to the writer. entries: (N,) int64, the entry number of each row in the source file.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -247,24 +248,24 @@ class StagedFile:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The names of the packed and the plain columns."""
+        """The names of the packed and plain columns."""
         return (*self._packed, *self._plain)
 
     def rows(self, first_entry: int, last_entry: int) -> tuple[int, int]:
-        """The rows of the entries first_entry <= entry < last_entry of the source, as a range."""
+        """Return the range of rows (first, last) that hold the entries first_entry <= entry < last_entry of the source."""
         first, last = np.searchsorted(self.entries, [first_entry, last_entry])
         return int(first), int(last)
 
     def block(self, first_row: int, last_row: int, columns: Collection[str] | None = None) -> Block:
-        """Rows as a block of views. columns: only these (those that the file does not have are left out).
+        """Return rows as a block of views. columns: only these; columns that the file does not have are left out.
 
-        Raises InputFileError when they are not what was written.
+        Raises InputFileError when the data differ from what was written.
         """
         self.check(first_row, last_row, columns)
         return self.unchecked_block(first_row, last_row, columns)
 
     def unchecked_block(self, first_row: int, last_row: int, columns: Collection[str] | None = None) -> Block:
-        """`block`, whose rows must be checked before they are read, by `check` (and `check_values`)."""
+        """Like `block` without checks. The caller must call `check` (and `check_values`) before using the rows."""
 
         def rows(some: Mapping[str, CheckedColumn]) -> dict[str, Nested]:
             wanted = some.keys() if columns is None else some.keys() & set(columns)
@@ -277,7 +278,7 @@ class StagedFile:
         )
 
     def check(self, first_row: int, last_row: int, columns: Collection[str] | None = None, *, packed_values: bool = True) -> None:
-        """Raise InputFileError where rows of columns are not what was written. packed_values: those of packed columns too."""
+        """Raise InputFileError if rows of columns differ from what was written. packed_values: check those of packed columns too."""
         for some, values in ((self._plain, True), (self._packed, packed_values)):
             for name, column in some.items():
                 if columns is None or name in columns:
@@ -287,7 +288,7 @@ class StagedFile:
                         raise self._refused(f"column '{name}' {error}") from None
 
     def check_values(self, rows: np.ndarray, columns: Collection[str]) -> None:
-        """Raise InputFileError where the values of packed columns are not what was written. rows: (n,) of which."""
+        """Raise InputFileError if values of packed columns differ from what was written. rows: (n,) the rows to check."""
         for name in columns:
             try:
                 self._packed[name].check_values(rows)
@@ -296,7 +297,7 @@ class StagedFile:
 
 
 def _metadata_of(schema: pa.Schema) -> dict[str, Any]:
-    """The facts of a file. Raises Damaged when they are not what was written."""
+    """Return the facts stored in a file. Raises Damaged when they differ from what was written."""
     texts = schema.metadata or {}
     facts = texts.get(_METADATA, b"{}")
     metadata: dict[str, Any] = json.loads(facts)
@@ -312,7 +313,7 @@ def _line(error: BaseException) -> str:
 
 
 def _from_arrow(array: pa.Array, field: pa.Field) -> Nested:
-    """The buffers of an Arrow array as numpy arrays, without a copy."""
+    """View the buffers of an Arrow array as numpy arrays, without a copy."""
     offsets = []
     while pa.types.is_large_list(array.type):
         offsets.append(_view(array.buffers()[1], np.dtype(np.int64), len(array) + 1))

@@ -1,7 +1,7 @@
-"""Checksums of a staged file's columns, and offsets that are checked before anything is read by them.
+"""Verifies the columns of a staged file: checksums of the data, and valid offsets before they are used to access values.
 
-A column is arrays: the offsets of each of its levels, then its values. Each array is checked in chunks, a chunk when it is first used:
-to open a file costs nothing, and in all each byte that is read is looked at once in a process.
+A column consists of arrays: the offsets of each level, then the values. Each array is divided into chunks, and a chunk is checked
+when it is first used. Opening a file is therefore cheap, and a process checks each byte that it uses only once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CHUNK_BYTES = 1 << 18
 
 
 def describe(nested: Nested) -> dict[str, Any]:
-    """What a file's metadata say of a column: its type and shape, and the checksums of the chunks of each of its arrays."""
+    """Return the metadata of a column: its type and shape, and the checksums of the chunks of each of its arrays."""
     return {
         **_shape(nested),
         "checksums": [base64.b64encode(_checksums(array).tobytes()).decode() for array in (*nested.offsets, nested.values)],
@@ -27,7 +27,7 @@ def describe(nested: Nested) -> dict[str, Any]:
 
 
 def fall_in(offsets: Sequence[np.ndarray], values: int) -> str | None:
-    """What is wrong with whole arrays of offsets, outermost first, over so many values; None where nothing is."""
+    """Return what is wrong with complete arrays of offsets (outermost first) for this number of values; None if they are valid."""
     for level, array in enumerate(offsets):
         end = len(offsets[level + 1]) - 1 if level + 1 < len(offsets) else values
         if len(array) == 0 or array[0] != 0 or array[-1] != end:
@@ -38,7 +38,7 @@ def fall_in(offsets: Sequence[np.ndarray], values: int) -> str | None:
 
 
 def falls(array: np.ndarray, *, least: int = 0) -> bool:
-    """Whether a number is not at least `least` more than the one before. In bounded memory."""
+    """Whether any number is smaller than its predecessor plus `least`. Uses bounded memory."""
     step = CHUNK_BYTES
     return any((np.diff(array[at : at + step + 1]) < least).any() for at in range(0, len(array), step))
 
@@ -53,14 +53,14 @@ def _bytes(array: np.ndarray) -> np.ndarray:
 
 
 class Damaged(Exception):
-    """What of a column is not as it was written."""
+    """A column or the metadata of a staged file differ from what was written. The message says how."""
 
 
 class CheckedColumn:
-    """A column of a staged file, mapped into memory, and which of its chunks were checked.
+    """A memory-mapped column of a staged file, with a record of which chunks have been checked.
 
-    described: what `describe` said of it when it was written; None in files of older versions, of which only offsets are checked.
-    Raises Damaged where its parts do not fit each other.
+    described: the result of `describe` when the column was written; None for files of older versions, where only offsets are checked.
+    Raises Damaged if the parts of the column are inconsistent.
     """
 
     def __init__(self, nested: Nested, described: dict[str, Any] | None) -> None:
@@ -78,7 +78,7 @@ class CheckedColumn:
         self._values = _CheckedArray(nested.values, checksums[-1])
 
     def check(self, first: int, last: int, *, values: bool = True) -> None:
-        """Check what rows first <= row < last are made of; values: also the values. Raises Damaged."""
+        """Check the offsets of rows first <= row < last. values: check their values too. Raises Damaged."""
         for offsets in self._offsets:
             offsets.check(first, last + 1)
             first, last = int(offsets.array[first]), int(offsets.array[last])
@@ -86,7 +86,7 @@ class CheckedColumn:
             self._values.check(first, last)
 
     def check_values(self, rows: np.ndarray) -> None:
-        """Check the values of these rows (n,), whose offsets were checked. Raises Damaged."""
+        """Check the values of these rows (n,), whose offsets must have been checked before. Raises Damaged."""
         if self._values.all_checked or len(rows) == 0:
             return
         assert len(self._offsets) <= 1
@@ -97,7 +97,7 @@ class CheckedColumn:
 
 
 def _shape(nested: Nested) -> dict[str, Any]:
-    """`describe` without checksums."""
+    """Like `describe`, without checksums."""
     return {
         "dtype": nested.values.dtype.str,
         "shape": list(nested.values.shape),
@@ -107,7 +107,7 @@ def _shape(nested: Nested) -> dict[str, Any]:
 
 
 class _CheckedArray:
-    """An array, (n, …), whose bytes are compared with the checksums of their chunks, if there are any."""
+    """An array (n, …) whose chunks are compared with their checksums, if there are any."""
 
     def __init__(self, array: np.ndarray, checksums: np.ndarray | None) -> None:
         self.array = array
@@ -130,7 +130,7 @@ class _CheckedArray:
         self._check_chunks(range(first * self._item // CHUNK_BYTES, (last * self._item - 1) // CHUNK_BYTES + 1))
 
     def check_many(self, first: np.ndarray, last: np.ndarray) -> None:
-        """Check items first <= item < last of each of these."""
+        """Check the items first[i] <= item < last[i] for every i."""
         some = last > first
         begins, ends = first[some] * self._item // CHUNK_BYTES, (last[some] * self._item - 1) // CHUNK_BYTES
         self._check_chunks(np.unique(np.concatenate([begins, ends])).tolist())
@@ -152,7 +152,7 @@ class _CheckedArray:
 
 
 class _CheckedOffsets(_CheckedArray):
-    """Offsets (n + 1,) of lists of so many items: from 0 to their end, and never falling."""
+    """Offsets (n + 1,) of lists with `items` items in total: they must go from 0 to `items` and must not decrease."""
 
     def __init__(self, array: np.ndarray, checksums: np.ndarray | None, items: int) -> None:
         super().__init__(array, checksums)
@@ -166,7 +166,7 @@ class _CheckedOffsets(_CheckedArray):
     def _check_chunk(self, chunk: int) -> None:
         super()._check_chunk(chunk)
         size = CHUNK_BYTES // self._item
-        # With one beyond, which the next chunk begins with.
+        # Include the first offset of the next chunk.
         part = self.array[chunk * size : (chunk + 1) * size + 1]
         if part.min() < 0 or part.max() > self._items or (np.diff(part) < 0).any():
             raise Damaged("has offsets that fall or reach beyond its values")

@@ -1,7 +1,7 @@
-"""Staged files on the nodes' own disks: found where a job runs, and made again there when they are missing.
+"""Finds staged files on the local disk of a node, and stages them again if they are missing there.
 
-A record names its staged file as `staging.directory` was written: environment variables in it are expanded where the file is used,
-since a node's scratch folder is often another one for each job.
+A record names its staged file as `staging.directory` is written in config.yaml. Environment variables in it are expanded where the
+file is used, because the scratch folder of a node often differs between jobs.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _PATIENCE = 3600.0  # seconds to wait for another rank or job of this node that 
 
 
 def ensure_staged(record: Mapping[str, Any], options: StagingOptions) -> Path:
-    """The staged file of a record of inputs.json, made again from its source when it is not on this machine.
+    """Return the staged file of a record of inputs.json. If it is not on this machine, stage it again from its source.
 
-    Raises InputFileError when the source is not what it was, and ConfigError when the data configuration is not.
+    Raises InputFileError when the source has changed, and ConfigError when the data configuration has changed.
     """
     path = expand_path(record["staged"])
     if not path.exists():

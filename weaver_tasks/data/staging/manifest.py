@@ -1,4 +1,4 @@
-"""inputs.json: the list of all input files of a run, gathered from the records of the files."""
+"""Makes inputs.json, the manifest: the list of all input files of a run, gathered from the records of the files."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _IDENTITY = ("split", "group", "checksum", "bytes", "tree", "entries", "kept", "
 def make_manifest(
     records: Sequence[dict[str, Any]], *, on_bad_file: str, max_bad_fraction: float, evaluation_weight: str | None = None
 ) -> dict[str, Any]:
-    """Gather the records of files into the content of inputs.json; its order is that of splits, then of `records`.
+    """Gather the records of files into the content of inputs.json, ordered by split, then as in `records`.
 
-    on_bad_file: "fail" or "skip"; skipped files stay in the list, with their reasons. evaluation_weight: the observer that weighs test
-    events. In "types" of each file stand the columns that its split has in another type; in "warnings" what the user should know.
-    Raises InputFileError naming the bad files, and DataConfigError when no training event is left, a column has not one type, or a weight
-    that is needed is not finite.
+    on_bad_file: "fail" or "skip"; skipped files stay in the list, with the reason. evaluation_weight: the observer that weights test
+    events. "types" of each file lists the columns whose type differs from that of the split; "warnings" lists warnings for the user.
+    Raises InputFileError naming the bad files, and DataConfigError when no training event is left, when the types of a column are
+    incompatible, or when a required weight is not finite.
     """
-    # Files that earlier versions staged have no digest of their events; that of the staging was it then.
+    # Records of earlier versions have no events_digest; their staging_digest had the same meaning.
     records = [{"events_digest": record["staging_digest"], **record} for record in records]
     records = sorted(records, key=lambda record: _SPLITS.index(record["split"]))
     bad = [record for record in records if record["bad"]]
@@ -52,13 +52,13 @@ def make_manifest(
         | {"types": _other_types(record, types[record["split"]])}
         for record in records
     ]
-    # What the data are, wherever the files lie; a remote file has no checksum, so its address stands for it.
+    # The digest depends on the data and not on their location. A remote file has no checksum, so its address is used instead.
     identity = [[*(record[key] for key in _IDENTITY), record["checksum"] or record["source"]] for record in records]
     return {**shared, "files": files, "warnings": warnings, "digest": digest(identity)}
 
 
 def _other_types(record: dict[str, Any], agreed: dict[str, ColumnType]) -> dict[str, ColumnType]:
-    """The columns of a file that all files of its split agree on in another type than its own."""
+    """Return the columns of a file whose common type in the split differs from their type in the file."""
 
     def plain(kind: ColumnType) -> ColumnType:
         return {key: value for key, value in kind.items() if key != "largest"}
@@ -67,7 +67,7 @@ def _other_types(record: dict[str, Any], agreed: dict[str, ColumnType]) -> dict[
 
 
 def _agreed_types(records: Sequence[dict[str, Any]]) -> dict[str, ColumnType]:
-    """The type of each plain column that holds the values of all files exactly. Files without events have no say."""
+    """Return the type of each plain column that holds the values of all files exactly. Files without events are ignored."""
     agreed: dict[str, ColumnType] = {}
     first: dict[str, str] = {}
     for record in [record for record in records if record["kept"]] or records[:1]:
@@ -96,7 +96,7 @@ def _bad_files(bad: Sequence[dict[str, Any]], total: int, on_bad_file: str, max_
 
 
 def _check_events(good: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """What to tell of the training events. Raises DataConfigError when there is none."""
+    """Yield warnings about the training events. Raises DataConfigError when there are none."""
     training = [record for record in good if record["split"] == "train"]
     if not training:
         return
@@ -141,7 +141,7 @@ def _several_classes(good: Sequence[dict[str, Any]]) -> Iterator[str]:
 
 
 def _check_weights(good: Sequence[dict[str, Any]], evaluation_weight: str | None) -> Iterator[str]:
-    """What to tell of weights that are negative or not finite. Raises DataConfigError where they would spoil a result."""
+    """Yield warnings about negative or non-finite weights. Raises DataConfigError if they would make a result invalid."""
     told: dict[tuple[str, str, str], list[int]] = {}
     for record in good:
         test = record["split"] == "test"
@@ -171,7 +171,7 @@ def _warn_of_copies(good: Sequence[dict[str, Any]]) -> None:
     for record in good:
         if record["checksum"]:
             first = seen.setdefault(record["checksum"], record)
-            # Training files may be predicted by the folds that did not see their events.
+            # With cross-validation, training files may also be test files: each event is predicted by a fold not trained on it.
             out_of_fold = record["split"] == "test" and record["options"]["fold_variable"]
             if first is not record and not out_of_fold:
                 logger.warning("%s (%s) is a copy of %s (%s)", record["source"], record["split"], first["source"], first["split"])

@@ -1,4 +1,4 @@
-"""Where staged files lie: paths with variables and `~`, expanded on the machine that uses them."""
+"""Expands environment variables and `~` in the paths of staged files, on the machine that uses them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from weaver_tasks.base.errors import ConfigError
 
 
 def expand_path(staged: str | os.PathLike[str]) -> Path:
-    """The path of a staged file on this machine. Raises ConfigError when it holds a variable that is not set here."""
+    """Return the path of a staged file on this machine. Raises ConfigError when a variable in it is not set here."""
     path = os.path.expanduser(os.path.expandvars(staged))
     unset = re.search(r"\$(\w+|\{[^}]*\})", path)
     if unset:

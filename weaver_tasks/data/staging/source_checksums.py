@@ -1,7 +1,7 @@
-"""The checksum that an input file had when it was first staged, and whether it still has it.
+"""Stores the checksum of an input file when it is first staged, and detects later changes of the file.
 
-It lies beside the file's record, as `sha256sum` writes it. No rule declares it, so Snakemake, which deletes a job's outputs before it
-runs the job again, leaves it: a source that was changed or damaged since is told, not staged as if nothing had happened.
+The checksum is stored beside the record of the file, in the format of `sha256sum`. Snakemake deletes the outputs of a job before it
+reruns the job. No rule declares the checksum, so it is kept, and a source that was changed or damaged in the meantime is reported.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from weaver_tasks.data.readers.hdf5_links import companions
 
 
 class StoredChecksum(NamedTuple):
-    """A SHA-256, and what to do when a new file is meant to take the place of the recorded one."""
+    """A stored SHA-256, and the advice for a user who has replaced the file on purpose."""
 
     checksum: str
     accept: str
 
     def compare(self, source: str, checksum: str) -> None:
-        """Raise InputFileError when the file has another checksum."""
+        """Raise InputFileError when `checksum`, that of the file now, differs from the stored one."""
         if checksum != self.checksum:
             now, then = telling_parts(checksum, self.checksum)
             raise InputFileError(
@@ -35,7 +35,7 @@ class StoredChecksum(NamedTuple):
 
 
 def recorded(record: Path, source: str) -> StoredChecksum | None:
-    """What is recorded of a source beside its record; None when nothing is, or another source had its place."""
+    """Return the stored checksum of a source; None if there is none, or if it belongs to another source."""
     path = _beside(record)
     if not path.exists():
         return None
@@ -44,7 +44,7 @@ def recorded(record: Path, source: str) -> StoredChecksum | None:
 
 
 def keep_checksum(record: Path, source: str, checksum: str) -> Path:
-    """Record the checksum of a source that could be staged. Returns the file that holds it."""
+    """Store the checksum of a source that was staged successfully. Returns the file that holds it."""
     path = _beside(record)
     with atomic_path(path) as temporary:
         temporary.write_text(f"{checksum}  {source}\n")
@@ -56,9 +56,9 @@ def _beside(record: Path) -> Path:
 
 
 def check_unchanged(record: Mapping[str, Any]) -> None:
-    """Raise InputFileError when a source that is read in place is not what its record (of inputs.json) says.
+    """Raise InputFileError when a source that is read in place differs from its record in inputs.json.
 
-    Its bytes are looked at only when its size or its time is another.
+    The checksum is computed only when the size or the modification time of the file has changed.
     """
     path = Path(record["source"])
     if record["checksum"] is None or not path.exists():
@@ -75,7 +75,7 @@ def _checksum(source: str, _status: tuple[int, int]) -> str:
 
 
 def source_checksum(source: str) -> str:
-    """The SHA-256 of a local file; of one that takes values from others, a digest of all of theirs."""
+    """Return the SHA-256 of a local file. If the file refers to other files, return a digest of the checksums of all of them."""
     others = companions(source)
     if not others:
         return file_checksum(source)
@@ -84,6 +84,6 @@ def source_checksum(source: str) -> str:
 
 
 def source_status(source: str) -> tuple[int, int]:
-    """The size of a local file in bytes, and its time of modification in nanoseconds: sums, where it takes values from other files."""
+    """Return size (bytes) and modification time (ns) of a local file, or the sums over it and the files that it refers to."""
     found = [path.stat() for path in (Path(source), *companions(source))]
     return sum(each.st_size for each in found), sum(each.st_mtime_ns for each in found)

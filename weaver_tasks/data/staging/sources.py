@@ -1,6 +1,6 @@
-"""One input file seen as blocks, whether it was staged as columns or is transformed as it is read.
+"""Reads one input file as blocks, whether it was staged as columns or is transformed while it is read.
 
-Statistics, loading and prediction see only sources, so `staging.mode` changes nothing else.
+Statistics, loading and prediction use only this interface, so they do not depend on `staging.mode`.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ _ROWS_PER_BLOCK = 50_000
 
 
 class Source(Protocol):
-    """An input file. entries: how many it has, before any selection."""
+    """An input file. entries: number of entries before selection."""
 
     entries: int
 
     def read(
         self, first_entry: int, last_entry: int, columns: Collection[str] | None = None, *, training: bool = False, seed: Sequence[int] = ()
     ) -> Block:
-        """The selected events among first_entry <= entry < last_entry, in order.
+        """Read the selected events among the entries first_entry <= entry < last_entry, in order.
 
-        columns: only these packed and plain columns; those that the split's files do not have are left out. training: the
-        value of `aux_training_`; seed: of expressions that draw random numbers. Neither matters to staged columns.
+        columns: only these packed and plain columns; those that the files of the split do not have are left out. training: value
+        of `aux_training_`. seed: for expressions that draw random numbers. Staged columns do not depend on `training` and `seed`.
         """
 
     def blocks(
         self, first_entry: int, last_entry: int, columns: Collection[str] | None = None, *, training: bool = False, seed: Sequence[int] = ()
     ) -> Iterator[Block]:
-        """The same in blocks of bounded size."""
+        """Like `read`, in blocks of bounded size."""
 
 
 def open_source(
@@ -56,10 +56,10 @@ def open_source(
     *,
     custom_functions: Path | None = None,
 ) -> Source:
-    """The source of a file of inputs.json.
+    """Open a file of inputs.json as a Source.
 
-    record: its entry there. options: `StagingOptions.from_manifest(manifest)`; they and `custom_functions` matter only
-    where the file is not staged as columns. Raises InputFileError when the file cannot be read.
+    record: the entry of the file there. options: `StagingOptions.from_manifest(manifest)`. options and custom_functions matter only
+    if the file is not staged as columns. Raises InputFileError when the file cannot be read.
     """
     if record["bad"]:
         raise InputFileError(f"{record['source']}: is a bad file ({record['bad']}). Leave it out.")
@@ -71,7 +71,7 @@ def open_source(
 
 
 class StagedSource:
-    """A staged file. Its blocks are views of the file mapped into memory."""
+    """A staged file. Its blocks are views of the memory-mapped file."""
 
     def __init__(self, record: Mapping[str, Any], options: StagingOptions) -> None:
         self.file = StagedFile(ensure_staged(record, options))
@@ -84,7 +84,7 @@ class StagedSource:
         self._types: Mapping[str, ColumnType] = record.get("types") or {}
 
     def rows(self, first_entry: int, last_entry: int) -> tuple[int, int]:
-        """The rows of the file that hold these entries, as a range."""
+        """Return the range of rows (first, last) that hold these entries."""
         return self.file.rows(first_entry, last_entry)
 
     def read(
@@ -101,7 +101,10 @@ class StagedSource:
 
 
 class OriginalSource:
-    """An original file, or its raw copy, transformed as it is read. `read` leaves it open, since to open it takes as long as to read it."""
+    """An original file or its copy, transformed while it is read.
+
+    `read` keeps the file open, because opening it takes as long as reading from it.
+    """
 
     def __init__(
         self, record: Mapping[str, Any], configuration: DataConfiguration, options: StagingOptions, custom_functions: Path | None
@@ -133,11 +136,11 @@ class OriginalSource:
             return join([typed(block, self._types) for block in blocks])
 
     def close(self) -> None:
-        """Close the file until it is read again."""
+        """Close the file. The next `read` opens it again."""
         with self._reading:
             self._reader = None
             self._open.close()
-        # Objects of uproot hold reference cycles: without a collection those of many files would pile up.
+        # uproot objects hold reference cycles: collect them now, or those of many files would fill the memory.
         gc.collect(1)
 
     def blocks(
@@ -159,7 +162,7 @@ class OriginalSource:
 
 
 def typed(block: Block, types: Mapping[str, ColumnType]) -> Block:
-    """The block with its plain columns in the types that the files of a split agree on."""
+    """Convert the plain columns of a block to the common types of the split."""
     if not any(name in types for name in block.plain):
         return block
     plain = {name: as_type(array, types[name]) if name in types else array for name, array in block.plain.items()}

@@ -1,4 +1,4 @@
-"""Stage one input file: check it, write it as columns or copy it, and say in a record what it holds."""
+"""Stages one input file: checks it, writes it as columns or copies it, and describes its content in a record."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from weaver_tasks.data.staging.places import expand_path
 from weaver_tasks.data.staging.source_checksums import StoredChecksum, check_unchanged, source_checksum, source_status
 from weaver_tasks.data.staging.unlabeled import lacks_labels, without_labels
 
-_FIRST_FORMAT = 1  # of staged files; it stays in the digest of the events, so that another format trains nothing again
+_FIRST_FORMAT = 1  # of staged files; stays in the events digest, so that a new format does not repeat trainings
 _RULES = 2
 """Changes with what the same configuration makes of the same bytes, so that what was staged by earlier rules is staged again."""
 _LOOKED_AT = 1_000
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Staging:
-    """How the files of a split are staged. mode: "columnar", "copy" or "none". recorded: what is known of sources from before."""
+    """How the files of a split are staged. mode: "columnar", "copy" or "none". recorded: checksums from earlier staging."""
 
     configuration: DataConfiguration
     split: str
@@ -54,11 +54,11 @@ class Staging:
     recorded: Mapping[str, StoredChecksum] = field(default_factory=dict)
 
     def digest(self) -> str:
-        """What staged columns depend on besides the source's bytes: a file with another digest is staged again."""
+        """The digest of everything that staged columns depend on besides the source. A file with another digest is staged again."""
         return digest(FORMAT, _RULES, self.events_digest())
 
     def events_digest(self) -> str:
-        """What the events depend on besides the source's bytes, in whatever form they are staged: part of the digests of epochs."""
+        """The digest of everything that the events depend on besides the source, for any staging mode. Digests of epochs include it."""
         functions = source_digest(self.custom_functions) if self.custom_functions else None
         meaning = fingerprints.staging(self.configuration, self.split, self.options.expressions())
         return digest(_FIRST_FORMAT, meaning, self.options.as_dict(), functions)
@@ -66,10 +66,10 @@ class Staging:
 
 @dataclass(kw_only=True)
 class _Facts:
-    """What is found out about a file while it is read.
+    """Facts collected about a file while it is read.
 
-    types: of the plain columns. several: test events with the flags of several classes. irregular: of what events may be weighted by,
-    {column: {"not_finite": values, "first": the entry of the first one, "negative": values}} where there are such values.
+    types: of the plain columns. several: number of test events with the flags of several classes. irregular: for columns that may
+    serve as weights and have such values: {column: {"not_finite": count, "first": entry of the first one, "negative": count}}.
     """
 
     kept: int = 0
@@ -80,7 +80,7 @@ class _Facts:
     irregular: dict[str, dict[str, int | None]] = field(default_factory=dict)
 
     def count(self, block: Block, transformation: Transformation, source: str) -> None:
-        """Raises DataConfigError where a column has not the same type as before."""
+        """Add the facts of a block. Raises DataConfigError if the type of a column differs from that in earlier blocks."""
         self.kept += len(block)
         self.several += block.several
         if transformation.flags and LABEL in block.plain:
@@ -101,7 +101,7 @@ class _Facts:
         if not len(array) and name in self.types:
             return
         if self.kept == len(array) or name not in self.types:
-            # Without events so far, whatever it was.
+            # Without events so far, the earlier type does not count.
             self.types[name] = found
             return
         try:
@@ -128,8 +128,8 @@ class _Facts:
 def stage_file(source: str, target: Path | None, staging: Staging, *, group: str) -> dict[str, Any]:
     """Stage a file to `target` and return its record, an entry of inputs.json.
 
-    A file that cannot be used has its reason in the record's "bad", and an empty file in place of the staged one.
-    Raises DataConfigError when the configuration does not fit the file.
+    For an unusable file, the record gives the reason under "bad", and the staged file is empty.
+    Raises DataConfigError when the configuration does not match the file.
     """
     record = _not_read_yet(source, staging, group)
     named = target
@@ -148,7 +148,7 @@ def stage_file(source: str, target: Path | None, staging: Staging, *, group: str
         nothing = {key: copy.copy(value) for key, value in _NOTHING.items()}
         record |= {"staged": None, "bad": " ".join(str(error).split()), **nothing}
     if target is not None and record["staged"] is None:
-        # The workflow expects the file that it declared; nothing reads it.
+        # The workflow expects the declared output, but nothing reads it.
         with atomic_path(target):
             pass
     if record["staged"]:
@@ -157,9 +157,9 @@ def stage_file(source: str, target: Path | None, staging: Staging, *, group: str
 
 
 def staged_before(path: Path, source: str, target: Path | None, staging: Staging, *, group: str) -> dict[str, Any] | None:
-    """The record of an earlier task at `path`, where staging the source now would give the same; otherwise None.
+    """Return the record of an earlier task at `path` if staging the source again would give the same result, otherwise None.
 
-    The bytes of a source are looked at only when its size or its time is another. A bad file is always tried again.
+    The checksum is computed only when the size or the modification time of the source has changed. Bad files are always tried again.
     """
     if not path.exists():
         return None
@@ -180,9 +180,9 @@ def staged_before(path: Path, source: str, target: Path | None, staging: Staging
     return record
 
 
-# What is not found in a file that was not read.
+# The facts of a file that was not read.
 _NOTHING: dict[str, Any] = {"kept": 0, "classes": None, "not_finite": {}, "types": {}, "several": 0, "irregular": {}}
-# What a record says before its source is read.
+# The keys of a record that are known before its source is read.
 _ASKED = ("split", "group", "source", "staging_digest", "on_the_fly", "mode", "options", "data_config", "custom_functions")
 
 
@@ -224,7 +224,7 @@ def _stage(record: dict[str, Any], target: Path | None, staging: Staging) -> Non
     elif not is_remote(source):
         if not Path(source).is_file():
             raise InputFileError(f"{source}: no such file. Correct the path.")
-        # First, so that a change while the file is read is seen later.
+        # Before reading, so that a change of the file during the reading is detected later.
         record["bytes"], record["modified_ns"] = source_status(source)
         record["checksum"] = source_checksum(source)
     if source in staging.recorded and record["checksum"]:
@@ -248,9 +248,9 @@ def _stage(record: dict[str, Any], target: Path | None, staging: Staging) -> Non
 
 
 def _look_inside(record: dict[str, Any], reader: Reader, transformation: Transformation, options: StagingOptions) -> bool:
-    """Note tree and entries. Returns False for a file without entries that lacks branches: there is nothing to read of it.
+    """Record tree and entries. Returns False for a file without entries that lacks branches, because there is nothing to read.
 
-    Raises InputFileError when another file lacks branches.
+    Raises InputFileError when a file with entries lacks branches.
     """
     configuration = transformation.configuration
     record["tree"], record["entries"] = reader.tree, min(reader.entries, options.max_entries or reader.entries)
@@ -259,7 +259,7 @@ def _look_inside(record: dict[str, Any], reader: Reader, transformation: Transfo
     try:
         branch_names(reader, record["source"], transformation.branches, **magic, describe_use=describe)
     except InputFileError:
-        # A skim that nothing passed may not even have branches.
+        # The output of a skim that no event has passed may have no branches.
         if record["entries"]:
             raise
         return False
@@ -267,9 +267,9 @@ def _look_inside(record: dict[str, Any], reader: Reader, transformation: Transfo
 
 
 def _look_through(reader: Reader, transformation: Transformation, entries: int, source: str, facts: _Facts) -> None:
-    """Find out what `_write_columns` does and refuse the same, though the events are read each epoch.
+    """Collect the same facts and refuse the same files as `_write_columns`, for events that are read again each epoch.
 
-    The inputs of a few events tell whether they fit; what is beside them is looked at in all.
+    The inputs are checked for a few events, the plain columns for all events.
     """
     for _ in blocks_of(reader, transformation, 0, min(entries, _LOOKED_AT), name=source):
         pass
@@ -288,7 +288,7 @@ def _write_columns(record: dict[str, Any], reader: Reader, transformation: Trans
         for block in blocks_of(reader, transformation, 0, record["entries"], name=record["source"]):
             facts.count(block, transformation, record["source"])
             writer.append(block)
-            # Let it go before the next one is made.
+            # Free the memory of the block before the next one is made.
             del block
     record["staged"] = str(target)
 
@@ -302,7 +302,7 @@ def _copy(source: str, target: Path) -> str:
 
 
 class _Hashing:
-    """Writes to a file and to a hash."""
+    """A file-like object that writes to a file and updates a hash."""
 
     def __init__(self, out: IO[bytes], sha: Any) -> None:
         self._out = out

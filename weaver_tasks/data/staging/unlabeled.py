@@ -1,4 +1,4 @@
-"""Test files without labels, as those of recorded data: they are predicted, and evaluation leaves them out."""
+"""Handles test files without labels, such as recorded data: they are predicted but not evaluated."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 
 def without_labels(configuration: DataConfiguration) -> DataConfiguration:
-    """The same, of events without labels."""
+    """Return the configuration for events without labels."""
     return dataclasses.replace(configuration, labels=None)
 
 
 def lacks_labels(
     path: str, source: str, configuration: DataConfiguration, split: str, options: StagingOptions, *, custom_functions: Path | None
 ) -> bool:
-    """Whether a test file has all that its events are made of, but none of the branches that only its labels need.
+    """Whether a test file has all branches that its events need, except those that only the labels need, of which it has none.
 
-    path: where it is read, source: what it is called. Raises InputFileError when it cannot be read.
+    path: the path to read. source: the name of the file in messages. Raises InputFileError when it cannot be read.
     """
     if split != "test" or configuration.labels is None:
         return False
@@ -55,7 +55,7 @@ def is_labeled(manifest: Mapping[str, Any], group: str) -> bool:
 
 
 def check_groups(records: Iterable[Mapping[str, Any]]) -> None:
-    """Raise DataConfigError where only some of the good files of a test group have labels: they make one table."""
+    """Raise DataConfigError if only some of the good files of a test group have labels: a group forms one table."""
     first: dict[str, Mapping[str, Any]] = {}
     for record in records:
         if record["split"] != "test":

@@ -1,1 +1,1 @@
-"""What is computed once from the training events: standardization of the inputs, weights of the classes."""
+"""Quantities computed once from the training events: the standardization of the inputs and the weights of the classes."""

@@ -1,7 +1,7 @@
-"""Passes over the training files whose sums several jobs can make.
+"""Passes over the training files that compute sums (histograms, counts), in one job or divided among several jobs.
 
-What one pass sums up decides what the next one looks for. The sums over some of the files, a *part*, are kept in a file; those of all
-parts, added in the order of the files, are to the last bit what one job finds.
+The result of one pass determines what the next pass sums. The sums over some of the files are called a *part* and are stored in
+a file. The parts, added in the order of the files, are bit-identical to the sums of a single job.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ _FACTS = "facts"
 
 
 class Sums(Protocol):
-    """What one pass over the events sums up. doing: what the progress bar calls it."""
+    """The sums of one pass over the events. doing: the text of the progress bar."""
 
     doing: str
 
     def add(self, events: Any) -> None:
-        """Add some events of a file, as the stage reads them."""
+        """Add some events of a file, in the form in which the stage reads them."""
 
     def end_file(self) -> None:
-        """The events of a file are complete."""
+        """Called after the last events of a file."""
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The sums, for a file."""
+        """Return the sums as arrays, to be stored in a file."""
 
     def add_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Add the sums of the files that come next."""
+        """Add the stored sums of the files that follow."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingFile:
-    """A training file as a pass sees it.
+    """A training file with a way to read its events.
 
-    entries: those that count, 0 in a bad file. read: what is to be summed up -> the events, in parts.
+    entries: number of entries used, 0 for a bad file. read: sums -> iterator over the events that they need, in blocks.
     """
 
     entries: int
@@ -59,7 +59,7 @@ NextPass = Callable[[Sequence[Any], bool], Sums | None]
 
 
 def run_pass(sums: Sums, files: Sequence[TrainingFile]) -> None:
-    """Add the events of these files."""
+    """Add the events of these files to the sums."""
     with Progress(sums.doing, total=sum(file.entries for file in files), unit="entries") as progress:
         for file in files:
             if not file.entries:
@@ -71,9 +71,9 @@ def run_pass(sums: Sums, files: Sequence[TrainingFile]) -> None:
 
 
 class Passes:
-    """The passes of a stage: made here, or taken from files where other jobs have made them.
+    """The passes of a stage, computed here or loaded from files that other jobs have written.
 
-    files: all training files. digest: of what is summed up; sums of anything else are refused.
+    files: all training files. digest: identifies what is summed; stored sums with another digest are refused.
     """
 
     def __init__(self, next_pass: NextPass, files: Sequence[TrainingFile], *, digest: str, after: Sequence[Path]) -> None:
@@ -87,20 +87,20 @@ class Passes:
             self.done.append(sums)
 
     def all(self) -> list[Any]:
-        """The sums of all passes; those still to be made are made here."""
+        """Return the sums of all passes. Missing ones are computed here."""
         while (sums := self._next(self.done, False)) is not None:
             run_pass(sums, self._files)
             self.done.append(sums)
         return self.done
 
     def write_part(self, target: Path, first: int, last: int) -> None:
-        """Write the sums of the next pass over some of the files."""
+        """Write the sums of the next pass over the files first <= file < last."""
         sums = self._start(part=True)
         run_pass(sums, self._files[first:last])
         self._write(target, sums, first=first, last=last)
 
     def gather(self, target: Path, parts: Sequence[Path]) -> None:
-        """Write the sums of the next pass over all files, from those of its parts. Raises WeaverTasksError when one does not fit."""
+        """Add the parts of the next pass and write its sums over all files. Raises WeaverTasksError when a part does not match."""
         sums = self._start(part=False)
         end = 0
         for path in parts:
@@ -121,7 +121,7 @@ class Passes:
             np.savez_compressed(temporary, **{_FACTS: np.array(json.dumps(facts))}, **sums.arrays())  # type: ignore[arg-type]
 
     def _add(self, path: Path, sums: Sums, *, first: int, last: int | None = None) -> int:
-        """Add the sums of a file, and return the training file at which they end."""
+        """Add the sums stored in a file. Returns the index of the training file at which they end."""
         facts, arrays = _read(path)
         wanted = {"digest": self._digest, "pass": len(self.done), "first": first, "last": facts["last"] if last is None else last}
         if facts != wanted:
@@ -134,7 +134,7 @@ class Passes:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """What the sums in a file are of, and the sums."""
+    """Return the description of the sums stored in a file, and the sums."""
     try:
         with path.open("rb") as stream, np.load(stream) as content:
             arrays = dict(content)
@@ -146,7 +146,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options of a stage whose passes can be made in parts."""
+    """Add the command-line options of a stage whose passes can be divided into parts."""
     options = parser.add_argument_group("one pass at a time", "Each pass over the training files may be made in parts, by several jobs.")
     options.add_argument("--after", nargs="*", type=Path, default=[], metavar="NPZ", help="the sums of the passes done so far, in turn")
     options.add_argument("--part", nargs=2, type=int, metavar=("FIRST", "LAST"), help="make the next pass, over files FIRST to LAST - 1")
@@ -155,7 +155,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def make_sums(passes: Passes, arguments: argparse.Namespace, record: TaskRecord) -> None:
-    """Do what --part or --gather asks for."""
+    """Compute one part (--part) or add the parts (--gather)."""
     if arguments.part:
         passes.write_part(arguments.sums, *arguments.part)
     else:
@@ -165,7 +165,7 @@ def make_sums(passes: Passes, arguments: argparse.Namespace, record: TaskRecord)
 
 
 def check_options(parser: argparse.ArgumentParser, arguments: argparse.Namespace, *, results: Sequence[str]) -> None:
-    """End with a message when these options do not go together. results: those that name what the whole stage writes."""
+    """Exit with a message when the options contradict each other. results: the options that name outputs of the whole stage."""
     if bool(arguments.sums) != (bool(arguments.part) != bool(arguments.gather)):
         parser.error("--sums wants one of --part and --gather, and they want it")
     missing = [f"--{name.replace('_', '-')}" for name in results if not getattr(arguments, name)]

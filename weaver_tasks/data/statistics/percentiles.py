@@ -1,8 +1,8 @@
-"""Exact percentiles of any number of values, in memory that depends on the number of variables only.
+"""Exact percentiles of any number of values, with memory that depends only on the number of variables.
 
-A float32 has 32 bits, and its bits, with the sign turned round, order as it does. One pass counts the values by the upper 16
-bits; that tells in which of the 65536 bins the wanted ranks lie. A second pass counts the values in those bins by the lower
-16 bits, and then the values at these ranks are known to the last bit. Counts add up, so the passes can be done in parts.
+The bits of a float32 can be mapped to an integer with the same order. A first pass counts the values by the upper 16 bits of this
+integer, which shows in which of the 65536 bins the wanted ranks lie. A second pass counts the values in those bins by the lower
+16 bits. The values at the wanted ranks are then known exactly. Counts can be added, so the passes can be divided into parts.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _MINUS_INFINITY, _PLUS_INFINITY = 0x007F, 0xFF80
 
 
 def leading_entries(entries: int, fraction: float) -> int:
-    """How many leading entries of a file the standardization uses: at least one, as in weaver."""
+    """Return how many leading entries of a file the standardization uses: at least one, as in weaver."""
     return min(entries, max(1, math.trunc(fraction * entries)))
 
 
 class ValueCounts:
-    """Counts of the values of k variables by their upper 16 bits. NaN count as 0, as in the inputs of the network.
+    """Counts of the values of k variables by their upper 16 bits. NaN is counted as 0, as in the inputs of the network.
 
-    counts: (k, 65536). not_a_number: (k,) how many there were.
+    counts: (k, 65536). not_a_number: (k,) number of NaN values.
     """
 
     def __init__(self, variables: Sequence[str]) -> None:
@@ -38,7 +38,7 @@ class ValueCounts:
         self.not_a_number = np.zeros(len(self.variables), dtype=np.int64)
 
     def add(self, values: np.ndarray) -> None:
-        """Count values: (P, k) float32. Absent ones are none."""
+        """Count values: (P, k) float32. Entries marked ABSENT are not counted."""
         _count(np.ascontiguousarray(values).view(np.uint32), self.counts, self.not_a_number)
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -52,19 +52,19 @@ class ValueCounts:
 
     @property
     def total(self) -> np.ndarray:
-        """(k,): values counted."""
+        """Number of values counted: (k,)."""
         return self.counts.sum(axis=1)
 
     @property
     def infinite(self) -> np.ndarray:
-        """(k,): infinite values. NaN were counted as 0, so these two bins hold nothing else."""
+        """Number of infinite values: (k,). NaN is counted as 0, so the bins of the infinities hold nothing else."""
         return self.counts[:, [_MINUS_INFINITY, _PLUS_INFINITY]].sum(axis=1)
 
 
 class RefinedCounts:
-    """Counts by the lower 16 bits, in those bins of a finished ValueCounts that hold the wanted percentiles.
+    """Counts by the lower 16 bits, in the bins of a complete ValueCounts that contain the wanted percentiles.
 
-    Add the same values as before, in any parts. counts: (k, slots, 65536).
+    Add the same values as in the first pass; they may be divided differently. counts: (k, slots, 65536).
     """
 
     def __init__(self, coarse: ValueCounts, percentiles: Sequence[float] = PERCENTILES) -> None:
@@ -90,11 +90,11 @@ class RefinedCounts:
         return _sparse(self.counts)
 
     def add_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Add the counts of another part of the data, made after the same ValueCounts."""
+        """Add the counts of another part of the data, based on the same ValueCounts."""
         _add_sparse(self.counts, arrays)
 
     def percentiles(self) -> list[list[float]]:
-        """For each variable its percentiles, equal to numpy.percentile (linear) of all values; [] where there were none."""
+        """Return the percentiles of each variable, equal to numpy.percentile (linear) of all values; [] if there are no values."""
         return [
             [self._between(variable, low, high, share) for low, high, share in ranks] for variable, ranks in enumerate(self._ranks)
         ]  # fmt: skip
@@ -103,11 +103,11 @@ class RefinedCounts:
         below, above = self._value(variable, low), self._value(variable, high)
         if below == above:
             return below
-        # Numpy's way of rounding: from the nearer end.
+        # Interpolate from the nearer end, as numpy does, to get the same rounding.
         return below + (above - below) * share if share < 0.5 else above - (above - below) * (1 - share)
 
     def _value(self, variable: int, rank: int) -> float:
-        """The value at a rank (from 0) of the sorted values."""
+        """Return the value at a rank (from 0) of the sorted values."""
         upper = int(np.searchsorted(self._ends[variable], rank, side="right"))
         before = int(self._ends[variable, upper - 1]) if upper else 0
         inside = self.counts[variable, self._slot[variable, upper]].cumsum()
@@ -117,12 +117,12 @@ class RefinedCounts:
 
 
 def coarse_histogram(counts: np.ndarray, *, bins: int = 60, margin: float = 0.005) -> tuple[np.ndarray, np.ndarray]:
-    """An even histogram of a variable's counts (65536,): edges (bins + 1,) and contents (bins,).
+    """Convert the counts (65536,) of a variable to a histogram of equal bins: edges (bins + 1,) and contents (bins,).
 
-    It leaves out the outermost `margin` of the values on each side. The values in a bin of the counts, whose width is under
-    1 % of them, are taken to be spread evenly over it.
+    The fraction `margin` of the values on each side is left out. Values are assumed to be uniform within a bin of the counts,
+    whose width is below 1 % of the values in it.
     """
-    # A bin ends where the next one begins.
+    # The upper edge of a bin is the lower edge of the next one.
     with np.errstate(invalid="ignore"):
         edges = _value_of(np.arange(_BINS, dtype=np.uint32) << np.uint32(16)).astype(np.float64)
     finite = np.flatnonzero(np.isfinite(edges[:-1]) & np.isfinite(edges[1:]) & (counts[:-1] > 0))
@@ -131,7 +131,7 @@ def coarse_histogram(counts: np.ndarray, *, bins: int = 60, margin: float = 0.00
     share = counts[finite].cumsum() / counts[finite].sum()
     low, high = finite[np.searchsorted(share, [margin, 1 - margin])]
     if low == high:
-        # Nearly all values are equal: show the others too.
+        # Nearly all values are equal: extend the range to show the others too.
         low, high = finite[0], finite[-1]
     if low == high:
         return edges[low] + np.array([-0.5, 0.5]), np.array([float(counts[low])])
@@ -151,7 +151,7 @@ def _add_sparse(counts: np.ndarray, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _ranks(total: int, percentiles: Sequence[float]) -> list[tuple[int, int, float]]:
-    """For each percentile of `total` sorted values: the ranks it lies between, and how far from the first to the second."""
+    """Return for each percentile of `total` sorted values the two ranks it lies between, and its fraction of the way between them."""
     if total == 0:
         return []
     places = [(total - 1) * (percentile / 100) for percentile in percentiles]
@@ -159,14 +159,14 @@ def _ranks(total: int, percentiles: Sequence[float]) -> list[tuple[int, int, flo
 
 
 def _value_of(key: np.ndarray) -> np.ndarray:
-    """The float32 of an ordered integer: (n,) uint32 -> (n,) float32."""
+    """Convert ordered integers back to float32: (n,) uint32 -> (n,) float32."""
     bits = np.where(key & np.uint32(0x80000000), key ^ np.uint32(0x80000000), ~key)
     return bits.astype(np.uint32).view(np.float32)
 
 
 @numba.njit(nogil=True, cache=True)
 def _ordered(bits):
-    """The ordered integer of a float32's bits; NaN and both zeros are 0."""
+    """Convert the bits of a float32 to an integer with the same order. NaN and -0 are treated as 0."""
     magnitude = bits & np.uint32(0x7FFFFFFF)
     if magnitude > np.uint32(0x7F800000) or magnitude == np.uint32(0):
         return np.uint32(0x80000000)

@@ -1,4 +1,4 @@
-"""Make the reweighting of a data set: one pass over its events, or three where base weights set the overall scale."""
+"""Computes the reweighting histograms of a data set in one pass over its events, or three if there are base weights."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ Columns = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True, kw_only=True)
 class Reweighting:
-    """class -> an array with one axis per reweighting variable.
+    """The result of reweighting. Each field maps a class to an array with one axis per reweighting variable.
 
-    events: how many there were. counts: events in the bins. content: the same with base weights. weights: of each bin.
+    events: number of events read. counts: events in each bin. content: sum of base weights in each bin. weights: of each bin.
     """
 
     events: int
@@ -35,10 +35,10 @@ class Reweighting:
 
 
 class HistogramSums:
-    """The first pass: events in the bins of each class, and the sum of their base weights.
+    """The first pass: number of events and sum of base weights, per class and bin.
 
-    The sum of weights depends, in its last bits, on the order of adding: it is that of the files, each summed by itself. So a
-    part (by_file) keeps the sums of its files apart until it is added.
+    The last bits of a sum of weights depend on the order of summation. Each file is therefore summed separately, and the files are
+    added in order. A part (by_file) keeps the sums of its files separate until they are added.
     """
 
     doing = "filling histograms"
@@ -54,16 +54,16 @@ class HistogramSums:
 
     @property
     def counts(self) -> dict[str, np.ndarray]:
-        """class -> events in the bins."""
+        """Class -> number of events in each bin."""
         return dict(zip(self._weights.classes, self._counts, strict=True))
 
     @property
     def content(self) -> dict[str, np.ndarray]:
-        """class -> sum of base weights in the bins; the events where there are none."""
+        """Class -> sum of base weights in each bin; the number of events if there are no base weights."""
         return dict(zip(self._weights.classes, self._content, strict=True)) if self._weights.base_weight else self.counts
 
     def add(self, columns: Columns) -> None:
-        """Add events: the columns of `weights.weight_columns`."""
+        """Add events. columns: those of `weight_columns`."""
         self.events += len(next(iter(columns.values())))
         self._counts += list(fill(self._weights, columns, weighted=False).values())
         if self._weights.base_weight:
@@ -93,7 +93,7 @@ class HistogramSums:
 
 
 class WeightSums:
-    """The second and third pass: counts of the weights that events have before the overall scale, as float32."""
+    """The second and third pass: counts of the float32 event weights before the overall scale."""
 
     def __init__(self, doing: str, configuration: DataConfiguration, unscaled: Mapping[str, np.ndarray], counts: Any) -> None:
         assert configuration.weights is not None
@@ -106,7 +106,7 @@ class WeightSums:
         self.counts.add(weights_in_bins(self._weights, self._unscaled, columns).astype(np.float32)[:, None])
 
     def end_file(self) -> None:
-        """Counts are exact: where a file ends does not matter."""
+        """Nothing to do: counts are exact, so they do not depend on the order of the files."""
 
     def arrays(self) -> dict[str, np.ndarray]:
         return self.counts.arrays()
@@ -116,7 +116,7 @@ class WeightSums:
 
 
 def next_pass(configuration: DataConfiguration, done: Sequence[Any], part: bool = False) -> HistogramSums | WeightSums | None:
-    """Empty sums of the pass after those done; None when all are. part: they are made in parts.
+    """Return empty sums for the pass after those in `done`; None if there is none. part: whether the pass is divided into parts.
 
     Raises DataConfigError when a class has no events within the edges.
     """
@@ -135,7 +135,7 @@ def next_pass(configuration: DataConfiguration, done: Sequence[Any], part: bool 
 
 
 def finish_reweighting(configuration: DataConfiguration, done: Sequence[Any]) -> Reweighting:
-    """The weights of bins from the sums of all passes, or those that the configuration has. Raises DataConfigError."""
+    """Return the weights of the bins, from the sums of all passes or from the configuration. Raises DataConfigError."""
     weights = configuration.weights
     assert weights is not None
     filled: HistogramSums = done[0]

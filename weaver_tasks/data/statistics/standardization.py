@@ -1,4 +1,4 @@
-"""From the values of the training events, counted in two passes, to the standardization of the input variables."""
+"""Computes the standardization of the input variables in two passes over the training events."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class VariableSums:
-    """Counts of the values of packed columns (by name), and the number of events."""
+    """Counts of the values of each packed column (by name), and the number of events."""
 
     def __init__(self, doing: str, counts: Mapping[str, Any]) -> None:
         self.doing = doing
@@ -30,7 +30,7 @@ class VariableSums:
             counts.add(block.packed[name].own_values())
 
     def end_file(self) -> None:
-        """Counts are exact: where a file ends does not matter."""
+        """Nothing to do: counts are exact, so they do not depend on the order of the files."""
 
     def arrays(self) -> dict[str, np.ndarray]:
         found = {f"{name}/{key}": array for name, counts in self.counts.items() for key, array in counts.arrays().items()}
@@ -43,7 +43,11 @@ class VariableSums:
 
 
 def next_pass(configuration: DataConfiguration, done: Sequence[VariableSums], part: bool = False) -> VariableSums | None:
-    """The first pass counts all values coarsely, the second, if a variable is to be standardized, those near the percentiles finely."""
+    """Return empty sums for the next pass; None if there is none.
+
+    The first pass counts all values in coarse bins. The second counts the values near the percentiles in fine bins; it is needed
+    only if the center of a variable is auto.
+    """
     columns = packed_columns(configuration)
     automatic = automatic_variables(configuration)
     if not done:
@@ -55,19 +59,19 @@ def next_pass(configuration: DataConfiguration, done: Sequence[VariableSums], pa
 
 
 def automatic_variables(configuration: DataConfiguration) -> set[str]:
-    """The variables whose center and scale are to be found."""
+    """Return the variables whose center and scale must be computed."""
     return {variable.name for group in configuration.inputs for variable in group.variables if variable.center == "auto"}
 
 
 def describe_variables(
     configuration: DataConfiguration, coarse: Mapping[str, ValueCounts], refined: Mapping[str, RefinedCounts]
 ) -> dict[str, dict[str, Any]]:
-    """Variable -> center, scale, low, high (of the transformed value), percentiles 16, 50, 84 where they were wanted, and how
-    many values were seen, were NaN or infinite.
+    """Return for each variable: center, scale, low and high (of the transformed value), percentiles 16, 50 and 84 (if computed),
+    and the numbers of values, of NaN and of infinite values.
 
-    Centers that the configuration gives stay. Where it says auto, the center is the median and the scale the inverse of the
-    larger distance from it to the 16th or 84th percentile (1 if that is 0); a variable named *_mask is left as it is.
-    Raises DataConfigError when there are no values, or so many infinite ones that a percentile is.
+    Centers given in the configuration are kept. If the center is auto, it becomes the median, and the scale becomes the inverse of
+    the larger distance from the median to the 16th or 84th percentile (1 if that is 0). Variables named *_mask are not transformed.
+    Raises DataConfigError when there are no values, or so many infinite ones that a percentile is infinite.
     """
     variables = {variable.name: variable for group in configuration.inputs for variable in group.variables}
     described = {}

@@ -1,7 +1,7 @@
-"""Weights of events: histograms of the reweighting variables per class, what they become, and the weights of events.
+"""Event weights: fills histograms of the reweighting variables per class, converts them to weights and looks up event weights.
 
-Histograms are sums over blocks, so they can be made in any number of parts. The meaning is weaver's, for any number of
-variables.
+Histograms are sums over blocks, so they can be computed in any number of parts. Definitions are those of weaver, for any number
+of variables.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 __all__ = ["event_weights", "fill", "make_histograms", "weight_columns"]
 
-# What is left to chance when an event of weight 1 is sampled, as in weaver.
+# Largest acceptance probability after the classes are scaled, as in weaver.
 _LARGEST_WEIGHT = 0.9
 
 
 def fill(weights: Weights, columns: Mapping[str, Any], *, weighted: bool = True) -> dict[str, np.ndarray]:
-    """The histogram of some events, class -> float64 content, one axis per variable.
+    """Return the histogram of some events: class -> float64 content, with one axis per variable.
 
-    weighted: sum the base weights, if there are any, instead of counting events.
+    weighted: sum the base weights (if there are any) instead of counting events.
 
-    columns: the plain columns of `weight_columns`. Events outside the edges are left out, or, unless under- and overflow
-    are discarded, counted in the outermost bins. Sums of several calls make the histogram of all events.
+    columns: the plain columns of `weight_columns`. Events outside the edges are left out if under- and overflow are discarded,
+    otherwise they count in the outermost bins. The sum over several calls is the histogram of all events.
     """
     edges = [np.asarray(edges, dtype=np.float64) for edges in weights.variables.values()]
     values = [np.asarray(columns[name]) for name in weights.variables]
@@ -45,16 +45,16 @@ def fill(weights: Weights, columns: Mapping[str, Any], *, weighted: bool = True)
 
 
 def make_histograms(configuration: DataConfiguration, content: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The weights in each bin of each class, float64, in [0, 1], from the content of the bins (sums of `fill`).
+    """Convert the content of the bins (sums of `fill`) to the weight of each bin and class: float64 in [0, 1].
 
-    flat: in each class every bin comes to weigh the same, as far as the weight of the emptiest bins allows; ref: every
-    class takes the shape of the first. Then the classes come to weigh as class_weights say. With base weights, one
-    more scale is due: divide by the (100 - threshold)th percentile of the weights of all events.
-    A class whose class_weight is 0 weighs 0 everywhere. Raises DataConfigError when another class has no event within the edges.
+    flat: all bins of a class get the same total weight, as far as the largest weight of 1 allows for the emptiest bins. ref: every
+    class gets the shape of the first class. Then the classes are scaled relative to each other as given by class_weights. With base
+    weights, the result must also be divided by the (100 - threshold)th percentile of the weights of all events.
+    A class with class_weight 0 has weight 0 in all bins. Raises DataConfigError when another class has no event within the edges.
     """
     weights = configuration.weights
     assert weights is not None
-    # In float32, as weaver does.
+    # Computed in float32, as in weaver.
     everything = {name: np.asarray(content[name], dtype=np.float32) for name in weights.classes}
     used = {name: weight for name, weight in zip(weights.classes, weights.class_weights, strict=True) if weight > 0}
     raw = {name: everything[name] for name in used}
@@ -67,7 +67,7 @@ def make_histograms(configuration: DataConfiguration, content: Mapping[str, np.n
                 "reweight_classes (and its number out of class_weights)."
             )
     shape = _flatten if weights.method == "flat" else _follow
-    # The shape to follow is that of the first class, even where that one weighs 0.
+    # The reference shape is that of the first class, even if its class_weight is 0.
     reference = everything[weights.classes[0]]
     shaped = {name: shape(histogram, reference, weights.threshold) for name, histogram in raw.items()}
     events = {name: float((raw[name] * shaped[name]).sum(dtype=np.float64)) / class_weight for name, class_weight in used.items()}
@@ -77,13 +77,13 @@ def make_histograms(configuration: DataConfiguration, content: Mapping[str, np.n
 
 
 def _flatten(histogram: np.ndarray, _reference: np.ndarray, threshold: float) -> np.ndarray:
-    """Weights that make all bins as full as the `threshold`th percentile of them; emptier bins get 1, empty ones 0."""
+    """Return weights that scale each bin down to the `threshold`th percentile of the bins; emptier bins get 1, empty bins 0."""
     filled = histogram[histogram > 0.01 * np.median(histogram[histogram > 0])]
     return np.clip(_ratio(np.percentile(filled, threshold), histogram), 0, 1)
 
 
 def _follow(histogram: np.ndarray, reference: np.ndarray, threshold: float) -> np.ndarray:
-    """Weights that give a class the shape of the reference; the largest `threshold` percent of the bins' weights are cut at 1."""
+    """Return weights that give a class the shape of the reference. The largest `threshold` percent of them are limited to 1."""
     ratio = _ratio(reference, histogram)
     return np.clip(ratio / np.percentile(ratio[ratio > 0], 100 - threshold), 0, 1)
 
@@ -94,10 +94,10 @@ def _ratio(numerator: Any, denominator: np.ndarray) -> np.ndarray:
 
 
 def event_weights(configuration: DataConfiguration, columns: Mapping[str, Any]) -> np.ndarray:
-    """The weight of each event: (N,) float64. columns: the plain columns of `weight_columns`, each (N,).
+    """Return the weight of each event: (N,) float64. columns: the plain columns of `weight_columns`, each (N,).
 
-    Events in no class, or outside the edges where under- and overflow are discarded, weigh 0. Without weights in the
-    configuration all weigh 1. Raises DataConfigError when the histograms are still to be made.
+    The weight is 0 for events in no class, and for events outside the edges if under- and overflow are discarded. Without weights
+    in the configuration it is 1. Raises DataConfigError when the histograms have not been computed yet.
     """
     weights = configuration.weights
     if weights is None:
@@ -112,7 +112,7 @@ def event_weights(configuration: DataConfiguration, columns: Mapping[str, Any]) 
 
 
 def weights_in_bins(weights: Weights, histograms: Mapping[str, Any], columns: Mapping[str, Any]) -> np.ndarray:
-    """The weight of each event from the weights of its bin and its class: (N,) float64."""
+    """Return the weight of each event, looked up by its class and bin: (N,) float64."""
     values = [np.asarray(columns[name]) for name in weights.variables]
     edges = [np.asarray(edge, dtype=np.float64) for edge in weights.variables.values()]
     bins = tuple(

@@ -169,7 +169,10 @@ class MultiScaleEdgeConv(nn.Module):
         self.gamma = nn.Parameter(init_scale * torch.ones((out_dim, 1, 1)))
 
     def forward(self, points: Tensor, features: Tensor, real: Tensor, graph: Graph) -> tuple[Tensor, Tensor]:
-        """points: (B, D, P); features: (B, P, C); real: (B, P). Returns points (moved if update_coords) and features (B, P, out_dim)."""
+        """points: (B, D, P); features: (B, P, C); real: (B, P).
+
+        Returns the points (moved if update_coords) and features (B, P, out_dim).
+        """
         neighbors, null = graph.neighbors[:, :, : self.k], graph.null[:, :, : self.k]
         own = apply_rows(self.node_encode, features)
         other = gathered(own, neighbors)
@@ -216,6 +219,6 @@ class MultiScaleEdgeConv(nn.Module):
 
 
 def tiled(x: Tensor, width: int) -> Tensor:
-    """Repeat channels cyclically to `width`. A single channel, or enough of them, stay unchanged. (…, C) -> (…, C')."""
+    """Repeat channels cyclically up to `width`. A single channel, or enough channels, stay unchanged. (…, C) -> (…, C')."""
     times = 1 if x.shape[-1] == 1 else max(width // x.shape[-1], 1)
     return x.repeat(*([1] * (x.dim() - 1)), times) if times > 1 else x

@@ -1,4 +1,4 @@
-"""Any metric of scikit-learn by its name, given what it asks for: classes, probabilities or values."""
+"""Call any metric of `sklearn.metrics` by name with the inputs that it takes: classes, probabilities or regression values."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Array = np.ndarray
 
 logger = logging.getLogger("weaver_tasks")
 
-# Their second argument is a probability, though some releases name it y_pred.
+# Their second argument is a probability, although some releases of scikit-learn name it y_pred.
 _OF_PROBABILITIES = ("log_loss", "brier_score_loss", "d2_log_loss_score", "d2_brier_score")
 
 
 def named_metric(name: str) -> Callable[..., Any]:
-    """The function `sklearn.metrics.<name>`. Raises ConfigError, with the nearest names, where it does not measure predictions."""
-    # Imported where it is used: it takes longer than an evaluation that names no metric.
+    """The function `sklearn.metrics.<name>`. Raises ConfigError, with similar names, if it is not a metric of predictions."""
+    # Imported here because the import takes longer than an evaluation without such metrics.
     import sklearn.metrics
 
     function = getattr(sklearn.metrics, name, None)
@@ -33,7 +33,7 @@ def named_metric(name: str) -> Callable[..., Any]:
 
 
 def _measures(function: Any) -> bool:
-    """Whether a function compares the truth with predictions (`y1`, `y2` where it treats both alike)."""
+    """Whether a function compares the truth with predictions (its arguments are `y1` and `y2` if it is symmetric)."""
     return _parameters(function)[:1] in (["y_true"], ["y1"])
 
 
@@ -44,8 +44,8 @@ def _parameters(function: Any) -> list[str]:
 def classification_metric(name: str, scores: Array, labels: Array, weights: Array | None = None) -> Any:
     """The metric `name` on scores (N, C) and class indices (N,).
 
-    Metrics of decisions get the class of the highest score, those of scores or probabilities all scores (the second class's where
-    there are two). `average` is "macro" with more than two classes; roc_auc_score is one against one.
+    Metrics of class decisions get the class with the highest score. Metrics of scores or probabilities get all scores; with two classes,
+    the score of the second class. With more than two classes `average` is "macro", and roc_auc_score is computed one against one.
     Raises ConfigError for an unknown name, ResultError where scikit-learn refuses the data.
     """
     function = named_metric(name)
@@ -85,7 +85,7 @@ def _apply(name: str, truth: Array, given: Array, weights: Array | None, options
 
 
 def plain(value: Any) -> Any:
-    """numpy's scalars and arrays as plain numbers and lists, for JSON."""
+    """Convert numpy scalars and arrays to plain numbers and lists, for JSON."""
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     if isinstance(value, list | tuple):

@@ -1,8 +1,8 @@
-"""Figures of merit of a classifier, from scores and true classes; weighted where weights are given.
+"""Metrics of a classifier (accuracy, AUC, confusion matrix, background rejection), computed from scores and true classes.
 
 Shapes: scores (N, C), one column per class; labels (N,) class indices; weights (N,) or None.
-Every figure equals scikit-learn's where it has the same one (and does not refuse weights). Weights may be negative, as those of events
-simulated beyond leading order: what they do not allow is nan.
+Each metric equals that of scikit-learn if scikit-learn has the same one and accepts weights for it. Weights may be negative, as for
+events simulated beyond leading order. A metric that is undefined for such weights is nan.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from weaver_tasks.results.metrics.roc import area, pair_ratio, roc_curve
 
 Array = np.ndarray
 
-_ROUNDING = 1e-12  # of a fraction of summed weights
+_ROUNDING = 1e-12  # tolerance for rounding errors in a fraction of summed weights
 
 
 def accuracy(scores: Array, labels: Array, weights: Array | None = None) -> tuple[float, float]:
-    """The fraction of events whose highest score is that of the true class, and its statistical error.
+    """The fraction of events whose true class has the highest score, and its statistical error.
 
-    The error is binomial; with weights, sqrt(sum(w^2 (right - fraction)^2)) / sum(w), which is the same for equal ones and holds for
-    negative ones. (nan, nan) without events, or where their weights do not add up to more than zero.
+    The error is binomial. With weights it is sqrt(sum(w^2 (right - fraction)^2)) / sum(w), which equals the binomial error for equal
+    weights and is valid for negative ones. Returns (nan, nan) without events, or if the sum of weights is not positive.
     """
     return weighted_mean(scores.argmax(axis=1) == labels if len(labels) else np.empty(0), weights)
 
 
 def weighted_mean(values: Array, weights: Array | None = None) -> tuple[float, float]:
-    """The mean of (N,) values and its statistical error. (nan, nan) as of `accuracy`."""
+    """The mean of (N,) values and its statistical error. Returns (nan, nan) in the same cases as `accuracy`."""
     weights = np.ones(len(values)) if weights is None else weights.astype(np.float64)
     total = float(weights.sum())
     if not total > 0:
@@ -38,29 +38,29 @@ def weighted_mean(values: Array, weights: Array | None = None) -> tuple[float, f
 
 
 def effective_entries(weights: Array) -> float:
-    """How many unweighted events have the same relative statistical error: sum(w)^2 / sum(w^2)."""
+    """The effective number of events, sum(w)^2 / sum(w^2): this many unweighted events have the same relative statistical error."""
     squares = float(np.square(weights, dtype=np.float64).sum())
     return float(weights.sum(dtype=np.float64)) ** 2 / squares if squares else 0.0
 
 
 def confusion_counts(scores: Array, labels: Array, weights: Array | None = None) -> Array:
-    """(C, C): events (or their weights) of true class i whose highest score is that of class j."""
+    """(C, C): the number of events (or sum of weights) of true class i whose highest score is that of class j."""
     classes = scores.shape[1]
     cells = labels.astype(np.int64) * classes + scores.argmax(axis=1)
     return np.bincount(cells, weights=weights, minlength=classes * classes).reshape(classes, classes)
 
 
 def confusion_matrix(counts: Array) -> Array:
-    """(C, C): each row of `confusion_counts` divided by its sum; nan in the row of a class without events, or of no positive weight."""
+    """(C, C): each row of `confusion_counts` divided by its sum; nan in the rows whose sum is not positive."""
     totals = counts.sum(axis=1, keepdims=True).astype(np.float64)
     return np.divide(counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0)
 
 
 def auc_matrix(scores: Array, labels: Array, weights: Array | None = None) -> Array:
-    """(C, C): for each pair of classes the area under the ROC curve of score_j / (score_i + score_j).
+    """(C, C): for each pair of classes, the area under the ROC curve of score_j / (score_i + score_j).
 
-    Only events of the two classes count, those of j as signal. Symmetric, since exchanging i and j
-    exchanges signal and background and mirrors the score. nan on the diagonal and where a class has no events.
+    Only events of the two classes count; class j is the signal. The matrix is symmetric, because exchanging i and j
+    exchanges signal and background and mirrors the score. It is nan on the diagonal and where a class has no events.
     """
     classes = scores.shape[1]
     matrix = np.full((classes, classes), np.nan)
@@ -82,9 +82,10 @@ def _pair_area(scores: Array, first: Array, second: Array, weights: Array | None
 def auc(scores: Array, labels: Array, weights: Array | None = None) -> float:
     """The area under the ROC curve, one class against one, averaged over all ordered pairs.
 
-    For a pair (i, j) only events of these two classes count, and the score of the class taken as signal is
-    used as it is: the measure of Hand and Till (2001), `roc_auc_score(multi_class="ovo")` of scikit-learn.
-    Two classes: the area of the second one's score. Pairs with a class without events or weight are left out; nan if none is left.
+    For a pair (i, j) only events of these two classes count, and the discriminant is the score of the signal class itself.
+    This is the measure of Hand and Till (2001), `roc_auc_score(multi_class="ovo")` of scikit-learn.
+    With two classes it is the area for the score of the second one. Pairs in which a class has no events or no positive sum of weights
+    are left out; the result is nan if no pair is left.
     """
     classes = scores.shape[1]
     members = _members(labels, classes)
@@ -110,12 +111,12 @@ def _weights_of(weights: Array | None, first: Array, second: Array) -> tuple[Arr
 
 
 def binomial_interval(fraction: Array, entries: Array) -> tuple[Array, Array]:
-    """The central 68.3 % confidence interval of a binomial fraction: (low, high), of the shape of `fraction`.
+    """The central 68.3 % confidence interval of a binomial fraction: (low, high), each with the shape of `fraction`.
 
-    entries: of how many (effective) entries it is the passing fraction. Clopper and Pearson, Biometrika 26 (1934) 404: it has a
-    width also where none or all of them pass. nan where the fraction is none: negative weights may bring it below 0 or above 1.
+    entries: the (effective) number of entries in the denominator. The interval is that of Clopper and Pearson, Biometrika 26 (1934) 404,
+    which has a width even if none or all entries pass. It is nan for fractions below 0 or above 1, which negative weights can give.
     """
-    # Not at the top: it takes a second to import.
+    # Imported here because the import takes a second.
     from hist.intervals import clopper_pearson_interval
 
     fraction, entries = np.atleast_1d(np.asarray(fraction, np.float64)), np.atleast_1d(np.asarray(entries, np.float64))
@@ -136,14 +137,16 @@ def rejection(
     signal_weights: Array | None = None,
     background_weights: Array | None = None,
 ) -> dict[str, float]:
-    """Background rejection, 1 / background efficiency, where the signal efficiency first reaches the one asked for.
+    """Background rejection, 1 / background efficiency, at the point where the signal efficiency first reaches `signal_efficiency`.
 
-    signal, background: (N,), (M,) the discriminant of the events of either class; JetClass's conventions
-    (arXiv:2202.03772, section 5) take score_S / (score_S + score_QCD).
-    low, high: the rejection's 68.3 % confidence interval, of `binomial_interval` with the (effective) number n of background events.
-    error: the efficiency's sqrt(e (1 - e) / n) carried over to 1 / e, which few passing events make as large as the rejection itself.
-    Where no background event passes, rejection, error and high are nan, and `at_least` is the rejection exceeded at 95 % confidence,
-    1 / (1 - 0.05^(1/n)). All nan when either class has no events, or none by weight, or the background's efficiency is negative.
+    signal, background: (N,) and (M,), the discriminant of the signal and background events. The convention of JetClass
+    (arXiv:2202.03772, section 5) is score_S / (score_S + score_QCD).
+    The result has these keys among others:
+    low, high: the 68.3 % confidence interval of the rejection, by `binomial_interval` with the (effective) number n of background events.
+    error: sqrt(e (1 - e) / n) of the efficiency e, propagated to 1 / e. With few passing events it is as large as the rejection itself.
+    at_least: the lower limit of the rejection at 95 % confidence, 1 / (1 - 0.05^(1/n)), if no background event passes. Rejection, error
+    and high are nan then.
+    All values are nan if a class has no events, if its sum of weights is not positive, or if the background efficiency is negative.
     """
     found = {"signal_efficiency": signal_efficiency, "threshold": math.nan, "background_efficiency": math.nan}
     found |= dict.fromkeys(("rejection", "error", "low", "high", "at_least"), math.nan)
@@ -153,14 +156,14 @@ def rejection(
     point = curve.reaching(signal_efficiency)
     passing = float(curve.background_efficiency[point])
     if background_weights is not None and abs(passing) < _ROUNDING:
-        passing = 0.0  # positive and negative weights that cancel
+        passing = 0.0  # positive and negative weights cancel
     found |= {"threshold": float(curve.threshold[point]), "background_efficiency": passing}
     entries = float(len(background)) if background_weights is None else effective_entries(background_weights)
     if passing < 0:
         return found
     (low,), (high,) = binomial_interval(np.array([passing]), np.array([entries]))
     if passing > 0:
-        # With negative weights it may be above 1, which has neither error nor interval.
+        # With negative weights the efficiency can exceed 1; then neither error nor interval is defined.
         error = math.sqrt((1 - passing) / (entries * passing)) / passing if passing <= 1 else math.nan
         return found | {"rejection": 1 / passing, "error": error, "low": 1 / high, "high": 1 / low if low > 0 else math.nan}
     return found | {"low": 1 / high, "at_least": 1 / (1 - 0.05 ** (1 / entries))}

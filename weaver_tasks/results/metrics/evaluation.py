@@ -1,4 +1,4 @@
-"""What `evaluation/metrics.json` holds: all figures of merit of a set of predictions, per group and over all."""
+"""Compute the content of `evaluation/metrics.json`: all metrics of a set of predictions, per test group and overall."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from weaver_tasks.settings.model import EvaluationSettings
 
 Array = np.ndarray
 
-_EFFICIENCY = 0.5  # where `evaluation.signal_efficiencies` says nothing of a class
+_EFFICIENCY = 0.5  # default for classes that `evaluation.signal_efficiencies` does not name
 
 
 def labeled_events(predictions: Predictions) -> Predictions:
-    """The predictions without the groups that have no labels; as they are where none has."""
+    """The predictions without the groups that have no labels; unchanged if no group has labels."""
     kept = {group: events for group, events in predictions.groups.items() if group not in predictions.unlabeled}
     if not predictions.unlabeled:
         return predictions
@@ -47,12 +47,12 @@ def labeled_events(predictions: Predictions) -> Predictions:
 
 
 def evaluate_classification(predictions: Predictions, settings: EvaluationSettings) -> dict[str, Any]:
-    """The figures of a classifier, over all test groups that have labels and for each group.
+    """The metrics of a classifier, over all test groups that have labels and for each group.
 
     settings: the `evaluation` section: signal_efficiencies, background, metrics.
-    Figures that the events do not allow (an AUC in a group of one class, or of a class whose weights add up to nothing) are nan, null in
-    JSON; "warnings" says which events and weights are to blame. Raises ConfigError for unknown classes or metrics, ResultError for
-    metrics that scikit-learn cannot compute of such predictions.
+    Metrics that are undefined for the events (an AUC in a group of one class, or for a class whose sum of weights is zero) are nan, which
+    is null in JSON; "warnings" says which events and weights are the cause. Raises ConfigError for unknown classes or metrics, and
+    ResultError for metrics that scikit-learn cannot compute for such predictions.
     """
     check_classes(predictions.classes, settings)
     whole = labeled_events(predictions)
@@ -85,7 +85,7 @@ def _unlabeled(predictions: Predictions, group: str) -> dict[str, Any]:
 
 
 def _told_events(predictions: Predictions) -> Iterator[str]:
-    """Which events are in no figure, and why."""
+    """Warnings about events that enter no metric, with the reason."""
     for group, count in predictions.not_finite.items():
         if count:
             events = predictions.groups[group]
@@ -102,7 +102,7 @@ def _told_events(predictions: Predictions) -> Iterator[str]:
 
 
 def _told_weights(predictions: Predictions) -> Iterator[str]:
-    """What negative weights, and those that add up to nothing, mean for the figures."""
+    """Warnings about the effect on the metrics of negative weights, and of sums of weights that are not positive."""
     weights, labels = predictions.weights, predictions.labels
     if weights is None or not len(weights):
         return
@@ -121,7 +121,7 @@ def _told_weights(predictions: Predictions) -> Iterator[str]:
 
 
 def check_classes(classes: tuple[str, ...], settings: EvaluationSettings) -> None:
-    """Raises ConfigError when `evaluation.background` or `evaluation.signal_efficiencies` name classes that are not there."""
+    """Raises ConfigError if `evaluation.background` or `evaluation.signal_efficiencies` name classes that do not exist."""
     named: dict[str, list[str | None]] = {"background": [settings.background], "signal_efficiencies": list(settings.signal_efficiencies)}
     for key, names in named.items():
         for name in names:
@@ -141,7 +141,7 @@ def _classification(predictions: Predictions, events: slice, settings: Evaluatio
         weights = None if weights is None else weights[inside]
     value, error = accuracy(scores, labels, weights)
     counts = confusion_counts(scores, labels, weights)
-    # Of these scikit-learn may refuse a metric that it computes of others.
+    # For such events scikit-learn may refuse a metric that it can compute for others.
     unusual = len(np.unique(labels)) < len(classes) or (weights is not None and not _usual(weights, labels, len(classes)))
     metrics = {
         name: _metric(name, functools.partial(classification_metric, name, scores, labels, weights), warnings, optional=unusual)
@@ -162,12 +162,12 @@ def _classification(predictions: Predictions, events: slice, settings: Evaluatio
 
 
 def _usual(weights: Array, labels: Array, classes: int) -> bool:
-    """Whether no weight is negative, and those of each class add up to something."""
+    """Whether no weight is negative, and the sum of weights of each class is positive."""
     return bool((weights >= 0).all()) and all(weights[labels == index].sum() > 0 for index in range(classes))
 
 
 def _metric(name: str, compute: Callable[[], Any], warnings: list[str], *, optional: bool) -> Any:
-    """A metric of scikit-learn; where it may be undefined (optional) and is, None and a warning."""
+    """A metric of scikit-learn. If it is undefined and optional, the result is None, and a warning is added."""
     named_metric(name)
     try:
         return compute()
@@ -181,7 +181,7 @@ def _metric(name: str, compute: Callable[[], Any], warnings: list[str], *, optio
 def rejections(
     scores: Array, labels: Array, weights: Array | None, classes: tuple[str, ...], settings: EvaluationSettings
 ) -> list[dict[str, Any]]:
-    """For each class but the background, the rejection of the background by score_S / (score_S + score_B)."""
+    """For each class except the background, the background rejection with the discriminant score_S / (score_S + score_B)."""
     background = background_class(classes, settings)
     efficiencies = settings.signal_efficiencies
     rows = []
@@ -201,15 +201,15 @@ def rejections(
 
 
 def background_class(classes: tuple[str, ...], settings: EvaluationSettings) -> int:
-    """The index of `evaluation.background`; the first class where it is null."""
+    """The index of the class `evaluation.background`, or of the first class if that is null."""
     name = settings.background
     return 0 if name is None else classes.index(name)
 
 
 def evaluate_regression(predictions: Predictions, settings: EvaluationSettings) -> dict[str, Any]:
-    """Bias and resolution of each target: over all test groups with labels, in bins of the target, per group.
+    """Bias and resolution of each target: over all test groups with labels, in bins of the target, and per group.
 
-    Events whose target is NaN or infinite are left out of its figures, and counted. Raises as `evaluate_classification`.
+    Events whose target is NaN or infinite are left out of its metrics and counted. Raises the same errors as `evaluate_classification`.
     """
     whole = labeled_events(predictions)
     warnings = [*_told_events(predictions), *_told_weights(whole)]
@@ -236,14 +236,14 @@ def evaluate_regression(predictions: Predictions, settings: EvaluationSettings) 
 
 
 def _not_compared(predictions: Predictions) -> dict[str, Any]:
-    """The figures of a target of which it is not known which output it belongs to."""
+    """The entry of each target if the outputs of the network cannot be assigned to targets."""
     nothing = regression_summary(np.empty(0), np.empty(0))
     groups = {group: {**nothing, "entries": events.stop - events.start} for group, events in predictions.groups.items()}
     return {**nothing, "entries": len(predictions.scores), "entries_not_finite": 0, "metrics": {}, "bins": [], "groups": groups}
 
 
 def _regression(predictions: Predictions, name: str, predicted: Array, settings: EvaluationSettings, warnings: list[str]) -> dict[str, Any]:
-    """The figures of one target."""
+    """The metrics of one target."""
     target, weights = predictions.targets[name], predictions.weights
     finite = np.isfinite(target)
     if left := int((~finite).sum()):

@@ -1,4 +1,4 @@
-"""The figures of the members of a run (folds, or trainings that differ by their seed) beside each other."""
+"""Compare the metrics of the members of a run: cross-validation folds, or trainings with different seeds."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Figures = Mapping[str, Any]
 
 
 def compare_members(members: Mapping[str, Figures]) -> dict[str, dict[str, Any]]:
-    """Each figure of merit of each member, their mean and their standard deviation (n - 1).
+    """Each metric of each member, with the mean and the standard deviation (n - 1) over the members.
 
-    members: by the member's name the content of its evaluation/metrics.json. Figures that a member does not have are None, and so
-    are then mean and standard deviation. Returns figure -> {"members": {name: value}, "mean": …, "std": …}.
+    members: name of the member -> content of its evaluation/metrics.json. A metric that a member does not have is None, and so
+    are its mean and standard deviation. Returns metric -> {"members": {name: value}, "mean": …, "std": …}.
     """
     found = {name: _single_figures(metrics) for name, metrics in members.items()}
     compared = {}
@@ -31,7 +31,7 @@ def compare_members(members: Mapping[str, Figures]) -> dict[str, dict[str, Any]]
 
 
 def _single_figures(metrics: Figures) -> dict[str, float | None]:
-    """The figures of merit that are single numbers."""
+    """The metrics that are single numbers."""
     if metrics["task"] == "classification":
         named = {name: metrics.get(name) for name in ("accuracy", "auc")}
         for row in metrics.get("rejections") or []:

@@ -1,4 +1,4 @@
-"""Figures of merit of a regression: bias and resolution, over all and in bins of the target."""
+"""Metrics of a regression: bias and resolution, for all events and in bins of the target."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ Array = np.ndarray
 
 
 def regression_summary(predicted: Array, target: Array, weights: Array | None = None) -> dict[str, float | int]:
-    """Bias and resolution of predicted - target, both (N,), in the unit of the target.
+    """Bias and resolution of predicted - target, both of shape (N,), in the unit of the target.
 
-    bias: the mean difference, with its error; median_bias: the median one; resolution: half the width of the central 68.27 % of
-    the differences; rms: their standard deviation. response and relative_resolution say the same of predicted / target, where no
-    target is zero or negative (nan otherwise). Weights may be negative; all is nan where they do not add up to more than zero.
+    bias: the mean difference, with its error; median_bias: the median difference; resolution: half the width of the central 68.27 % of
+    the differences; rms: their standard deviation. response and relative_resolution are the median and the resolution of
+    predicted / target; they are nan if a target is zero or negative. Weights may be negative; all values are nan if the sum of weights
+    is not positive.
     """
     names = ("bias", "bias_error", "median_bias", "resolution", "rms", "response", "relative_resolution")
     difference = predicted.astype(np.float64) - target
@@ -40,10 +41,10 @@ _CENTRAL = (0.158655, 0.5, 0.841345)
 
 
 def central_quantiles(values: Array, weights: Array | None = None) -> tuple[float, float, float]:
-    """The 15.87 %, 50 % and 84.13 % quantiles: median and one standard deviation of a Gaussian to either side.
+    """The 15.87 %, 50 % and 84.13 % quantiles: the median and, for a Gaussian, one standard deviation below and above it.
 
-    With weights, the smallest values at which the weights summed so far reach these parts of all weight. Negative weights may let the sum
-    cross a part several times: then the first crossing counts. nan where the weights do not add up to more than zero.
+    With weights, a quantile is the smallest value at which the cumulative sum of weights reaches that fraction of the total. With negative
+    weights the cumulative sum may cross a fraction several times; the first crossing counts. nan if the sum of weights is not positive.
     """
     if weights is None:
         low, median, high = np.quantile(values, _CENTRAL)
@@ -54,7 +55,7 @@ def central_quantiles(values: Array, weights: Array | None = None) -> tuple[floa
     values, summed = values[last], np.cumsum(weights[order], dtype=np.float64)[last]
     if not len(values) or not summed[-1] > 0:
         return math.nan, math.nan, math.nan
-    # The largest sum so far, which is the sum itself where no weight is negative: where it first reaches a part, the sum does.
+    # The running maximum of the cumulative sum reaches a fraction at the same value at which the sum first does, and it is monotone.
     reached = np.maximum.accumulate(summed)
     low, median, high = (float(values[np.searchsorted(reached, part * summed[-1])]) for part in _CENTRAL)
     return low, median, high
@@ -63,7 +64,7 @@ def central_quantiles(values: Array, weights: Array | None = None) -> tuple[floa
 def regression_by_bins(
     predicted: Array, target: Array, weights: Array | None = None, *, variable: Array | None = None, bins: int = 10
 ) -> list[dict[str, Any]]:
-    """`regression_summary` in bins of `variable` ((N,), by default the target) that hold equally many events."""
+    """`regression_summary` in bins of `variable` ((N,), by default the target), each with the same number of events."""
     variable = target if variable is None else variable
     if not len(target):
         return []

@@ -1,4 +1,4 @@
-"""ROC curves: exact, one point per distinct value of the discriminant, weighted or not, by scikit-learn."""
+"""Exact ROC curves by scikit-learn, with one point per distinct value of the discriminant, with or without weights."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ Array = np.ndarray
 
 @dataclass(frozen=True, kw_only=True)
 class RocCurve:
-    """Efficiencies of `discriminant >= threshold`, thresholds falling; the first point passes nothing (threshold inf).
+    """Efficiencies of the cut `discriminant >= threshold`, with falling thresholds. At the first point (threshold inf) no event passes.
 
-    All three have shape (P + 1,), P the number of distinct values. With negative weights efficiencies may fall in places.
+    All three arrays have shape (P + 1,), where P is the number of distinct values. With negative weights an efficiency may decrease.
     """
 
     threshold: Array
@@ -22,11 +22,11 @@ class RocCurve:
     background_efficiency: Array
 
     def reaching(self, signal_efficiency: float) -> int:
-        """The first point whose signal efficiency is at least the one asked for (up to rounding)."""
+        """The index of the first point whose signal efficiency is at least `signal_efficiency` (up to rounding)."""
         return int(np.argmax(self.signal_efficiency >= signal_efficiency * (1 - 1e-12)))
 
     def thinned(self, points: int = 1000) -> RocCurve:
-        """At most about 2 x `points` of the points: evenly spread in signal efficiency and in the logarithm of the background's."""
+        """At most about 2 x `points` points, evenly spaced in signal efficiency and in the logarithm of background efficiency."""
         count = len(self.threshold)
         if count <= 2 * points:
             return self
@@ -48,11 +48,11 @@ class RocCurve:
 def roc_curve(
     signal: Array, background: Array, signal_weights: Array | None = None, background_weights: Array | None = None
 ) -> RocCurve | None:
-    """The ROC curve of a discriminant: signal (N,), background (M,) values, and their weights, which may be negative.
+    """The ROC curve of a discriminant, from its values for signal (N,) and background (M,) and their weights, which may be negative.
 
-    None where either class has no events, or none by weight: its weights do not add up to more than zero.
+    None if a class has no events, or if its sum of weights is not positive.
     """
-    # Not at the top: it takes most of a second to import, and validation in training may not need it.
+    # Imported here because the import takes most of a second, and validation during training may not need it.
     from sklearn.metrics import roc_curve as curve_of
 
     given = ((signal, signal_weights), (background, background_weights))
@@ -67,19 +67,19 @@ def roc_curve(
 
 
 def area(signal: Array, background: Array, signal_weights: Array | None = None, background_weights: Array | None = None) -> float:
-    """The area under the ROC curve: the chance, by weight, that a signal event has the higher value of the two (ties count half).
+    """The area under the ROC curve: the (weighted) probability that a signal event has a higher value than a background event.
 
-    nan where there is no curve.
+    Ties count one half. nan if there is no curve.
     """
     curve = roc_curve(signal, background, signal_weights, background_weights)
     if curve is None:
         return math.nan
-    # Not sklearn.metrics.auc, which refuses the steps back that negative weights make.
+    # sklearn.metrics.auc refuses curves that are not monotone, which negative weights can give.
     return float(np.trapezoid(curve.signal_efficiency, curve.background_efficiency))
 
 
 def pair_ratio(scores: Array, signal: int, background: int) -> Array:
-    """(N,) float64: score_S / (score_S + score_B), the discriminant of class S against class B; 0 where both are 0."""
+    """(N,) float64: score_S / (score_S + score_B), the discriminant of class S against class B; 0 if both scores are 0."""
     numerator = scores[:, signal].astype(np.float64)
     total = numerator + scores[:, background]
     return np.divide(numerator, total, out=np.zeros_like(numerator), where=total > 0)

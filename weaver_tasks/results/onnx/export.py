@@ -1,4 +1,4 @@
-"""A trained network as ONNX: of standardized inputs (weaver's form), and of raw ones with all of the preprocessing inside."""
+"""Export a trained network to ONNX: for standardized inputs as weaver does, or for raw inputs with the preprocessing in the graph."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 
 class WithSoftmax(nn.Module):
-    """A classifier that gives logits (B, C, …), made to give probabilities."""
+    """A classifier with logits (B, C, …) as output, followed by a softmax over the classes."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -34,14 +34,14 @@ class WithSoftmax(nn.Module):
 
 
 class Standardize(nn.Module):
-    """What the data configuration says of one input group: clip((x - center) * scale), padding, NaN to 0.
+    """The standardization of one input group by the data configuration: clip((x - center) * scale), padding, NaN to 0.
 
-    group: name, length (None: flat), pad_mode ("constant" or "wrap"), and variables with center (None: as it is),
-    scale, low, high, pad_value: the same definition as in training.
+    group: name, length (None: flat), pad_mode ("constant" or "wrap"), and variables with center (None: not standardized),
+    scale, low, high and pad_value, all defined as in training.
 
-    Takes raw values: (B, k, L) of any L, an event's particles first and then slots that are padding, where every variable is NaN.
-    They get each variable's pad value, or the particles again from the first on ("wrap"); particles beyond `length` are
-    cut off. A flat group is (B, k), or (B,) when it has one variable.
+    The input holds raw values, (B, k, L) with any L: first the particles of the event, then padding slots, where every variable is NaN.
+    Padding slots get the pad value of each variable or, in "wrap" mode, the particles repeated from the first one on. Particles beyond
+    `length` are cut off. A flat group is (B, k), or (B,) if it has one variable.
     """
 
     center: Tensor
@@ -85,14 +85,14 @@ class Standardize(nn.Module):
 
     @staticmethod
     def _repeated(raw: Tensor, padding: Tensor) -> Tensor:
-        """Slot s takes particle s mod n of the event's n particles; an event without particles stays NaN."""
+        """Fill slot s with particle s mod n of the event's n particles; an event without particles stays NaN."""
         particles = (~padding).to(torch.int64).sum(dim=2, keepdim=True)  # (B, 1, 1)
         slots = torch.cumsum(torch.ones_like(padding, dtype=torch.int64), dim=2) - 1  # (B, 1, L)
         return torch.gather(raw, 2, torch.remainder(slots, particles.clamp(min=1)).expand_as(raw))
 
 
 class FromRaw(nn.Module):
-    """A network preceded by the standardization of each of its input groups."""
+    """A network that takes raw inputs: it standardizes each input group first."""
 
     def __init__(self, model: nn.Module, groups: Sequence[Any]) -> None:
         super().__init__()
@@ -106,11 +106,11 @@ class FromRaw(nn.Module):
 def to_onnx(model: nn.Module, info: Mapping[str, Any], example: Sequence[Tensor], *, opset: int, metadata: Mapping[str, Any]) -> bytes:
     """The model as a serialized ONNX graph.
 
-    info: model_info of the network configuration: input_names, output_names, dynamic_axes.
-    example: inputs to trace with, of two events or more: an axis of size 1 would be taken for fixed.
-    metadata: written into metadata_props, plain data as JSON.
-    Uses the TorchScript exporter, as weaver-core does: public networks have a form for tracing.
-    Raises ResultError when the network cannot be traced, or an operation of it has no counterpart in this opset.
+    info: model_info of the network configuration, with input_names, output_names and dynamic_axes.
+    example: inputs for tracing, with at least two events, because the exporter treats an axis of size 1 as fixed.
+    metadata: written into metadata_props; plain data is written as JSON.
+    Uses the TorchScript exporter, as weaver-core does, because public networks have code paths for tracing.
+    Raises ResultError if the network cannot be traced, or if this opset lacks one of its operations.
     """
     model.eval()
     stream = io.BytesIO()
@@ -140,7 +140,7 @@ def to_onnx(model: nn.Module, info: Mapping[str, Any], example: Sequence[Tensor]
 
 
 def _own_axes(info: Mapping[str, Any], example: Sequence[Tensor]) -> dict[str, Any]:
-    """The dynamic axes without those that an input has not: a copied idiom declares axis 2 of flat inputs too."""
+    """The dynamic axes without those that an input does not have: many configurations declare axis 2 for flat inputs too."""
     dimensions = {name: tensor.ndim for name, tensor in zip(info["input_names"], example, strict=True)}
     axes = {}
     for name, declared in info["dynamic_axes"].items():
@@ -150,7 +150,7 @@ def _own_axes(info: Mapping[str, Any], example: Sequence[Tensor]) -> dict[str, A
 
 
 def preprocess_document(groups: Sequence[Any], output_names: Any) -> dict[str, Any]:
-    """preprocess.json as weaver-core writes it and CMS software reads it. output_names: the labels' `value`."""
+    """The content of preprocess.json as weaver-core writes it and CMS software reads it. output_names: the `value` of the labels."""
     document: dict[str, Any] = {"output_names": output_names, "input_names": [group.name for group in groups]}
     for group in groups:
         document[group.name] = {

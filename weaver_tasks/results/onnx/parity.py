@@ -1,4 +1,4 @@
-"""Whether an ONNX model, run by ONNX Runtime, gives what the PyTorch model gives."""
+"""Compare the outputs of an ONNX model, run by ONNX Runtime, with those of the PyTorch model."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ LENGTHS = (20, 60, 128)
 
 
 def cases(dynamic_axes: Mapping[str, Any], lengths: Mapping[str, int | None]) -> list[tuple[int, int | None]]:
-    """The (batch, length) pairs to try: one length, None (as configured), unless the particle axis of an input is dynamic.
+    """The (batch, length) pairs to test. The only length is None (as configured), unless the particle axis of an input is dynamic.
 
-    lengths: group -> configured length, None where it is flat.
+    lengths: group -> configured length, None for a flat group.
     """
     padded = {name: length for name, length in lengths.items() if length is not None}
     if not any(2 in dynamic_axes.get(name, ()) for name in padded):
@@ -40,10 +40,10 @@ def taken_axes(
     dynamic_axes: Mapping[str, Any],
     lengths: Mapping[str, int | None],
 ) -> tuple[dict[str, Any], list[tuple[int, int | None]]]:
-    """The dynamic axes that are so indeed, and the cases to try: lengths that PyTorch itself refuses are none.
+    """The axes that really are dynamic, and the (batch, length) cases to test, without the lengths that PyTorch itself refuses.
 
-    A copied idiom declares axis 2 of every input dynamic: of flat ones too, which have none, and of networks of fixed length. inputs: some
-    events, by name. Other arguments: as of `cases` and `compare`.
+    Many configurations declare axis 2 of every input dynamic, also for flat inputs, which have no such axis, and for networks of fixed
+    length. inputs: some events, by input name. Other arguments: as in `cases` and `compare`.
     """
     axes = {
         name: _without(found, {axis for axis in found if name in inputs and axis >= inputs[name].ndim})
@@ -62,7 +62,7 @@ def taken_axes(
 
 
 def _without(axes: Any, left_out: set[int]) -> Any:
-    """`axes`, {axis: its name} or [axis, …], without some."""
+    """`axes`, given as {axis: name} or [axis, …], without those in `left_out`."""
     if isinstance(axes, Mapping):
         return {axis: name for axis, name in axes.items() if axis not in left_out}
     return [axis for axis in axes if axis not in left_out]
@@ -79,13 +79,13 @@ def _takes(model: nn.Module, inputs: Mapping[str, Array], length: int | None, na
 
 
 def fixed_axes(declared: Mapping[str, Any], axes: Mapping[str, Any]) -> dict[str, str]:
-    """input or output -> those of its declared axes that are not among `axes`, for a message."""
+    """For a message: input or output -> its declared dynamic axes that are not in `axes`."""
     gone = {name: [axis for axis in found if axis not in axes[name]] for name, found in declared.items()}
     return {name: f"axis {', '.join(map(str, found))}" for name, found in gone.items() if found}
 
 
 def cut(inputs: Mapping[str, Array], batch: int, length: int | None, dynamic_axes: Mapping[str, Any]) -> dict[str, Array]:
-    """The first `batch` events, and where the particle axis is dynamic the first `length` particle slots."""
+    """The first `batch` events and, for inputs whose particle axis is dynamic, the first `length` particle slots."""
     taken = {}
     for name, values in inputs.items():
         values = values[:batch]
@@ -107,15 +107,15 @@ def compare(
     same_inputs: nn.Module | None = None,
     tolerance: float = math.inf,
 ) -> list[dict[str, Any]]:
-    """For each case of `tried` the largest difference between ONNX Runtime and PyTorch over the batches.
+    """For each case in `tried`, the largest difference between ONNX Runtime and PyTorch over the batches.
 
-    model: in eval mode, on the CPU. batches: inputs by name, as the PyTorch model takes them (in the order of `names`).
-    raw: the same batches as the session takes them, where that is another form.
-    same_inputs: the PyTorch model that takes what the session takes, where `model` does not.
-    Differences count relative to the PyTorch value where that is larger than 1. Left out are events where chance decides: particles at
-    exactly the same distance are ordered one way or the other. There PyTorch itself gives something else when the inputs change by their
-    last bits, and both agree once the inputs are moved so far apart that no two distances are equal.
-    Returns [{batch, length, events, left_out, max_abs_difference}, …]; the difference is infinite where a value is not finite.
+    model: in eval mode, on the CPU. batches: inputs by name, in the form that the PyTorch model takes (in the order of `names`).
+    raw: the same batches in the form that the session takes, if that is different.
+    same_inputs: the PyTorch model that takes the inputs of the session, if `model` does not.
+    Differences are relative to the PyTorch value if its absolute value is larger than 1. Events with ties are left out: particles at
+    exactly equal distances may be sorted in either order. For such an event the output of PyTorch itself changes when the last bits of the
+    inputs change, and both models agree once the inputs are changed enough that no two distances are equal.
+    Returns [{batch, length, events, left_out, max_abs_difference}, …]; the difference is infinite if a value is not finite.
     """
     found: list[dict[str, Any]] = [
         {"batch": batch, "length": length, "events": 0, "left_out": 0, "max_abs_difference": 0.0} for batch, length in tried
@@ -138,7 +138,7 @@ def compare(
 
 
 def _difference(scores: Array, expected: Array) -> Array:
-    """Of each event (B,), the largest."""
+    """(B,): the largest difference in each event."""
     if scores.shape != expected.shape:
         return np.full(len(expected), np.inf)
     with np.errstate(invalid="ignore"):
@@ -147,7 +147,7 @@ def _difference(scores: Array, expected: Array) -> Array:
 
 
 def _by_chance(model: nn.Module, session: InferenceSession, inputs: Mapping[str, Array], names: Sequence[str], tolerance: float) -> Array:
-    """Which events (B,) have no value of their own, but one of several that PyTorch and ONNX agree on once ties are broken."""
+    """(B,): which events have an output that depends on how ties are broken, with PyTorch and ONNX in agreement once they are broken."""
     generator = np.random.default_rng(1)
 
     def moved(relative: float) -> dict[str, Array]:
@@ -163,6 +163,6 @@ def _by_chance(model: nn.Module, session: InferenceSession, inputs: Mapping[str,
 
 
 _TRIES = 8
-# Relative changes of the inputs.
-_LAST_BITS = 3e-7  # of float32
+# Sizes of the relative changes of the inputs.
+_LAST_BITS = 3e-7  # a few times the precision of float32
 _APART = 1e-3

@@ -1,4 +1,4 @@
-"""ONNX models run by ONNX Runtime on the CPU."""
+"""Run ONNX models with ONNX Runtime on the CPU."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ _CANNOT_LOAD = (
     *(_errors.InvalidProtobuf, _errors.NoSuchFile, _errors.NotImplemented),
 )
 _CANNOT_RUN = (_errors.Fail, _errors.InvalidArgument, _errors.RuntimeException)
-# What hands on the values of a softmax, at most in another shape or type.
+# Operations that keep the values of a softmax; they change its shape or type at most.
 _CHANGE_NO_VALUE = ("Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Flatten", "Dropout")
 
 
 def onnx_session(model: bytes | str | Path, *, threads: int = 1) -> InferenceSession:
-    """ONNX Runtime on the CPU with a model (its path or its bytes). Raises ResultError when the model is damaged or missing."""
+    """An ONNX Runtime session on the CPU. model: its path or its bytes. Raises ResultError if the model is damaged or missing."""
     options = SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors only: it warns of initializers it removes
+    options.log_severity_level = 3  # errors only; there are warnings about each unused initializer that it removes
     if not isinstance(model, bytes):
         check_regular(model)
     source = model if isinstance(model, bytes) else str(model)
@@ -48,9 +48,9 @@ def onnx_session(model: bytes | str | Path, *, threads: int = 1) -> InferenceSes
 
 
 def run_onnx(session: InferenceSession, inputs: Mapping[str, Array]) -> Array:
-    """The first output, for inputs by name. Inputs that the graph does not use (the exporter drops them) are left out.
+    """The first output of the model. inputs: arrays by input name; those that the graph does not use (the exporter drops them) are ignored.
 
-    Raises ResultError when the model does not run on them.
+    Raises ResultError if the model does not run on the inputs.
     """
     used = [entry.name for entry in session.get_inputs()]
     try:
@@ -61,11 +61,11 @@ def run_onnx(session: InferenceSession, inputs: Mapping[str, Array]) -> Array:
 
 
 class OnnxScorer:
-    """What `inference.torch_scorer` makes, of an ONNX model on the CPU.
+    """A function from inputs to (scores, None) that runs an ONNX model on the CPU; it replaces that of `torch_scorer`.
 
-    any_length: whether it takes any number of particles. metadata: what the model says of itself: text, or what JSON text holds.
-    ignores_padding: whether it says that padding changes none of its outputs.
-    Raises ResultError when the model cannot be loaded, NetworkError when it takes other inputs.
+    any_length: whether the model takes any number of particles. metadata: the metadata of the model, with JSON text decoded.
+    ignores_padding: whether the metadata declare that padding does not change the outputs.
+    Raises ResultError if the model cannot be loaded, NetworkError if it takes other inputs.
     """
 
     def __init__(self, path: str | Path, names: Sequence[str], *, task: str, threads: int) -> None:
@@ -87,12 +87,12 @@ class OnnxScorer:
         self._shortest = shortest if isinstance(shortest, int) else 1
 
     def check_shapes(self, shapes: Mapping[str, Sequence[int | None]]) -> None:
-        """Raise NetworkError when the model takes inputs of other shapes. shapes: group -> (variables, length), or (variables,) if flat."""
+        """Raise NetworkError if the model takes inputs of other shapes. shapes: group -> (variables, length), or (variables,) if flat."""
         for entry in self._entries:
             expected = list(shapes[entry.name])
             found = entry.shape[1:]
             wrong = any(isinstance(size, int) and size != wanted for size, wanted in zip(found, expected, strict=False))
-            # A flat group of one variable may be (N,).
+            # A flat group with one variable may have shape (N,).
             if wrong or (len(found) != len(expected) and not (expected == [1] and not found)):
                 raise NetworkError(
                     f"{self._path}: takes input '{entry.name}' of shape (N, {', '.join(map(str, found))}), but the data configuration "
@@ -100,9 +100,10 @@ class OnnxScorer:
                 )
 
     def decide(self, examples: Callable[[], Iterable[Inputs]]) -> None:
-        """Decide, once for all events, whether the outputs of a classifier are probabilities or still want a softmax.
+        """Decide, once for all events, whether the outputs of a classifier are probabilities or still need a softmax.
 
-        The model says so itself, or its graph ends in a softmax, or else its outputs of `examples`, some first events, tell.
+        The metadata of the model may say it, or its graph may end in a softmax. Otherwise its outputs for the first events, `examples`,
+        decide.
         """
         if self._task != "classification":
             self._softmax = False
@@ -128,7 +129,7 @@ class OnnxScorer:
         return output, None
 
     def _long_enough(self, inputs: Inputs) -> Inputs:
-        """Padded to the shortest length that the export was tried with: neighbors of a particle are looked for among so many slots."""
+        """Pad to the shortest length that the export was tested with, because a nearest-neighbor search needs that many slots."""
         padded = {}
         for name, values in inputs.items():
             missing = self._shortest - values.shape[2] if values.ndim == 3 and self.ignores_padding else 0
@@ -137,7 +138,7 @@ class OnnxScorer:
 
 
 def _ends_in_softmax(path: str | Path) -> bool:
-    """Whether the first output of a model is that of a softmax, seen in its graph."""
+    """Whether the graph of a model shows that its first output is the result of a softmax."""
     graph = onnx.load(str(path), load_external_data=False).graph
     makers = {name: node for node in graph.node for name in node.output}
     name = graph.output[0].name

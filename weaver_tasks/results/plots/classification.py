@@ -1,4 +1,4 @@
-"""Plots of a classifier: ROC curves, scores per class, confusion matrix, efficiency against pt and mass."""
+"""Plots of a classifier: ROC curves, scores per class, confusion matrix, and efficiencies against jet pt and mass."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from weaver_tasks.settings.model import EvaluationSettings
 
 Array = np.ndarray
 
-_EVENTS_PER_SCORE_BIN = 5  # the same, of the distribution of a score
+_EVENTS_PER_SCORE_BIN = 5  # the same, for the distribution of a score
 _EVENTS_PER_BIN = 20  # of the smallest class, on average
-_BIN_EVENTS = 5  # at least, for a fraction of them to be drawn
-_SHAPE_EVENTS = 10  # at least, for their distribution to be drawn
-_FEW_BINS = 7  # edges up to which points are not joined
+_BIN_EVENTS = 5  # a bin needs this many events for its efficiency to be drawn
+_SHAPE_EVENTS = 10  # a distribution needs this many events to be drawn
+_FEW_BINS = 7  # up to this many edges, points are not joined by lines
 
 
 def plot_roc(predictions: Predictions, metrics: Mapping[str, Any], settings: EvaluationSettings, path: Path) -> list[Path]:
-    """Background rejection (logarithmic) against signal efficiency, one curve per class, with the quoted working points."""
+    """Draw background rejection (logarithmic) against signal efficiency, with one curve per class and the quoted working points."""
     background = background_class(predictions.classes, settings)
     points = {row["signal"]: row for row in metrics["rejections"]}
     with figure(width=12) as drawn:
@@ -57,7 +57,7 @@ def plot_roc(predictions: Predictions, metrics: Mapping[str, Any], settings: Eva
 
 
 def _working_point(axes: Axes, point: Mapping[str, float], *, color: str) -> float:
-    """Mark the quoted rejection with its interval, or what it exceeds with an arrow. Returns how high that reaches, 0 for none."""
+    """Mark the quoted rejection with its interval, or its lower limit with an arrow. Returns the top of the mark, 0 without one."""
     style: dict[str, Any] = {"marker": "o", "markersize": 6, "color": color, "capsize": 3}
     x, y, low, high = (point[key] for key in ("signal_efficiency", "rejection", "low", "high"))
     if np.isfinite(y):
@@ -68,7 +68,7 @@ def _working_point(axes: Axes, point: Mapping[str, float], *, color: str) -> flo
         axes.errorbar(x, y, yerr=[[y - low], [up - y]], **style)
         return up
     if np.isfinite(point["at_least"]):
-        # The length of an arrow means nothing.
+        # The length of the arrow has no meaning.
         axes.errorbar(x, point["at_least"], yerr=point["at_least"] / 2, lolims=True, **style)
         return 1.5 * point["at_least"]
     return 0.0
@@ -84,7 +84,7 @@ def _roc_label(name: str, point: Mapping[str, Any]) -> str:
 
 
 def _discriminants(predictions: Predictions, signal: int, background: int) -> tuple[Array, Array]:
-    """score_S / (score_S + score_B) of the events of S and of B: none where there are no labels."""
+    """score_S / (score_S + score_B) for the events of S and for those of B; empty arrays without labels."""
     labels = np.full(len(predictions.scores), -1) if predictions.labels is None else predictions.labels
     of_signal, of_background = (predictions.scores[labels == index] for index in (signal, background))
     return pair_ratio(of_signal, signal, background), pair_ratio(of_background, signal, background)
@@ -97,7 +97,7 @@ def _weights(predictions: Predictions, signal: int, background: int) -> tuple[Ar
 
 
 def plot_scores(predictions: Predictions, path: Path) -> list[Path]:
-    """For each class a panel with its score, drawn for the events of each true class, every histogram of area one."""
+    """Draw one panel per class with the distributions of its score in the events of each true class, each normalized to unit area."""
     classes = predictions.classes
     columns = min(len(classes), 4)
     rows = -(-len(classes) // columns)
@@ -106,17 +106,17 @@ def plot_scores(predictions: Predictions, path: Path) -> list[Path]:
         panels = drawn.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
         histograms = [_histograms(predictions, index, edges) for index in range(len(classes))]
         heights = np.concatenate([[1.0], *(counts[counts > 0] for found in histograms for _, counts in found)])
-        panels[0, 0].set(yscale="log", ylim=(heights.min() / 1.5, 1.5 * heights.max()), xlim=(0, 1))  # of all panels
+        panels[0, 0].set(yscale="log", ylim=(heights.min() / 1.5, 1.5 * heights.max()), xlim=(0, 1))  # shared by all panels
         for index, (name, axes) in enumerate(zip(classes, panels.flat, strict=False)):
             for true, counts in histograms[index]:
                 heavy: dict[str, Any] = {"linewidth": 3 if true == index else 1.5}
-                # Empty bins are gaps: on a logarithmic axis they would draw lines to the bottom.
+                # Empty bins become gaps; on a logarithmic axis they would draw lines down to its lower end.
                 shown = np.where(counts > 0, counts, np.nan)
                 axes.stairs(shown, edges, baseline=None, label=_true_name(classes, true), **look(max(true, 0)), **heavy)
             axes.set_xlabel(f"Score of {class_name(name)}")
         for axes in panels.flat[len(classes) :]:
             axes.remove()
-        # The lowest of a column shows the numbers, whether or not a row is below.
+        # The lowest panel of each column shows tick labels, even if the last row is incomplete.
         for axes in panels.flat[max(0, len(classes) - columns) : len(classes)]:
             axes.tick_params(labelbottom=True)
         panels[0, 0].set_xticks([0, 0.25, 0.5, 0.75], ["0", "0.25", "0.5", "0.75"])
@@ -133,7 +133,7 @@ def _true_name(classes: tuple[str, ...], index: int) -> str:
 
 
 def _histograms(predictions: Predictions, score: int, edges: Array) -> list[tuple[int, Array]]:
-    """(true class, normalized histogram of the score) of each class with events; (-1, …) of all events when there are no labels."""
+    """(true class, normalized histogram of the score) for each class with events; (-1, …) for all events if there are no labels."""
     values = predictions.scores[:, score]
     labels = np.full(len(values), -1) if predictions.labels is None else predictions.labels
     found = []
@@ -147,7 +147,7 @@ def _histograms(predictions: Predictions, score: int, edges: Array) -> list[tupl
 
 
 def plot_confusion(metrics: Mapping[str, Any], path: Path, *, missing: str = "") -> list[Path]:
-    """The confusion matrix, each row (true class) in percent. missing: of `left_out`."""
+    """Draw the confusion matrix, each row (true class) in percent. missing: the text of `left_out` about events without scores."""
     names = [class_name(name) for name in metrics["classes"]]
     matrix = 100 * np.asarray(metrics["confusion_matrix"], dtype=np.float64)
     size = max(8.0, 1.1 * len(names) + 3)
@@ -171,11 +171,11 @@ def plot_confusion(metrics: Mapping[str, Any], path: Path, *, missing: str = "")
 
 
 def plot_kinematics(predictions: Predictions, metrics: Mapping[str, Any], settings: EvaluationSettings, folder: Path) -> list[Path]:
-    """efficiency_pt and efficiency_mass: what the quoted working points do along the observer.
+    """Draw efficiency_pt and efficiency_mass: the efficiencies of the quoted working points as functions of the observer.
 
-    Left the signal efficiency, in the middle the background's, right the background's distribution before and after the cut.
-    What one wants is flat curves (no dependence on pt) and an unchanged shape (no sculpting of the mass). Nothing is drawn where no
-    such observer is recognized or no events have classes.
+    The left panel shows the signal efficiency, the middle one the background efficiency, and the right one the distribution of the
+    background before and after the cut. Flat curves (no dependence on pt) and an unchanged shape (no sculpting of the mass) are
+    desired. Nothing is drawn if no such observer is recognized or if no events have classes.
     """
     written: list[Path] = []
     if predictions.labels is None:
@@ -220,7 +220,7 @@ def _plot_against(
 
 
 def _counts(predictions: Predictions, values: Array, true: int, edges: Array, passing: Array | None = None) -> tuple[Array, Array]:
-    """Per bin the sum of weights, and of their squares, of the events of a class (that pass)."""
+    """The sum of weights and the sum of squared weights in each bin, for the events of one class (that pass)."""
     chosen = np.asarray(predictions.labels == true)
     if passing is not None:
         chosen = chosen & passing
@@ -229,7 +229,7 @@ def _counts(predictions: Predictions, values: Array, true: int, edges: Array, pa
 
 
 def _normalized(counts: Array) -> Array:
-    """Of sum one; nothing where negative weights leave no more than nothing."""
+    """Normalize to unit sum; all zeros if the sum is not positive, which negative weights can cause."""
     total = counts.sum()
     return counts / total if total > 0 else np.zeros(counts.shape)
 
@@ -237,16 +237,16 @@ def _normalized(counts: Array) -> Array:
 def _efficiency(
     axes: Any, predictions: Predictions, values: Array, true: int, edges: Array, passing: Array, position: float, **style: Any
 ) -> None:
-    """The passing fraction of the events of one class per bin, with 68 % intervals; not where a bin holds fewer than five events.
+    """Draw the passing fraction of the events of one class per bin, with 68 % intervals; bins with fewer than five events are left out.
 
-    On a logarithmic axis a bin of which none passes shows the upper end of its interval, with an arrow.
-    position: where in the bin the points stand, in bin widths from its middle, so that curves do not hide each other.
+    On a logarithmic axis, a bin in which no event passes shows the upper end of its interval with an arrow.
+    position: offset of the points from the bin center in bin widths, so that curves do not hide each other.
     """
     total, squares = _counts(predictions, values, true, edges)
     passed, _ = _counts(predictions, values, true, edges, passing)
     filled = (total**2 >= _BIN_EVENTS * squares) & (total > 0)
     fraction, entries = (np.divide(a, b, out=np.zeros(len(total)), where=filled) for a, b in ((passed, total), (total**2, squares)))
-    low, high = binomial_interval(fraction, entries)  # nan where negative weights leave no fraction
+    low, high = binomial_interval(fraction, entries)  # nan if negative weights give a fraction outside of [0, 1]
     places = (edges[1:] + edges[:-1]) / 2 + position * np.diff(edges)
     none_passes = filled & (passed <= 0) & (axes.get_yscale() != "linear")
     shown = filled & ~none_passes & np.isfinite(low)
@@ -261,7 +261,7 @@ def _efficiency(
 
 
 def _smallest_class(predictions: Predictions) -> int:
-    """How many events the class with the fewest has, of those that have any; without labels, how many there are."""
+    """The number of events of the smallest class that is not empty; without labels, the number of all events."""
     events = len(predictions.scores)
     if predictions.labels is None:
         return events
@@ -270,7 +270,7 @@ def _smallest_class(predictions: Predictions) -> int:
 
 
 def _edges(values: Array, *, smallest: int) -> tuple[Array, Array]:
-    """Even bins between the 0.5 % and 99.5 % quantiles, and bins that hold equally many events; the fewer, the fewer events there are."""
+    """Edges of equidistant bins between the 0.5 % and 99.5 % quantiles, and of bins with equal numbers of events. Few events, few bins."""
     finite = values[np.isfinite(values)]
     bins = int(np.clip(smallest // _EVENTS_PER_BIN, 3, 10))
     low, high = np.quantile(finite, (0.005, 0.995)) if len(finite) else (0.0, 1.0)

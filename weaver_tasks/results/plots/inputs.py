@@ -1,4 +1,4 @@
-"""Plots of the inputs: each variable before and after standardization, the reweighting variables before and after the weights."""
+"""Plots of the input variables before and after standardization, and of the reweighting variables before and after reweighting."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _FEW = 5
 
 
 def plot_standardization(variables: Mapping[str, Mapping[str, Any]], histograms: Mapping[str, Histogram], path: Path) -> list[Path]:
-    """Two panels per variable: its values, and what the network sees of them.
+    """Draw two panels per variable: its values, and the standardized values that the network gets.
 
     variables: name -> center (None: not transformed), scale, low, high and percentiles, as in standardization.json.
-    histograms: name -> its values in the training events.
+    histograms: name -> histogram of the values in the training events.
     """
     rows = -(-len(variables) // _VARIABLES_PER_ROW)
     with figure(width=7 * _VARIABLES_PER_ROW, height=2.6 * rows + 0.6) as drawn:
@@ -49,11 +49,11 @@ def plot_standardization(variables: Mapping[str, Mapping[str, Any]], histograms:
 
 
 def _variable(axes: Axes, histogram: Histogram, color: str) -> str:
-    """Draw the shares of the values. Returns the scale of the second axis."""
+    """Draw the fraction of the values per bin. Returns the scale of the vertical axis."""
     edges, contents = histogram
     shares = contents / max(contents.sum(), 1)
     scale = _scale(shares)
-    # Filled down to the axis; zero has no place on a logarithmic one.
+    # The area is filled down to the axis; a logarithmic axis has no zero.
     lowest = 0.5 * shares[shares > 0].min() if scale == "log" else 0
     axes.stairs(np.maximum(shares, lowest), edges, baseline=lowest, fill=True, color=color)
     axes.set_yscale(scale)
@@ -65,14 +65,14 @@ def _variable(axes: Axes, histogram: Histogram, color: str) -> str:
 
 
 def _scale(contents: np.ndarray) -> str:
-    """'log' where, on a linear axis, the smaller half of the filled bins (of a few: the smallest) could not be seen beside the largest."""
+    """'log' if the smaller half of the filled bins (of only a few bins, the smallest) would be invisible on a linear axis."""
     filled = np.sort(contents[contents > 0])
     small = filled[0 if len(filled) <= _FEW else len(filled) // 2] if len(filled) else 1
     return "log" if len(filled) and filled[-1] > _PEAKED * small else "linear"
 
 
 def _transformed(histogram: Histogram, facts: Mapping[str, Any]) -> Histogram:
-    """The histogram of clip((x - center) * scale, low, high): what is clipped lies in the outermost bins."""
+    """The histogram of clip((x - center) * scale, low, high); clipped values are in the outermost bins."""
     edges, contents = histogram
     if facts["center"] is None:
         return histogram
@@ -91,9 +91,9 @@ def _transformed(histogram: Histogram, facts: Mapping[str, Any]) -> Histogram:
 def plot_reweighting(
     edges: Mapping[str, Sequence[float]], before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray], path: Path
 ) -> list[Path]:
-    """A row per reweighting variable: the events of each class in its bins, and their sum of weights.
+    """Draw one row per reweighting variable: the number of events of each class per bin, and their sum of weights.
 
-    edges: variable -> edges of its bins. before, after: class -> content, one axis per variable in the order of `edges`.
+    edges: variable -> edges of its bins. before, after: class -> bin contents, with one axis per variable in the order of `edges`.
     """
     with figure(width=17, height=6 * len(edges)) as drawn:
         grid = drawn.subplots(len(edges), 2, squeeze=False)
@@ -115,7 +115,7 @@ def plot_reweighting(
 
 
 def plot_no_reweighting(why: str, path: Path) -> list[Path]:
-    """A plot that says why there is nothing to show."""
+    """Draw an empty plot with the reason why there is nothing to show."""
     with figure(width=10, height=3) as drawn:
         drawn.text(0.5, 0.5, why, ha="center", va="center")
         return save(drawn, path)

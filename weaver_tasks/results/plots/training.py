@@ -1,4 +1,4 @@
-"""Plots of the training's history, and of a regression."""
+"""Plots of the metrics during training, of the results of a regression, and of a learning rate scan."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ History = dict[str, list[dict[str, Any]]]
 
 
 def read_history(folder: Path) -> History:
-    """{"train": […], "val": […]}: the metrics of each finished epoch, in order; epochs that early stopping left out are not in it."""
+    """{"train": […], "val": […]}: the metrics of each finished epoch, in order, without the epochs that early stopping skipped."""
     history: History = {"train": [], "val": []}
     for part, epochs in history.items():
         read = [read_json(path) for path in history_files(folder) if path.name.startswith(part)]
@@ -29,14 +29,14 @@ def read_history(folder: Path) -> History:
 
 
 def history_files(folder: Path) -> list[Path]:
-    """The files of a folder that hold the metrics of an epoch, by name."""
+    """The files in a folder that hold the metrics of an epoch, sorted by name."""
     return sorted(path for path in folder.glob("*_epoch-*.json") if re.fullmatch(r"(train|val)_epoch-\d+\.json", path.name))
 
 
 def plot_training(history: History, best: Mapping[str, Any] | None, path: Path) -> list[Path]:
-    """Loss, the other metric shown (accuracy, or what selected the best epoch) and learning rate against the epoch; the best marked.
+    """Draw loss, another metric (accuracy, or that which selected the best epoch) and learning rate against the epoch; mark the best epoch.
 
-    history: of `read_history`. best: the content of best_epoch.json, if there is a best epoch.
+    history: from `read_history`. best: the content of best_epoch.json, None if there is no best epoch.
     """
     epochs = [*history["train"], *history["val"]]
     chosen = best["metric"] if best and best["metric"] != "loss" else "accuracy"
@@ -58,7 +58,7 @@ def plot_training(history: History, best: Mapping[str, Any] | None, path: Path) 
 
 
 def plot_members(histories: Mapping[str, History], path: Path) -> list[Path]:
-    """Loss and accuracy of several trainings against the epoch: of each member one color, validation drawn through, training dotted."""
+    """Draw loss and accuracy of several trainings against the epoch: one color per member, validation solid, training dotted."""
     epochs = [epoch for history in histories.values() for part in history.values() for epoch in part]
     panels = [name for name in ("loss", "accuracy") if any(isinstance(epoch.get(name), int | float) for epoch in epochs)]
     with figure(width=11, height=3.2 * max(len(panels), 1) + 1) as drawn:
@@ -95,7 +95,7 @@ def _panel(axes: Axes, history: History, name: str) -> None:
 
 
 def plot_regression(predictions: Predictions, metrics: Mapping[str, Any], path: Path) -> list[Path]:
-    """For each target: predicted against true values, and bias with resolution in bins of the target."""
+    """For each target, draw predicted against true values, and bias and resolution in bins of the target."""
     targets: Iterable[tuple[str, Array]] = predictions.targets.items()
     count = max(len(predictions.targets), 1)
     with figure(width=18, height=7 * count) as drawn:
@@ -121,7 +121,7 @@ def plot_regression(predictions: Predictions, metrics: Mapping[str, Any], path: 
 
 
 def _plane(axes: Axes, predicted: Array, target: Array, name: str, weights: Array | None) -> None:
-    """Predicted against true values; bins without events stay empty, whatever weights add up to."""
+    """Draw the density of predicted against true values. Bins without events stay empty; weights that sum to zero do not hide events."""
     finite = np.isfinite(predicted) & np.isfinite(target)
     low, high = np.quantile(np.concatenate([predicted[finite], target[finite]]), (0.005, 0.995)) if finite.any() else (0.0, 1.0)
     span = [[low, high], [low, high]] if high > low else [[low - 1, low + 1]] * 2
@@ -136,7 +136,7 @@ def _plane(axes: Axes, predicted: Array, target: Array, name: str, weights: Arra
 
 
 def plot_rate_sweep(history: Mapping[str, list[float]], path: Path, *, suggested: float | None, configured: float) -> list[Path]:
-    """The loss of each step and its running mean against the learning rate; the suggested rate and the configured one marked."""
+    """Draw the loss of each step and its running mean against the learning rate; mark the suggested and the configured rate."""
     with figure(width=11, height=7) as drawn:
         axes = drawn.subplots()
         axes.plot(history["lr"], history["loss"], color="0.7", linewidth=1, label="each step")
@@ -145,7 +145,7 @@ def plot_rate_sweep(history: Mapping[str, list[float]], path: Path, *, suggested
             axes.axvline(suggested, color=COLORS[2], linestyle="--", label=f"steepest, {suggested:.1e}")
         axes.axvline(configured, color="0.5", linestyle=":", label=f"training.lr, {configured:.1e}")
         lowest, highest = min(history["smoothed"]), max(history["smoothed"][: max(1, len(history["smoothed"]) // 2)])
-        # A loss that diverges would squeeze the rest into a line.
+        # Limit the axis: a diverging loss would flatten the rest of the curve.
         margin = max(0.25 * (highest - lowest), 0.02 * abs(highest), 1e-12)
         axes.set(xlabel="Learning rate", ylabel="Loss", xscale="log", ylim=(lowest - margin, highest + 2 * margin))
         axes.grid(alpha=0.3)

@@ -1,4 +1,4 @@
-"""Predictions as they are written (weaver's columns) and read back for evaluation."""
+"""The columns of prediction files: named as weaver does for writing, and read back for the evaluation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from weaver_tasks.results.predictions.tables import Column, Columns, read_table,
 Array = np.ndarray
 
 _SCORE = "score_"
-_WEIGHT = ""  # among columns that are read: the weights, which may also be an observer or a label
+_WEIGHT = ""  # key of the event weights among the columns that are read; their column may also be an observer or a label
 
 
 def output_columns(
@@ -31,10 +31,11 @@ def output_columns(
     """The columns of a prediction table, named and ordered as weaver-core does.
 
     scores: (N, C) or, per particle, (N, jagged, C); for a regression (N,) or (N, T).
-    labels: each label's column; the first one is a class index where there are classes (simple labels: `_label_`); {} where the
-    files have no labels.
-    classes: the names of the classes; () where the scores go under one name, `output`.
-    table_format: in "parquet" all scores are one column `scores`; in "root" each class has its own, led by the flag of the true class.
+    labels: name -> column of each label. With classes, the first one is a class index (simple labels: `_label_`). {} if the files have
+    no labels.
+    classes: the names of the classes; () if the scores are written as one column `output`.
+    table_format: in "parquet" all scores are one column `scores`. In "root" each class has its own column, and the flags of the true
+    class come first.
     """
     columns: Columns = {}
     if table_format == "parquet":
@@ -52,13 +53,14 @@ def output_columns(
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """The predictions of all test groups, one after another, without the events whose scores are not finite.
+    """The predictions of all test groups, concatenated, without the events whose scores are not finite.
 
-    classes: () for a regression. scores: (N, C), or (N, T) for a regression with T targets (or another number: see `outputs_match`).
-    labels: (N,) class indices, -1 outside all classes and in groups without labels; None without any labels.
+    classes: names of the classes, () for a regression. scores: (N, C), or (N, T) for a regression with T targets (the number of outputs
+    may differ from T: see `outputs_match`).
+    labels: (N,) class indices, -1 for events of no class and in groups without labels; None if no group has labels.
     targets: name -> (N,), for a regression; NaN in groups without labels.
-    groups: name -> its events. observers: those kept, (N,) each; NaN where a group lacks one. weights: (N,), finite.
-    not_finite: of each group how many events have scores that are NaN or infinite. unlabeled: the groups without labels.
+    groups: name -> slice of its events. observers: name -> (N,), NaN in groups that lack it. weights: (N,), finite.
+    not_finite: group -> number of events with scores that are NaN or infinite. unlabeled: the groups without labels.
     Per-particle predictions are flattened: N then counts particles.
     """
 
@@ -74,19 +76,19 @@ class Predictions:
 
 
 def outputs_match(predictions: Predictions) -> bool:
-    """Whether a regression has one output for each target. Networks with loops of their own may learn classes and a target together."""
+    """Whether a regression has one output per target. Networks with their own training loop may learn classes and a target together."""
     return predictions.scores.shape[1] == len(predictions.targets)
 
 
 def left_out(predictions: Predictions) -> str:
-    """In words, how many events are in no plot since their scores are not finite; '' where all are."""
+    """A text that says how many events are left out of the plots because their scores are not finite; '' if there are none."""
     missing = sum(predictions.not_finite.values())
     return f"{missing:,} of {len(predictions.scores) + missing:,} jets left out: their scores are NaN or infinite" if missing else ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Layout:
-    """Which columns of a prediction table hold what."""
+    """The meaning of the columns of a prediction table."""
 
     classes: tuple[str, ...]
     scores: tuple[str, ...]
@@ -107,18 +109,21 @@ def read_predictions(
     classes: Sequence[str] = (),
     labels: Sequence[str] = (),
 ) -> Predictions:
-    """Read prediction tables; several of one group follow each other.
+    """Read prediction tables. A group may have several tables; their events are concatenated.
 
     task: "classification" or "regression". weight: the column that weights each event.
-    classes, labels: their names, for tables that do not tell them (those that other programs wrote).
-    Raises ResultError when a table is missing or damaged, lacks scores or the weight, or does not fit the others.
+    classes, labels: their names, for tables without this metadata (those that other programs wrote).
+    Raises ResultError if a table is missing or damaged, lacks scores or the weight, or has other columns than the others.
     """
     tables = [(group, path, _layout(path, task=task, weight=weight, classes=classes, labels=labels)) for group, path in files]
     if not tables:
         raise ResultError("--predictions: no prediction files. Name at least one, GROUP=FILE.")
     model = next((layout for _, _, layout in tables if layout.labels), tables[0][2])
     for _, path, layout in tables:
-        alike = layout.classes == model.classes and len(layout.scores) == len(model.scores)
+        # One column of lists (Parquet) does not say how many scores an event has.
+        alike = layout.classes == model.classes and (
+            1 in (len(layout.scores), len(model.scores)) or len(layout.scores) == len(model.scores)
+        )
         if not alike or (layout.labels and layout.labels != model.labels):
             other = next(path for _, path, layout in tables if layout is model)
             raise ResultError(f"{path}: other classes or labels than {other}. Predict both groups again with one configuration.")
@@ -133,7 +138,7 @@ def read_predictions(
 
 
 class _Read:
-    """The columns of prediction tables, read one after another. layout: that of a table with labels, if there is one."""
+    """Collects the columns of prediction tables. layout: that of a table with labels, if there is one."""
 
     def __init__(self, layout: _Layout, task: str) -> None:
         self._layout, self._task = layout, task
@@ -142,7 +147,7 @@ class _Read:
         self._pieces: dict[str, list[tuple[str, Array]]] = {}  # column -> (group, values) of each chunk
 
     def add(self, group: str, path: Path, layout: _Layout) -> None:
-        """Read a table. Raises ResultError when a weight is not finite."""
+        """Read a table. Raises ResultError if a weight is not finite."""
         self.sizes.setdefault(group, 0)
         self._not_finite.setdefault(group, 0)
         first = 0
@@ -159,7 +164,7 @@ class _Read:
                 missing = np.full(len(scores), -1) if name in self._layout.labels and self._task == "classification" else None
                 columns[name] = _column_of(chunk.get(name), len(scores), missing=missing)
             if self._layout.weight:
-                # One of each event, also beside scores of its particles.
+                # There is one weight per event, also if the scores are per particle.
                 weights = _column_of(chunk.get(self._layout.weight), len(raw), missing=None)
                 jagged = not isinstance(raw, np.ndarray) and len(weights) != len(scores)
                 columns[_WEIGHT] = np.repeat(weights, ak.to_numpy(ak.num(raw))) if jagged else weights
@@ -169,7 +174,7 @@ class _Read:
             self._not_finite[group] += int((~finite).sum())
 
     def _column(self, name: str) -> Array:
-        """All values of a column; files of one group need not follow each other, their values do."""
+        """All values of a column, sorted by group, even if the files of a group were not read one after the other."""
         pieces = self._pieces.get(name, [])
         ordered = [values for group in self.sizes for of, values in pieces if of == group]
         return np.concatenate(ordered) if ordered else np.empty(0, np.float32)
@@ -180,7 +185,7 @@ class _Read:
         groups = {group: slice(end - size, end) for (group, size), end in zip(self.sizes.items(), ends, strict=True)}
         scores = self._column("scores")
         if scores.ndim == 1:
-            scores = scores.reshape(0, len(layout.classes) or len(layout.labels) or 1)  # of no table was a chunk read
+            scores = scores.reshape(0, len(layout.classes) or len(layout.labels) or 1)  # no chunk of any table was read
         observers = {name: self._column(name) for name in layout.observers}
         return Predictions(
             classes=layout.classes,
@@ -188,7 +193,7 @@ class _Read:
             labels=self._column(layout.labels[0]).astype(np.int64) if task == "classification" and layout.labels else None,
             targets={} if task == "classification" else {name: self._column(name) for name in layout.labels},
             groups=groups,
-            # Observers of jets do not line up with scores of particles.
+            # Observers of jets do not match the length of scores per particle.
             observers={name: values for name, values in observers.items() if len(values) == ends[-1]},
             weights=self._column(_WEIGHT).astype(np.float64) if layout.weight else None,
             not_finite=self._not_finite,
@@ -207,7 +212,7 @@ def _check_weights(weights: Array, name: str, group: str, path: Path, first: int
 
 
 def _column_of(column: Column | None, count: int, *, missing: Array | None) -> Array:
-    """The values of a column in a row; of a file that lacks it, `missing` (default: NaN)."""
+    """The values of a column as a flat array; for a file without this column, `missing` (default: NaN)."""
     if column is None:
         return np.full(count, np.nan) if missing is None else missing
     return _flat(column)

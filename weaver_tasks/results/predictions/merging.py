@@ -1,4 +1,4 @@
-"""The prediction tables of several members (folds, or trainings that differ by their seed) as one, in bounded memory."""
+"""Merge the prediction tables of several members (folds, or trainings with different seeds) into one, in bounded memory."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from weaver_tasks.results.predictions.tables import Column, Columns, concatenate
 
 Array = np.ndarray
 Tables = Mapping[str, Path]
-"""The table of each member, by the member's name."""
+"""Name of a member -> its prediction table."""
 
 _STEP = 1 << 14
 
 
 def merge_folds(tables: Tables, folds: Iterable[Array]) -> Iterator[Columns]:
-    """The events of all folds in one order. Each table holds the events of its fold, in that order.
+    """The events of all folds in one common order. Each table holds the events of its fold, in the same order.
 
-    folds: the fold that scored each event, as a position in `tables`, in the order of the events: (n,) at a time.
-    Yields at least one chunk, perhaps empty. Raises ResultError when a table has fewer or more events than that, or other columns.
+    folds: arrays (n,) with the fold that scored each event, as a position in `tables`, in the common order.
+    Yields at least one chunk, perhaps empty. Raises ResultError if a table has another number of events than `folds` says, or other
+    columns.
     """
     names = _common_names(tables)
     members = [_Rows(member, path, names) for member, path in tables.items()]
@@ -41,10 +42,10 @@ def merge_folds(tables: Tables, folds: Iterable[Array]) -> Iterator[Columns]:
 
 
 def average(tables: Tables) -> Iterator[Columns]:
-    """The mean of the scores of all members, and how far they spread: their standard deviation (n - 1) of each event.
+    """The mean of the scores of all members for each event, and their spread: the standard deviation (n - 1) over the members.
 
-    The columns are those of a member, and for each score_<label> a spread_<label>; for `output` or `scores` a column `spread`.
-    Yields at least one chunk, perhaps empty. Raises ResultError when the tables differ in their events or columns.
+    The columns are those of a member, with a spread_<label> for each score_<label>, or a column `spread` for `output` or `scores`.
+    Yields at least one chunk, perhaps empty. Raises ResultError if the tables differ in their events or columns.
     """
     names = _common_names(tables)
     scores = {name: spread for name in names if (spread := _spread_name(name))}
@@ -65,7 +66,7 @@ def average(tables: Tables) -> Iterator[Columns]:
 
 
 def merged_metadata(tables: Tables) -> dict[str, Any]:
-    """What the merged table says of its origin. Raises ResultError when the members predicted other input files."""
+    """The metadata of the merged table about its origin. Raises ResultError if the members predicted different input files."""
     found = {member: table_metadata(path) for member, path in tables.items()}
     (first, metadata), *others = found.items()
     for member, other in others:
@@ -76,17 +77,17 @@ def merged_metadata(tables: Tables) -> dict[str, Any]:
 
 
 def _spread_name(name: str) -> str | None:
-    """The name of the spread of a score; None for other columns."""
+    """The name of the spread column of a score; None for other columns."""
     if name in ("output", "scores"):
         return "spread"
     return f"spread_{name.removeprefix('score_')}" if name.startswith("score_") else None
 
 
 def _mean_and_spread(columns: list[Column]) -> tuple[Column, Column]:
-    """Mean and standard deviation over arrays of one shape, flat or jagged alike, added up in double precision."""
+    """Mean and standard deviation over flat or jagged arrays of the same shape, computed in double precision."""
     count = len(columns)
     mean = sum(_typed(column, np.float64) for column in columns) / count
-    # Of a single network nobody knows: NaN.
+    # For a single network the spread is unknown: NaN.
     factor = 1 / (count - 1) if count > 1 else math.nan
     spread = (sum((_typed(column, np.float64) - mean) ** 2 for column in columns) * factor) ** 0.5
     return _typed(mean, np.float32), _typed(spread, np.float32)
@@ -107,7 +108,7 @@ def _common_names(tables: Tables) -> list[str]:
 
 
 def whole_table(path: Path) -> Path:
-    """The file that holds all columns of a table: the Parquet file beside a ROOT file, where that one could not hold them all."""
+    """The file that holds all columns of a table: the Parquet file beside a ROOT file if the ROOT file could not hold them all."""
     beside = path.with_suffix(".parquet")
     if path.suffix == ".root" and beside.is_file() and table_metadata(beside) == table_metadata(path):
         return beside
@@ -115,7 +116,7 @@ def whole_table(path: Path) -> Path:
 
 
 class _Rows:
-    """The rows of a member's table, in order, as many at a time as are asked for."""
+    """Reads the rows of a member's table in order, any number at a time."""
 
     def __init__(self, member: str, path: Path, names: list[str]) -> None:
         self._member, self._path, self._names = member, path, names
@@ -126,7 +127,7 @@ class _Rows:
         yield from self._chunks
 
     def take(self, count: int) -> list[Columns]:
-        """The next `count` rows, as pieces. Raises ResultError when there are fewer."""
+        """The next `count` rows, as a list of chunks. Raises ResultError if there are fewer."""
         pieces = []
         while count > 0:
             chunk = self._rest if self._rest is not None else next(self._chunks, None)
@@ -139,7 +140,7 @@ class _Rows:
         return pieces
 
     def finish(self) -> None:
-        """Raises ResultError when rows are left."""
+        """Raises ResultError if rows are left."""
         if self._rest is not None or next(self._chunks, None) is not None:
             raise ResultError(f"{self._path}: {self._member} has predicted more events than it should. {_REMEDY}")
 

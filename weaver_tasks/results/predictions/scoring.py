@@ -1,4 +1,4 @@
-"""From a network's output on a batch to the columns of a prediction table.
+"""Run a network on batches, and convert its outputs to the columns of a prediction table.
 
 Shapes: B events, C classes, T targets, P particle slots.
 """
@@ -33,12 +33,12 @@ def torch_scorer(
     device: torch.device | str = "cpu",
     precision: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> Scorer:
-    """A function from inputs to (scores, mask): the model's output as float32, with the softmax that turns logits into probabilities.
+    """A function from inputs to (scores, mask): the output of the model as float32, with a softmax over the logits of a classifier.
 
-    Inputs are arrays, or tensors, perhaps already on the device.
-    names: the input groups in the order of the model's arguments. precision: makes the autocast context of each batch.
-    Scores are (B, C) or (B, C, P) for a classification, (B,), (B, T) or (B, P) for a regression. mask: (B, P), which
-    particles count, where the model returns one with its output; else None.
+    Inputs are arrays or tensors, which may already be on the device.
+    names: the input groups in the order of the model's arguments. precision: makes the autocast context for each batch.
+    Scores are (B, C) or (B, C, P) for a classification, (B,), (B, T) or (B, P) for a regression. mask: (B, P), true for
+    particles that count, if the model returns a mask with its output; otherwise None.
     """
     model.eval()
 
@@ -59,10 +59,10 @@ def torch_scorer(
 
 
 class ScorerPool:
-    """Scorers for as many threads at a time, each of `threads` threads of torch.
+    """A pool with one scorer for each of several concurrent Python threads. threads: torch threads of each scorer.
 
-    A network may keep what it computes in itself, so every thread borrows a network of its own. Threads that each score a batch
-    wait for each other less than threads that share one: most operations on a batch take microseconds.
+    A network may store intermediate results in itself, so every thread borrows its own network. Scoring one batch per thread involves less
+    waiting than sharing a batch between threads, because most operations on a batch take microseconds.
     """
 
     def __init__(self, scorers: Sequence[Scorer], *, threads: int) -> None:
@@ -92,10 +92,10 @@ def gives_probabilities(scores: Tensor) -> bool:
 
 
 def as_columns(scores: Array, labels: Labels, *, task: str, mask: Array | None = None) -> tuple[Column, dict[str, Column]]:
-    """Scores and labels of a batch as they are written: events first, classes last, particles that do not count left out.
+    """Scores and labels of a batch in the form that is written: events first, classes last, without masked particles.
 
-    scores, mask: of a scorer. labels: (B,) or, per particle, (B, P); a label `<name>_mask` of the first one masks the
-    particles, where the model gives no mask. Per-particle scores and labels become jagged.
+    scores, mask: from a scorer. labels: (B,) or, per particle, (B, P). If the model gives no mask, the label `<name>_mask`, with the
+    name of the first label, masks the particles. Per-particle scores and labels become jagged.
     """
     if task == "classification" and scores.ndim == 3:
         scores = scores.transpose(0, 2, 1)  # (B, P, C)
@@ -113,10 +113,10 @@ def as_columns(scores: Array, labels: Labels, *, task: str, mask: Array | None =
 def scored_windows(
     scored: Iterable[tuple[Array, Array | None, Array, Any]], *, task: str
 ) -> Iterator[tuple[Column, dict[str, Column], dict[str, Column], Any]]:
-    """(scores, labels, observers, window) of window after window, its events in order.
+    """Yield (scores, labels, observers, window) for each window, with its events in order.
 
-    scored: of batch after batch the scores, the mask (of a scorer), the places of its events in their window, and, with the last
-    batch of a window, the window itself, which has labels and observers.
+    scored: for each batch, the scores and the mask (from a scorer), the positions of its events in their window and, for the last
+    batch of a window, the window itself, which holds labels and observers.
     """
     pieces: list[tuple[Array, Array | None, Array]] = []
     for scores, mask, places, window in scored:
@@ -130,18 +130,18 @@ def scored_windows(
 
 
 def in_order(pieces: Sequence[Array], places: Sequence[Array]) -> Array:
-    """The scores (or masks) of a window's events, in the order of their places, from those of its batches: (B, …) each, and (B,)."""
+    """The scores (or masks) of the events of a window, sorted by position. pieces: (B, …) for each batch. places: positions, (B,)."""
     whole = np.empty((sum(map(len, pieces)), *pieces[0].shape[1:]), pieces[0].dtype)
     whole[np.concatenate(places)] = np.concatenate(pieces)
     return whole
 
 
 def change_without_padding(score: Scorer, padded: Sequence[Inputs], trimmed: Sequence[Inputs]) -> float:
-    """The largest change of a score when batches are padded only to their longest event, relative to scores beyond 1; infinite when the
-    network does not take them so.
+    """The largest change of a score when batches are padded only to their longest event.
 
-    padded, trimmed: the same batches, padded to the configured length and to the longest event. Some events cannot prove that a network
-    ignores padding, only that it does not.
+    The change is relative for scores larger than 1. It is infinite if the network does not accept the shorter inputs.
+    padded, trimmed: the same batches, padded to the configured length and to the longest event. A few events can show that a network
+    depends on padding, but cannot prove that it ignores it.
     """
     largest = 0.0
     for whole, short in zip(padded, trimmed, strict=True):
@@ -149,7 +149,7 @@ def change_without_padding(score: Scorer, padded: Sequence[Inputs], trimmed: Seq
         try:
             found, _ = score(short)
         except (RuntimeError, IndexError, ValueError, ResultError):
-            # A network made for one length: a linear layer over the particles, more neighbors than particles, and so on.
+            # The network requires a fixed length, because of a linear layer over the particles, more neighbors than particles, and so on.
             return math.inf
         if found.shape != expected.shape:
             return math.inf
@@ -162,7 +162,7 @@ def change_without_padding(score: Scorer, padded: Sequence[Inputs], trimmed: Seq
 
 
 def not_finite(scores: Column) -> Array:
-    """(N,) which events have a score that is NaN or infinite. scores: of `as_columns`."""
+    """(N,): true for events with a score that is NaN or infinite. scores: from `as_columns`."""
     if isinstance(scores, np.ndarray):
         return np.logical_not(np.isfinite(scores).reshape(len(scores), -1).all(axis=1))
     bad = ~np.isfinite(scores)
@@ -172,9 +172,9 @@ def not_finite(scores: Column) -> Array:
 
 
 def score_names(scores: Any, *, classes: Sequence[str], simple: bool) -> tuple[str, ...]:
-    """The classes that scores are written under, one branch each; () where they go under one name.
+    """The classes whose scores are written as separate branches; () if the scores are written as one column.
 
-    simple: whether the labels are. classes: the configuration's names; per-particle classes without names are numbered.
+    simple: whether the labels are simple labels. classes: the names in the configuration; per-particle classes without names are numbered.
     """
     if simple:
         return tuple(classes)

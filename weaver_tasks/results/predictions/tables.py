@@ -1,4 +1,4 @@
-"""Tables of predictions: written in bounded memory, read back by chunks. ROOT (tree `Events`, LZ4) or Parquet.
+"""Write prediction tables in bounded memory and read them in chunks, as ROOT (tree `Events`, LZ4) or Parquet files.
 
 A chunk of a table is a dict: name -> column, a numpy array (any number of dimensions, entries first) or an awkward array.
 """
@@ -24,7 +24,7 @@ Column: TypeAlias = "np.ndarray | ak.Array"
 Columns: TypeAlias = dict[str, Column]
 
 TREE = "Events"
-METADATA_KEY = "weaver_tasks"  # a TObjString beside the tree; a key of the Parquet schema's metadata
+METADATA_KEY = "weaver_tasks"  # name of a TObjString beside the tree, or key in the metadata of the Parquet schema
 SUFFIXES = (".root", ".parquet")
 
 _CHUNK_ENTRIES = 1 << 12
@@ -32,9 +32,9 @@ _CHUNK_BYTES = 1 << 24
 
 
 class TableWriter:
-    """Gathers the chunks it is given into larger ones, and writes those. Made by `open_table`.
+    """Combines chunks into larger ones and writes those. Made by `open_table`.
 
-    entries: how many were written. paths: the files of the table, once its first chunk is there.
+    entries: the number of entries written so far. paths: the files of the table, empty before the first chunk.
     """
 
     def __init__(self, path: Path, metadata: Mapping[str, Any], files: contextlib.ExitStack) -> None:
@@ -49,7 +49,7 @@ class TableWriter:
         self._pending_bytes = 0
 
     def write(self, columns: Columns) -> None:
-        """Append a chunk. All chunks have the same columns, of the same types; the first one may be empty."""
+        """Append a chunk. All chunks have the same columns with the same types; the first one may be empty."""
         columns = {name: _simplest(column) for name, column in columns.items()}
         count = len(next(iter(columns.values())))
         if not self._sinks:
@@ -64,7 +64,7 @@ class TableWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Write what has been gathered."""
+        """Write the chunks collected so far."""
         if self._pending:
             names = self._pending[0]
             whole = {name: concatenate([columns[name] for columns in self._pending]) for name in names}
@@ -87,11 +87,11 @@ class TableWriter:
 
 @contextlib.contextmanager
 def open_table(path: str | Path, metadata: Mapping[str, Any]) -> Iterator[TableWriter]:
-    """Open a table for writing; it appears under its name, whole, when the block succeeds.
+    """Open a table for writing. The complete file appears under its name when the block succeeds.
 
-    The suffix tells the format. Where a ROOT table has columns of more than two dimensions, or that a TTree cannot hold (doubly
-    jagged, lists of text), a Parquet file with all columns is written beside it, and the latter are only there.
-    metadata: plain data kept in the file. Raises ResultError for another suffix or when nothing was written.
+    The suffix selects the format. If a ROOT table has columns with more than two dimensions, or columns that a TTree cannot hold (doubly
+    jagged, lists of text), a Parquet file with all columns is written beside it. Columns that a TTree cannot hold are only there.
+    metadata: plain data stored in the file. Raises ResultError for another suffix, or if nothing was written.
     """
     path = Path(path)
     if path.suffix not in SUFFIXES:
@@ -162,9 +162,9 @@ def _arrow(columns: Columns) -> pa.Table:
 
 
 def _simplest(column: Column) -> Column:
-    """Numbers without jaggedness as numpy, so that a column has one form in every chunk; others without what they do not show.
+    """Convert a column of numbers that is not jagged to numpy, so that it has one type in every chunk; pack other columns.
 
-    A slice of a jagged array refers to all values of the array it was cut from.
+    Packing is needed because a slice of a jagged array keeps all values of the array that it was cut from.
     """
     if isinstance(column, ak.Array) and "var" not in str(column.type) and not column.fields and "?" not in str(column.type):
         return ak.to_packed(column) if _is_text(column) or "string" in str(column.type) else ak.to_numpy(column)
@@ -172,20 +172,20 @@ def _simplest(column: Column) -> Column:
 
 
 def concatenate(pieces: list[Column]) -> Column:
-    """The entries of several pieces of one column, in a row."""
+    """Concatenate several chunks of one column."""
     if len(pieces) == 1:
         return pieces[0]
     return np.concatenate(pieces) if isinstance(pieces[0], np.ndarray) else ak.concatenate(pieces)
 
 
 def table_names(path: str | Path) -> list[str]:
-    """The names of the columns of a table. Raises ResultError when it is missing or damaged."""
+    """The names of the columns of a table. Raises ResultError if it is missing or damaged."""
     with _opened(path) as file:
         return _names(file)
 
 
 def table_metadata(path: str | Path) -> dict[str, Any]:
-    """What `open_table` was given as metadata; {} for a table of another program."""
+    """The metadata that were given to `open_table`; {} for a table written by another program."""
     with _opened(path) as file:
         if isinstance(file, pq.ParquetFile):
             text = (file.schema_arrow.metadata or {}).get(METADATA_KEY.encode())
@@ -197,7 +197,7 @@ def table_metadata(path: str | Path) -> dict[str, Any]:
 def read_table(path: str | Path, names: list[str], *, step: int = 1 << 17) -> Iterator[Columns]:
     """The named columns of a table, `step` entries at a time, in order.
 
-    Raises ResultError when the file is missing or damaged, or a column is not there.
+    Raises ResultError if the file is missing or damaged, or lacks a column.
     """
     with _opened(path) as file:
         present = _names(file)
@@ -215,7 +215,7 @@ def read_table(path: str | Path, names: list[str], *, step: int = 1 << 17) -> It
 
 
 def empty_columns(path: str | Path, names: list[str]) -> Columns:
-    """The named columns of a table with no entries, of the types that they have there."""
+    """The named columns of a table without entries, with their types in the file."""
     with _opened(path) as file:
         if isinstance(file, pq.ParquetFile):
             empty = ak.from_arrow(file.schema_arrow.empty_table())
@@ -225,7 +225,7 @@ def empty_columns(path: str | Path, names: list[str]) -> Columns:
 
 
 def _names(file: Any) -> list[str]:
-    """The columns: of a tree, its branches but for the counters that go with jagged ones."""
+    """The names of the columns; for a tree, its branches except the counters of jagged branches."""
     if isinstance(file, pq.ParquetFile):
         return file.schema_arrow.names
     branches = file[TREE].branches
