@@ -8,9 +8,9 @@ import pytest
 
 ALLOCATE = """
 import ctypes, sys, threading
-from weaver_tasks.jobs.memory import keep_one_heap
+from weaver_tasks.jobs.memory import use_one_malloc_arena
 if sys.argv[1] == "shared":
-    keep_one_heap()
+    use_one_malloc_arena()
 ready = threading.Barrier(5)
 def work():
     held = [bytearray(5000) for _ in range(100)]
@@ -40,11 +40,11 @@ def test_threads_keep_one_heap():
 HOLES = """
 import re
 from pathlib import Path
-from weaver_tasks.jobs.memory import Holes, keep_one_heap
-keep_one_heap()
+from weaver_tasks.jobs.memory import HeapTrimmer, use_one_malloc_arena
+use_one_malloc_arena()
 def anonymous():
     return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
-holes = Holes(50_000_000)
+holes = HeapTrimmer(50_000_000)
 held = [bytearray(100_000) for _ in range(1000)]
 holes.limit()
 full = anonymous()

@@ -1,1 +1,1 @@
-"""What stands in for weaver: its imports in users' network files, its training loops, its loaders and options, its checkpoints."""
+"""Replacements for weaver in users' network files: its importable modules, training loops, loaders, options and checkpoints."""

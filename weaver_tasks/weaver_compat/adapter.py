@@ -1,4 +1,4 @@
-"""What a network's own `get_train_fn`, `get_evaluate_fn` and `init_opt` expect of weaver: its loader, scheduler and options."""
+"""The loader, scheduler and options of weaver that a network's own `get_train_fn`, `get_evaluate_fn` and `init_opt` expect."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from weaver_tasks.weaver_compat.loops import set_tensorboard_helper
 
 
 class WeaverLoader:
-    """Batches as weaver's loader gives them: (X, y, Z), dicts of tensors, and of observers as they are.
+    """Batches in the form of weaver's loader: (X, y, Z), dicts of tensors (inputs, labels), and of the unchanged observers.
 
-    `dataset.config` is the data configuration; `events` and `served` count events and batches, and `last` is the batch served last.
+    `dataset.config` is the data configuration; `events` and `served` count events and batches, and `last` is the most recent batch.
     """
 
     def __init__(self, batches: Iterable[Any], configuration: Any, *, steps: int | None) -> None:
@@ -50,7 +50,7 @@ class WeaverLoader:
 
 
 class EpochScheduler:
-    """The rates of one epoch behind the interface of a torch scheduler. Made anew for each epoch."""
+    """The learning rates of one epoch, with the interface of a torch scheduler. Create a new one for each epoch."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, rates: Rates, *, lr: float, steps: int) -> None:
         self._optimizer, self._rates, self._lr, self._steps = optimizer, rates, lr, steps
@@ -60,7 +60,7 @@ class EpochScheduler:
 
     def step(self) -> None:
         self.last_epoch += 1
-        # A loop steps once more after its last step.
+        # Loops call this once more after the last step.
         apply_rates(self._optimizer, step_rates(self._rates, min(self.last_epoch, self._steps - 1), self._steps), lr=self._lr)
 
     def get_last_lr(self) -> list[float]:
@@ -68,7 +68,7 @@ class EpochScheduler:
 
 
 def weaver_arguments(settings: TrainingSettings, options: Mapping[str, Any], *, steps: int | None) -> Namespace:
-    """The options of weaver's command line that its loops and `init_opt` of public networks read."""
+    """The command-line options of weaver that its loops and the `init_opt` of public networks read."""
     total = None if steps is None else steps * settings.horizon
     return Namespace(
         use_amp=settings.amp is not None,
@@ -92,14 +92,17 @@ def weaver_arguments(settings: TrainingSettings, options: Mapping[str, Any], *, 
 
 
 def optimizer_of_network(network: Any, settings: TrainingSettings, *, steps: int | None) -> tuple[torch.optim.Optimizer, float, Any]:
-    """Optimizer, largest norm of gradients and scheduler, made by the network's own init_opt."""
+    """The optimizer, the maximum norm of the gradients, and the scheduler, created by the network's own init_opt."""
     arguments = weaver_arguments(settings, network.options, steps=steps)
     optimizer, scheduler = network.init_opt(arguments, network.model, **settings.optimizer.options)
     return optimizer, float(getattr(optimizer, "_clip_grad_norm", math.inf)), scheduler
 
 
 def custom_epoch(network: Any, engine: TrainStep, configuration: Any) -> Callable[[Any, EpochTask, Any], tuple[dict[str, Any], Any]]:
-    """An epoch by the network's own train_fn: (batches, epoch, TensorBoard or None) -> sums, stream position. It tells no loss."""
+    """A function that trains an epoch with the network's own train_fn, which reports no loss.
+
+    Its signature is (batches, epoch, TensorBoard or None) -> sums, stream position.
+    """
     settings = engine.settings
 
     def train_one(batches: Any, task: EpochTask, board: Any) -> tuple[dict[str, Any], Any]:
@@ -130,9 +133,9 @@ def custom_epoch(network: Any, engine: TrainStep, configuration: Any) -> Callabl
 def evaluate_by_network(
     network: Any, task: Task, model: Any, batches: Any, configuration: Any, *, epoch: int, board: Any = None
 ) -> dict[str, Any]:
-    """Validation metrics by the network's own evaluate_fn, which returns one number: accuracy, or the loss of a regression.
+    """Validation metrics from the network's own evaluate_fn, which returns one number: accuracy, or the loss of a regression.
 
-    It is not made for uneven shares: one rank evaluates, on its own. The number is None where it is not finite.
+    evaluate_fn does not support uneven numbers of events per rank, so one rank evaluates alone. A number that is not finite becomes None.
     """
     set_tensorboard_helper(board)
     loader = WeaverLoader(batches, configuration, steps=batches.steps)

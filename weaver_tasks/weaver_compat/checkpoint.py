@@ -1,7 +1,8 @@
-"""The state of an optimizer as weaver saves it, taken over by the one here.
+"""Load the state of an optimizer saved by weaver into an optimizer of this project.
 
-weaver's `<prefix>_epoch-<n>_optimizer.pt` is the state_dict of a torch optimizer; of `ranger`, that of the inner RAdam. Lookahead's slow
-weights are not in it: weaver itself goes on with slow weights that equal the loaded ones, and counts to the next synchronization from 0.
+weaver's `<prefix>_epoch-<n>_optimizer.pt` is the state_dict of a torch optimizer (for `ranger`, of the inner RAdam). It does not contain
+the slow weights of Lookahead. As in weaver, the loaded weights become the slow weights, and the count to the next synchronization starts
+from 0.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ from weaver_tasks.base.errors import CheckpointError
 from weaver_tasks.training.checkpoint import load_tensors
 from weaver_tasks.training.ranger import Ranger
 
-# What the schedule sets, and how the step is computed: neither is of the optimizer's state.
+# Values that the schedule sets, or that choose how a step is computed. They are not part of the state.
 _NOT_COMPARED = {"params", "lr", "initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum", "foreach", "fused", "capturable"}
 _NOT_COMPARED |= {"differentiable", "lr_mult", "buffer", "k", "alpha", "lookahead_step"}
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, path: Path, model: nn.Module) -> None:
-    """Load the state in weaver's file at `path` into `optimizer`, built for the weights of `model`, which are loaded already.
+    """Load the state in weaver's file at `path` into `optimizer`, built for the weights of `model`, which are already loaded.
 
-    Groups and rates stay those of `optimizer`. Raises CheckpointError when the file is missing, or of another optimizer, other options of
-    it, or another network.
+    `optimizer` keeps its groups and rates. Raises CheckpointError if the file is missing, or belongs to another optimizer, other options
+    or another network.
     """
     content = load_tensors(path)
     if not {"state", "param_groups"} <= content.keys():
@@ -34,7 +35,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, path: Path, model: nn.Modul
             f"{path}: not the state of an optimizer. Give the --model-prefix of weaver's training in training.continue_from."
         )
     ours = optimizer.state_dict()
-    # weaver keeps groups without parameters.
+    # weaver keeps groups without parameters; drop them.
     theirs = [group for group in content["param_groups"] if group["params"]]
     _check_optimizer(theirs, optimizer, path)
     _check_groups(ours["param_groups"], theirs, path)
@@ -53,13 +54,16 @@ def load_optimizer(optimizer: torch.optim.Optimizer, path: Path, model: nn.Modul
 
 
 def _pairs(groups: list[Any], ours: list[Any], theirs: list[Any]) -> Iterable[tuple[torch.Tensor, int, int]]:
-    """(parameter, its index here, its index in the file)."""
+    """Pairs of parameters: (parameter, its index here, its index in the file)."""
     for group, own, their in zip(groups, ours, theirs, strict=True):
         yield from zip(group["params"], own["params"], their["params"], strict=True)
 
 
 def _check_optimizer(theirs: list[dict[str, Any]], optimizer: torch.optim.Optimizer, path: Path) -> None:
-    """The inner RAdam of weaver's ranger keeps a `buffer` in each group, which no optimizer of torch has."""
+    """Raise CheckpointError if the file belongs to another optimizer.
+
+    The inner RAdam of weaver's ranger is recognized by a `buffer` in each group, which no optimizer of torch has.
+    """
     is_ranger = any("buffer" in group for group in theirs)
     known = optimizer.param_groups[0].keys()
     strange = {key for group in theirs for key in group} - known - _NOT_COMPARED
@@ -81,7 +85,7 @@ def _check_groups(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], path
         )
     for own, their in zip(ours, theirs, strict=True):
         for key in sorted((own.keys() & their.keys()) - _NOT_COMPARED):
-            # The first momentum may be the schedule's.
+            # The schedule may set the first momentum.
             given, wanted = (group[key][1:] if key == "betas" else group[key] for group in (own, their))
             if given != wanted:
                 raise CheckpointError(

@@ -1,8 +1,8 @@
-"""`from weaver… import …` in users' files, answered by this project.
+"""Resolve `from weaver… import …` in users' files to the implementations of this project.
 
-Network configurations written for weaver import its models and helpers. While the choice is "own", those imports give
-this project's implementations, whether weaver-core is installed or not; with "weaver-core" they give the installed package.
-The layout before weaver-core (`utils.nn.model.ParticleNet`) is answered too, where the user has no such module.
+Network configurations written for weaver import its models and helpers. With the choice "own", these imports give
+the implementations of this project, whether weaver-core is installed or not. With "weaver-core" they give the installed package.
+The module names before weaver-core (`utils.nn.model.ParticleNet`) are supported too, unless the user has modules of these names.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Choice = Literal["own", "weaver-core"]
 
 
 class _Logger(logging.LoggerAdapter):
-    """A logger whose messages may have weaver's `color`, which a log file has no use for."""
+    """A logger that accepts weaver's `color` argument and ignores it."""
 
     def process(self, msg: Any, kwargs: Any) -> tuple[Any, Any]:
         kwargs.pop("color", None)
@@ -49,23 +49,23 @@ def _counter(message: str) -> Iterator[int]:
 
 
 def warn_n_times(message: str, n: int = 10, logger: Any = _logger) -> None:
-    """Warn, but not more than n times of the same."""
+    """Log a warning, at most n times for the same message."""
     if next(_counter(message)) < n:
         logger.warning(message)
 
 
 def import_module(path: str, name: str = "_mod") -> ModuleType:
-    """The Python file `path`, executed as a module. `name` is taken for compatibility; the file's own name serves."""
+    """Execute the Python file `path` as a module. `name` is accepted for compatibility; the name of the file is used."""
     return import_network(path, imports=WeaverImports())
 
 
 def _names(home: ModuleType, *names: str, **renamed: str) -> dict[str, Any]:
-    """What weaver calls `names`, or `renamed` (its name=name here), as it is in `home`."""
+    """The attributes of `home` that weaver calls `names`, or `renamed` (weaver's name=name in `home`)."""
     return {name: getattr(home, here) for name, here in ({name: name for name in names} | renamed).items()}
 
 
 def _torch_names() -> dict[str, Any]:
-    """What weaver's modules of networks have imported themselves: files take it from there by `import *`."""
+    """Names that weaver's network modules import themselves. Users' files get them from there by `import *`."""
     import numpy
     import torch
 
@@ -174,7 +174,7 @@ def _array_functions() -> dict[str, Any]:
     return {**functions, "ak": awkward, "np": numpy}
 
 
-# weaver's modules, and what gives their names: imported when the module is, since some networks take a second. A package has none.
+# weaver's modules and functions that return their names. They import on demand, since some networks take a second. Packages have no names.
 _WEAVER: dict[str, Callable[[], dict[str, Any]]] = {
     "weaver": dict,
     "weaver.nn": dict,
@@ -196,13 +196,13 @@ _WEAVER: dict[str, Callable[[], dict[str, Any]]] = {
 
 
 def _before_weaver_core(name: str) -> str:
-    """The name of a module in the layout before weaver-core, where all of it was below `utils`."""
+    """The name of a module before weaver-core, when all modules were below `utils`."""
     return f"utils{name.removeprefix('weaver').removeprefix('.utils')}"
 
 
 MODULES = _WEAVER | {_before_weaver_core(name): names for name, names in _WEAVER.items()}
 
-# Names of weaver-core that its users' files have no use for: here they are missing, and a file that wants one is told so.
+# Names of weaver-core that network files do not need. They are missing here, and a file that imports one gets a clear error.
 LEFT_OUT: dict[str, frozenset[str]] = {
     "weaver.nn.model.ParticleNet": frozenset({"gather", "get_graph_feature"}),
     "weaver.nn.model.ParticleTransformer": frozenset(
@@ -224,14 +224,14 @@ LEFT_OUT: dict[str, frozenset[str]] = {
         | {"_pad_jagged_kernel", "_repeat_pad_jagged_kernel", "numba"}
     ),
 }
-# Its modules of the same kind.
+# Modules of weaver-core that network files do not need.
 _LEFT_OUT_MODULES = (
     "weaver.train", "weaver.utils.dataset", "weaver.utils.flops_counter", "weaver.utils.lr_finder", "weaver.utils.convert_to_parquet",
     "weaver.utils.data.config", "weaver.utils.data.preprocess", "weaver.utils.data.fileio", "weaver.utils.data.eval_utils",
     "weaver.utils.nn.optimizer",
 )  # fmt: skip
 
-# Modules that public forks of weaver have added, and that their users' files import.
+# Modules that public forks of weaver have added, and that their network files import.
 _FORKS = {
     "colizz/weaver-core-dev": ("weaver.networks", "weaver.nn.model.ParticleNetJittable", "weaver.utils.nn.scheduler"),
     "doloresgarcia/weaver-core": (
@@ -252,7 +252,7 @@ _FORKS = {
     ),
     "farakiko/weaver": ("utils.nn.model.ParticleNetMET", "utils.nn.model.ParticleNetPyG_met"),
 }  # fmt: skip
-# Modules of weaver-core's development branches, which no release on PyPI has.
+# Modules in development branches of weaver-core that are in no release on PyPI.
 _DEVELOPED = (
     "weaver.nn.model.LGATr", "weaver.nn.model.LGATrSlim", "weaver.nn.model.LLoCaTransformer", "weaver.nn.model.PlainTransformer",
     "weaver.nn.model.PointTransformerV3", "weaver.nn.model.gatr", "weaver.nn.model.ParticleEdge", "weaver.nn.model.ParticleEdgeNeXt",
@@ -268,7 +268,7 @@ class WeaverImports:
 
     @classmethod
     def of(cls, section: NetworkSettings) -> WeaverImports:
-        """As `weaver_imports` of the section `network` of config.yaml says."""
+        """The hook chosen by `network.weaver_imports` of config.yaml."""
         return cls(section.weaver_imports)
 
     def install(self) -> None:
@@ -279,7 +279,7 @@ class WeaverImports:
 
 
 def configured_network(path: str | Path, data_configuration: Any, settings: StageSettings) -> Network:
-    """`load_network` for training, as the sections network and training of config.yaml want it."""
+    """Call `load_network` for training with the sections network and training of config.yaml."""
     return load_network(
         path,
         data_configuration,
@@ -291,9 +291,9 @@ def configured_network(path: str | Path, data_configuration: Any, settings: Stag
 
 
 def choose(choice: Choice) -> None:
-    """Make `import weaver…` mean this project ("own") or the installed weaver-core from here on, for the whole process.
+    """Make `import weaver…` mean this project ("own") or the installed weaver-core from now on, in the whole process.
 
-    Raises NetworkError when weaver-core is chosen and not installed, or the choice is neither.
+    Raises NetworkError if weaver-core is chosen but not installed, or the choice is unknown.
     """
     if choice not in ("own", "weaver-core"):
         raise NetworkError(f"network.weaver_imports: '{choice}' is not known. Use own or weaver-core.")
@@ -310,7 +310,7 @@ def choose(choice: Choice) -> None:
 
 
 def restore() -> None:
-    """Take the alias away: `import weaver` means again what is installed, if anything."""
+    """Remove the alias, so that `import weaver` imports the installed package again, if there is one."""
     if _FINDER in sys.meta_path:
         sys.meta_path.remove(_FINDER)
         sys.meta_path.remove(_OLD_LAYOUT)
@@ -319,7 +319,7 @@ def restore() -> None:
 
 
 def remedy(error: ImportError, choice: Choice = "own") -> str | None:
-    """What to do about an import that failed, as the end of a message: whose name it is. None for one that is not of weaver."""
+    """The remedy for a failed import, as the end of a message, which says where the name belongs. None if it is not part of weaver."""
     module = error.name or ""
     missing = re.search(r"cannot import name '(\w+)'", str(error))
     fork = next((fork for fork, modules in _FORKS.items() if _below(module, modules)), None)
@@ -344,12 +344,12 @@ def remedy(error: ImportError, choice: Choice = "own") -> str | None:
 
 
 def _below(module: str, modules: Iterable[str]) -> bool:
-    """Whether a module is one of `modules`, or below one."""
+    """Whether a module is one of `modules` or a submodule of one."""
     return any(module == other or module.startswith(f"{other}.") for other in modules)
 
 
 class _AliasFinder(MetaPathFinder, Loader):
-    """Finds weaver's modules before any installed ones, and makes each of them as a view of this project's."""
+    """Finds weaver's modules before installed ones, and fills them with names of this project."""
 
     def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         if fullname.partition(".")[0] != "weaver":
@@ -366,12 +366,12 @@ class _AliasFinder(MetaPathFinder, Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         names = MODULES[module.__name__]()
-        # As in weaver, whose modules define no __all__.
+        # Export all public names, as weaver's modules do, which define no __all__.
         module.__dict__.update(names, __all__=sorted(name for name in names if not name.startswith("_")))
 
 
 class _OldLayoutFinder(MetaPathFinder):
-    """Finds modules of the layout before weaver-core where nothing else has found any: the user may have a `utils` too."""
+    """Finds modules by their names before weaver-core if no other finder does, since the user may have a `utils` too."""
 
     def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         return _FINDER.spec(fullname) if fullname.partition(".")[0] == "utils" and fullname in MODULES else None
@@ -379,7 +379,7 @@ class _OldLayoutFinder(MetaPathFinder):
 
 _FINDER = _AliasFinder()
 _OLD_LAYOUT = _OldLayoutFinder()
-# The modules named weaver… that are out of use while the other choice holds.
+# Modules named weaver… of the choice that is not active.
 _ASIDE: dict[str, ModuleType] = {}
 
 
@@ -393,7 +393,7 @@ def _swap_modules() -> None:
 
 
 def _forget_old_layout() -> None:
-    """Import `utils…` anew: another network configuration may have modules of this name."""
+    """Forget imported `utils…` modules, since another network configuration may have its own modules of these names."""
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] == "utils" and getattr(module, "__loader__", None) is _FINDER:
             del sys.modules[name]

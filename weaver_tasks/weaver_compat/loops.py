@@ -1,7 +1,7 @@
-"""The training loops and helpers that network configurations import from `weaver.utils.nn.tools`, with weaver's signatures.
+"""Training loops and helpers that network configurations import from `weaver.utils.nn.tools`, with weaver's signatures.
 
 A custom loop gets `train_loader.dataset.config` and batches (X, y, Z) of dicts, `extra_args["args"]` with weaver's options,
-`opt._clip_grad_norm`, and a scheduler to step after each step (`_update_per_step`) or after the epoch.
+`opt._clip_grad_norm`, and a scheduler that it must advance after each step (if `_update_per_step`) or after the epoch.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _REGRESSION_METRICS = ("mean_squared_error", "mean_absolute_error", "median_abso
 
 
 def get_autocast_config(args: Any) -> tuple[bool, torch.dtype | None]:
-    """Whether mixed precision is on, and its type (None: that of the device)."""
+    """Whether mixed precision is on, and its type (None: the default of the device)."""
     return bool(args.use_amp), torch.bfloat16 if args.amp_dtype == "bf16" else None
 
 
@@ -58,7 +58,7 @@ def train_classification(
     tb_helper: Any = None,
     extra_args: Mapping[str, Any] | None = None,
 ) -> None:
-    """One epoch of classification; tb_helper, if any, gets weaver's scalars."""
+    """Train one epoch of classification. tb_helper, if any, gets weaver's scalars."""
     _train(_classified, model, loss_func, opt, scheduler, train_loader, dev, epoch, steps_per_epoch, grad_scaler, tb_helper, extra_args)
 
 
@@ -75,7 +75,7 @@ def train_regression(
     tb_helper: Any = None,
     extra_args: Mapping[str, Any] | None = None,
 ) -> None:
-    """One epoch of regression on the first label."""
+    """Train one epoch of regression on the first label."""
     _train(_regressed, model, loss_func, opt, scheduler, train_loader, dev, epoch, steps_per_epoch, grad_scaler, tb_helper, extra_args)
 
 
@@ -93,7 +93,7 @@ def evaluate_classification(
 ) -> Any:
     """The accuracy; with for_training False also the scores, the labels and the observers, each of the latter two a dict by name.
 
-    Scores are (N, C), or of particles: jagged (N, particles that the mask keeps, C), without a mask (N, P, C).
+    Scores are (N, C). Per-particle scores are jagged (N, particles kept by the mask, C), or (N, P, C) without a mask.
     """
     mode = "eval" if for_training else "test"
     found = _evaluate(_classified, model, test_loader, dev, epoch, loss_func, steps_per_epoch, mode, tb_helper, extra_args)
@@ -151,7 +151,7 @@ def evaluate_onnx(model_path: str, test_loader: Iterable[Any], eval_metrics: Seq
 
 
 def unwrap_model(model: nn.Module) -> nn.Module:
-    """The bare model behind those that join ranks or compile."""
+    """The bare model, without the wrappers of DistributedDataParallel and torch.compile."""
     while (inner := getattr(model, "module", getattr(model, "_orig_mod", None))) is not None:
         model = inner
     return model
@@ -166,26 +166,26 @@ def get_tensorboard_helper() -> Any:
 
 
 def set_tensorboard_helper(board: Any) -> None:
-    """What `get_tensorboard_helper` gives from here on."""
+    """Set the result of `get_tensorboard_helper`."""
     global _tensorboard
     _tensorboard = board
 
 
 def evaluate_metrics(y_true: np.ndarray, y_score: np.ndarray, eval_metrics: Sequence[Any] = ()) -> dict[str, Any]:
-    """Metrics by their names in sklearn.metrics or weaver (roc_auc_score one against one, roc_auc_score_matrix), or as functions.
+    """Compute metrics given as functions, or by names in sklearn.metrics or weaver (one-vs-one roc_auc_score, roc_auc_score_matrix).
 
-    A metric that cannot be computed, as the AUC of events of one class, is None, with a warning. Raises ConfigError for an unknown name.
+    A metric that cannot be computed (such as the AUC of events of one class) is None, with a warning. Raises ConfigError for unknown names.
     """
     results = {}
     for metric in eval_metrics:
         name, function = (metric.__name__, metric) if callable(metric) else (metric, _metric(metric))
         try:
             with warnings.catch_warnings():
-                # What scikit-learn says of it is said here, in one line.
+                # Replace the warnings of scikit-learn by a single line below.
                 warnings.simplefilter("ignore")
                 value = function(y_true, y_score)
         except Exception as error:
-            # A metric may be any function, and none of them is worth a training or a prediction.
+            # A metric may be any function. Its failure must not stop a training or a prediction.
             _warn_once(f"metric {name} cannot be computed: {' '.join(str(error).split()) or type(error).__name__}")
             value = None
         if isinstance(value, float) and math.isnan(value):
@@ -209,15 +209,15 @@ def _metric(name: str) -> Callable[[np.ndarray, np.ndarray], Any]:
 def _roc_auc_score(y_true: np.ndarray, y_score: np.ndarray) -> float:
     import sklearn.metrics
 
-    # Of two classes scikit-learn wants the score of the second alone.
+    # For two classes scikit-learn expects the score of the second class only.
     score = y_score[:, 1] if y_score.ndim == 2 and y_score.shape[1] == 2 else y_score
     return float(sklearn.metrics.roc_auc_score(y_true, score, multi_class="ovo"))
 
 
 def roc_auc_score_ovo(y_true: np.ndarray, y_score: np.ndarray) -> Any:
-    """For each pair of classes i < j, at [i, j], the AUC of score_j / (score_i + score_j) over the events of the two; else 0.
+    """A matrix: at [i, j] with i < j, the AUC of score_j / (score_i + score_j) for events of these two classes; otherwise 0.
 
-    NaN where one of the two has no event. y_true: (N,); y_score: (N, C), or (N,) of a single score.
+    NaN if one of the two classes has no events. y_true: (N,); y_score: (N, C), or (N,) of a single score.
     """
     import sklearn.metrics
 
@@ -235,7 +235,7 @@ def roc_auc_score_ovo(y_true: np.ndarray, y_score: np.ndarray) -> Any:
 
 
 def confusion_matrix(y_true: np.ndarray, y_score: np.ndarray) -> np.ndarray:
-    """How often the events of each class (rows) are taken for each: shares of a row. y_score: (N, C), or (N,) cut at 0.5."""
+    """The confusion matrix: fractions of events of a true class (rows) by predicted class. y_score: (N, C), or (N,) cut at 0.5."""
     import sklearn.metrics
 
     return sklearn.metrics.confusion_matrix(y_true, y_score > 0.5 if y_score.ndim == 1 else y_score.argmax(1), normalize="true")
@@ -243,7 +243,7 @@ def confusion_matrix(y_true: np.ndarray, y_score: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def _warn_once(message: str) -> None:
-    """A prediction comes in parts, each of which would say the same."""
+    """Log a warning once, since each part of a prediction would repeat it."""
     logger.warning("%s", message)
 
 
@@ -258,7 +258,7 @@ def _counts(truth: np.ndarray) -> dict[int, int]:
 
 @dataclass
 class _Compared:
-    """A batch's predictions beside the labels: one row for each label that counts. mask: (B, P), which particles do, or None."""
+    """The predictions and labels of a batch, with one row per unmasked label. mask: (B, P), True for unmasked particles, or None."""
 
     predictions: Tensor
     label: Tensor
@@ -281,7 +281,7 @@ def _regressed(output: Any, labels: Mapping[str, Tensor], names: Sequence[str]) 
 
 
 def _sums(compared: _Compared) -> dict[str, float]:
-    """Sums over a batch: `correct` of a classification, else `squared_error` and `absolute_error`."""
+    """Sums over a batch: `correct` for classification, `squared_error` and `absolute_error` for regression."""
     predictions, label = compared.predictions.detach(), compared.label
     if predictions.ndim == 2 and label.ndim == 1 and not label.is_floating_point():
         return {"correct": float((predictions.argmax(1) == label).sum())}
@@ -337,7 +337,7 @@ def _train(
 
 
 def _call_custom(tb_helper: Any, output: Any, model: Any, epoch: int | None, number: int, mode: str) -> None:
-    """The user's function for TensorBoard; number: of the batch from 1 on, or -1 at the end of the epoch."""
+    """Call the user's function for TensorBoard. number: of the batch, counted from 1, or -1 at the end of the epoch."""
     if tb_helper is not None and tb_helper.custom_fn:
         with torch.no_grad():
             tb_helper.custom_fn(model_output=output, model=model, epoch=epoch, i_batch=number, mode=mode)
@@ -360,9 +360,9 @@ def _update(model: nn.Module, opt: torch.optim.Optimizer, loss: Tensor, grad_sca
 
 @dataclass
 class _Evaluated:
-    """What a pass over batches gives: rows of labels that count, and what belongs to the events.
+    """The result of a pass over batches: rows of unmasked labels, and data of the events.
 
-    masks: (B, P) of each batch, where its predictions are of the particles that a mask keeps. events: how many there were.
+    masks: (B, P) for each batch with per-particle predictions and a mask. events: number of events.
     """
 
     predictions: list[Tensor] = field(default_factory=list)
@@ -375,7 +375,7 @@ class _Evaluated:
     count: int = 0
 
     def mean(self, name: str) -> float:
-        """Over the labels that count; NaN when none does."""
+        """The mean over unmasked labels. NaN if there are none."""
         return self.sums[name] / self.count if self.count else math.nan
 
     def write_scalars(self, mode: str, epoch: int | None, tb_helper: Any, values: Mapping[str, float]) -> None:
@@ -384,7 +384,7 @@ class _Evaluated:
             tb_helper.write_scalars([(f"{name}/{mode} (epoch)", value, epoch) for name, value in scalars.items()])
 
     def per_event(self, scores: np.ndarray) -> tuple[Any, dict[str, Any]]:
-        """Scores and labels, one entry an event: those of particles as lists, of the ones that the mask keeps."""
+        """Scores and labels with one entry per event. Per-particle values become lists of the particles kept by the mask."""
         import awkward
 
         labels = {name: _concat(parts) for name, parts in self.labels.items()}
@@ -400,7 +400,7 @@ class _Evaluated:
         return awkward.unflatten(scores, counts), kept
 
     def joined_observers(self) -> dict[str, Any]:
-        """Each name's batches in one array; jagged ones stay awkward."""
+        """The observers of all batches, one concatenated array per name. Jagged ones stay awkward arrays."""
         import awkward
 
         plain = {name: all(isinstance(part, np.ndarray) for part in parts) for name, parts in self.observers.items()}
@@ -422,7 +422,7 @@ def _evaluate(
             output = model(*(X[name].to(dev) for name in config.input_names))
             output = tuple(map(AllGather.apply, output)) if isinstance(output, tuple) else AllGather.apply(output)
             compared = compare(output, labels, config.label_names)
-        # In full precision: a sum of many, and the softmax of the scores.
+        # Convert to full precision for sums, and for the softmax of the scores.
         compared.predictions = compared.predictions.float()
         found.predictions.append(compared.predictions.cpu())
         found.truth.append(compared.label.cpu())

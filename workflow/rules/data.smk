@@ -102,6 +102,7 @@ use rule gather_inputs as gather_fitting_inputs with:
         record=f"{RUN}/provenance/tasks/stage_inputs/gather-fitting.json",
     log:
         f"{RUN}/logs/stage_inputs/gather-fitting.log",
+    localrule: True
     params:
         splits=["train", "val"],
         settings=settings("gather_fitting_inputs"),
@@ -115,6 +116,7 @@ use rule gather_inputs as gather_test_inputs with:
         record=f"{RUN}/provenance/tasks/stage_inputs/gather-test.json",
     log:
         f"{RUN}/logs/stage_inputs/gather-test.log",
+    localrule: True
     params:
         splits=["test"],
 
