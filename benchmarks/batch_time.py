@@ -24,7 +24,7 @@ from weaver_tasks.data.loading.loader import EpochLoader
 from weaver_tasks.data.loading.parts import OpenFiles
 from weaver_tasks.settings.stage import stage_settings
 
-KINDS: dict[str, dict[str, bool]] = {"padded": {}, "trimmed": {"trim": True}, "unpadded": {"pad": False}}
+KINDS: dict[str, dict[str, Any]] = {"padded": {}, "trimmed": {"trim": True}, "unpadded": {"pad": False}}
 
 
 def main() -> None:
