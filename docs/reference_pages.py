@@ -55,10 +55,10 @@ Below are all messages, by kind and by the module that gives them; `<…>` is fi
 _TOOLS = ("find_lr", "model_summary", "profile_training")
 
 REMEDIES = {
-    "ConfigError": "Mend the named key of `config.yaml` (or of `--config`). [All keys](configuration.md).",
-    "DataConfigError": "Mend the named key, or name files that have the branches. [All keys](data_configuration.md).",
+    "ConfigError": "Correct the named key of `config.yaml` (or of `--config`). [All keys](configuration.md).",
+    "DataConfigError": "Correct the named key, or name files that have the branches. [All keys](data_configuration.md).",
     "InputFileError": "Look at the named file. With `staging.on_bad_file: skip` a run goes on without it.",
-    "NetworkError": "Mend the network configuration, its options, or the weights; `python -m weaver_tasks.check` tests them in seconds.",
+    "NetworkError": "Correct the network configuration, its options, or the weights; `python -m weaver_tasks.check` tests them in seconds.",
     "CheckpointError": "Delete the named file and run the same command again: what is missing is made anew.",
     "TrainingError": "Read the log of the task, in `results/<run>/logs/`; a smaller `training.lr` helps against a loss that is not finite.",
     "ResultError": "The numbers did not pass a check, or a result cannot be made from these files; the message says which.",
