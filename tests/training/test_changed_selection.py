@@ -411,6 +411,14 @@ def killed_after(make, table, kill, *, epoch) -> bool:
     return epoch in runner.trained
 
 
+@pytest.mark.parametrize("kill", range(220, 245))
+def test_what_is_selected_after_a_kill_within_the_removal_stays(make, kill):
+    """Epoch 3, which the killed job was removing, is the best by accuracy."""
+    table = {"loss": [0] * 9, "accuracy": [1, 1, 1, 0, 0, 0, 0, 0, 0]}
+    first = Config(metric="loss", mode="min")
+    whatever_is_changed(make, table, first, [([{"metric": "accuracy"}], None, False), ([{"metric": "loss"}], kill, False)])
+
+
 def test_what_is_stopped_stays_stopped_and_a_higher_patience_goes_on_from_there(make):
     # Epoch 3 is stopped by what is known of 0 and 1; epoch 2, then unknown, is better.
     runner = make({"accuracy": [3, 2, 4, 5, 6, 7, 8, 9, 9], "loss": [0] * 9})

@@ -181,16 +181,20 @@ class Journal:
         """
         gone = []
         for epoch in range(self.first, below):
-            if epoch in keep or not self.state(epoch).exists():
+            if epoch in keep:
                 continue
             epoch_digest = self.published_digest(epoch) if self.metrics_file(epoch).exists() else None
-            if epoch_digest is None or not self.is_selected(epoch_digest):
+            if epoch_digest is not None and self.is_selected(epoch_digest):
+                continue
+            if self.state(epoch).exists() or (epoch_digest is not None and self._has_tensors(epoch_digest)):
                 gone.append((epoch, epoch_digest))
         # Delete only after all files were checked: a damaged file raises an error above.
         for epoch, epoch_digest in gone:
+            # First the published files: if the task is killed after that, the epoch is still whole in the journal. A published
+            # epoch whose entry is removed could be selected, but not kept.
+            self._unpublish(epoch)
             if epoch_digest is not None:
                 self._remove_tensors(epoch_digest)
-            self._unpublish(epoch)
         return [epoch for epoch, _ in gone]
 
     def drop_stopped(self, *, below: int) -> list[int]:
@@ -206,7 +210,7 @@ class Journal:
         return gone
 
     def _unpublish(self, epoch: int) -> None:
-        self.state(epoch).unlink()
+        self.state(epoch).unlink(missing_ok=True)
         self.training_state(epoch).unlink(missing_ok=True)
 
     def _remove_tensors(self, epoch_digest: str) -> None:
@@ -217,6 +221,10 @@ class Journal:
         write_json(entry / _REMOVED, {"removed_by": REMOVAL})
         for name in (*_TENSORS, "snapshot.pt"):
             (entry / name).unlink(missing_ok=True)
+
+    def _has_tensors(self, epoch_digest: str) -> bool:
+        entry = self.entry(epoch_digest)
+        return (entry / "metrics.json").exists() and any((entry / name).exists() for name in _TENSORS)
 
     def is_removed(self, epoch_digest: str) -> bool:
         """Whether the tensors of a finished epoch were removed by `prune`."""
