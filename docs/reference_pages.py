@@ -42,7 +42,7 @@ A mistake in a configuration or a file ends a command with one line, `ERROR: …
 the file, the key, the value and the remedy. For an exception of your network configuration's own code it names the file and the line; the
 log of the task, in `results/<run>/logs/`, has the traceback. A traceback on the terminal is a fault of this project: please report it.
 
-Two mistakes on the command line are told by Snakemake, before it reads this workflow, with a traceback of its own that ends in
+Two mistakes on the command line are reported by Snakemake, before it reads this workflow, with a traceback of its own that ends in
 `FileNotFoundError: [Errno 2] No such file or directory: '<name>'`. Either `<name>` is a misspelt file after `--configfile`, or it is a
 target: all that follows `--configfile config.yaml` up to the next option is taken for configuration files. So put targets first:
 `snakemake results/demo/best_epoch.json --configfile config.yaml`.

@@ -448,7 +448,7 @@ def test_what_has_no_key_is_told():
         (SHORT + "--predict -t y.root", "prediction.model", "is one file"),
         (SHORT + "--predict -t y.root -m a.pt:backbone", "prediction.model", "is one file"),
         (SHORT + "--predict -m a.pt", "data.test", "files to predict"),
-        ("weaver -i x -t 'a%b:x' -c d -n n", "--data-test a%b:x", "is no number of files"),
+        ("weaver -i x -t 'a%b:x' -c d -n n", "--data-test a%b:x", "is not a number of files"),
         ("weaver -i x -n n", "data.config", "--data-config is missing"),
         ("weaver -i x -c n", "network.config", "--network-config is missing"),
         ("weaver -c d -n n", "data.train", "--data-train is missing"),

@@ -1,4 +1,4 @@
-"""Measure predictions: figures of merit and plots, from prediction files and JSON alone.
+"""Evaluate predictions: metrics and plots, computed from prediction files and JSON alone.
 
     predictions/<group>.root, best_epoch.json, metrics/ -> evaluation/metrics.json, metrics.md, plots (PNG and PDF)
 

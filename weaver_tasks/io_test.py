@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--split", choices=["train", "val", "test"], default="train")
     parser.add_argument("--group", help="only the files of this group (default: all; of the test files the first)")
     parser.add_argument("--epochs", type=int, default=1, help="how many epochs to go through")
-    parser.add_argument("--output", type=Path, metavar="JSON", help="write the figures here as well")
+    parser.add_argument("--output", type=Path, metavar="JSON", help="write the results here as well")
     arguments = parser.parse_args(argv)
     with task(arguments) as record:
         configuration = load_data_configuration(record.read(arguments.data_config), custom_functions=arguments.custom_functions)
@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> None:
 def measure(batches: Iterable[Batch], *, begin: float, samples: int | None, description: str) -> dict[str, Any]:
     """Iterate over batches and measure the rate.
 
-    begin: time.perf_counter() when the loader was asked for. Returns jets, megabytes (10^6 bytes of inputs), seconds and the
+    begin: time.perf_counter() when the loader was created. Returns jets, megabytes (10^6 bytes of inputs), seconds and the
     rates; first_batch_seconds; waited_seconds, for batches after the first, which threads had a chance to have ready.
     """
     jets, size, waited, first = 0, 0, 0.0, 0.0

@@ -28,7 +28,7 @@ from weaver_tasks.records.lineage_tree import lineage_tree, shown
 from weaver_tasks.records.read import Runs, Task, code_versions, is_run, mixed_versions_message
 
 _WIDE = 10_000  # columns
-_HOW = {"bytes": "a copy of", "metadata": "says that it is (its bytes differ from those written)"}
+_FOUND_BY = {"bytes": "a copy of", "metadata": "says that it is (its bytes differ from those written)"}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -91,7 +91,7 @@ def _show(
     title, files = str(arguments.file), list(last[0].outputs) if last else []
     if found is not None:
         files = [found.known_as]
-        title += f": {_HOW[found.how]} {shown(found.known_as)}" if found.how in _HOW else ""
+        title += f": {_FOUND_BY[found.found_by]} {shown(found.known_as)}" if found.found_by in _FOUND_BY else ""
     console = Console(soft_wrap=True, highlight=False)
     # Lines are never cut or wrapped, so that paths can be copied.
     Console(width=_WIDE, highlight=False).print(lineage_tree(title, last, files, runs, each_task=arguments.all))
@@ -125,7 +125,7 @@ def _document(
     return {
         "file": str(file),
         "known_as": None if found is None else found.known_as,
-        "known_by": None if found is None else found.how,
+        "known_by": None if found is None else found.found_by,
         "carries": origin,
         "tasks": [_task(task, runs) for task in tasks],
         "code_versions": code_versions(task.content for task in tasks),

@@ -65,8 +65,8 @@ def _summarize(arguments: argparse.Namespace, record: TaskRecord) -> None:
     for path in (arguments.output, arguments.table):
         record.wrote(path)
     show(layers)
-    told = (totals["parameters"], totals["flops"], algorithm, arguments.table)
-    logger.info("%d parameters, %.4g FLOPs a jet by the algorithm %s; all layers: %s", *told)
+    values = (totals["parameters"], totals["flops"], algorithm, arguments.table)
+    logger.info("%d parameters, %.4g FLOPs a jet by the algorithm %s; all layers: %s", *values)
 
 
 def as_markdown(layers: Sequence[dict[str, Any]]) -> str:

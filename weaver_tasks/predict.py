@@ -175,8 +175,8 @@ class Prediction:
         options = arguments.settings.network
         self._scoring = load_scoring(arguments.model, arguments.network, self._fitted, training, options, device, self._examples)
         self.by_length = self._trims()
-        told = f"batches of {self._batch_size()} events{', of similar length and padded to the longest' if self.by_length else ''}"
-        logger.info("%s%s", told, f", {self._scoring.in_threads} at a time" if self._scoring.in_threads > 1 else "")
+        batching = f"batches of {self._batch_size()} events{', of similar length and padded to the longest' if self.by_length else ''}"
+        logger.info("%s%s", batching, f", {self._scoring.in_threads} at a time" if self._scoring.in_threads > 1 else "")
 
     @property
     def by_network(self) -> bool:
@@ -346,13 +346,13 @@ class Prediction:
             return
         allowed = self.settings.max_bad_fraction
         where = self.bad.described(self.manifest)
-        told = f"{self.arguments.group}: {self.bad.events:,} of {events:,} events have scores that are NaN or infinite ({where})"
+        message = f"{self.arguments.group}: {self.bad.events:,} of {events:,} events have scores that are NaN or infinite ({where})"
         if self.bad.events > allowed * events:
             raise ResultError(
-                f"{told}, more than prediction.max_bad_fraction {allowed:g} allows. Look for such values in the weights of "
+                f"{message}, more than prediction.max_bad_fraction {allowed:g} allows. Look for such values in the weights of "
                 f"{self.arguments.model} and in the inputs of these events; if you allow a fraction, evaluation leaves them out."
             )
-        logger.warning("%s: evaluation leaves them out", told)
+        logger.warning("%s: evaluation leaves them out", message)
 
     def metadata(self, *, checksum: str) -> dict[str, Any]:
         """The metadata of the prediction file about its origin."""

@@ -2,7 +2,7 @@
 
 Two epochs of a few steps each are trained, with the batch size, device, ranks and precision of the configuration, then validated,
 predicted, evaluated and exported, in a run of its own, results/<run>-quick_check, which is made anew each time and may be deleted. The
-figures of merit mean nothing; that they come out at all does.
+metrics mean nothing; only that they are computed matters.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def _run(scratch: Plan, snakefile: Path, cores: int) -> None:
     # The folder also contains the settings of this task.
     there = [path for path in folder.iterdir() if path.name != SETTINGS] if folder.exists() else []
     if there and not config.exists():
-        raise WeaverTasksError(f"{scratch.run}: is no quick check's. Move it away, or give the run another name.")
+        raise WeaverTasksError(f"{scratch.run}: not made by a quick check. Move it away, or give the run another name.")
     for path in there:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     with atomic_path(config) as temporary:
@@ -122,7 +122,7 @@ def _run(scratch: Plan, snakefile: Path, cores: int) -> None:
     except SystemExit as end:
         if end.code:
             raise WeaverTasksError(
-                f"{scratch.run}: the quick check failed; the error is told above, and in {scratch.run}/logs/. Mend it and run again."
+                f"{scratch.run}: the quick check failed; the error is shown above and in {scratch.run}/logs/. Correct it and run again."
             ) from None
 
 

@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _reruns(picked: Sequence[tuple[Task, int | None]], arguments: argparse.Namespace) -> list[Rerun]:
     console = Console(soft_wrap=True, highlight=False, markup=False, quiet=arguments.json)
-    reruns, told = [], set[str]()
+    reruns, differences = [], set[str]()
     for number, (task, epoch) in enumerate(track(picked, "running again", unit="tasks")):
         start = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="weaver-tasks-reproduce-") as temporary:
@@ -70,10 +70,10 @@ def _reruns(picked: Sequence[tuple[Task, int | None]], arguments: argparse.Names
                 raise ResultError(f"{folder}: not empty. Give an empty --folder.")
             rerun = TaskRerun(task, folder.absolute(), epoch=epoch).run_it()
         _tell(rerun, time.monotonic() - start, console)
-        told.update(rerun.environment)
+        differences.update(rerun.environment)
         reruns.append(rerun)
     different = sum(not rerun.is_equal for rerun in reruns)
-    for line in sorted(told):
+    for line in sorted(differences):
         console.print(f"  {line}", style="yellow")
     if different:
         console.print(f"{different} of {len(reruns)} tasks differ", style="red")

@@ -25,7 +25,7 @@ _RESULTS = {
     "preprocessing": "export/preprocess.json",
     "weights": "checkpoints/net_best_epoch_state.pt",
     "predictions": "predictions",
-    "figures of merit": "evaluation/metrics.md",
+    "metrics": "evaluation/metrics.md",
     "plots": "evaluation",
     "lineage": "provenance/ro-crate-metadata.json",
 }

@@ -16,7 +16,7 @@ from weaver_tasks.base.yaml_files import read_yaml
         ("a: 2020-13-45\n", "not valid YAML"),
         ("[" * 2000, "not valid YAML"),
         ("a: " + "[" * 100 + "]" * 100, "key 'a': nested too deep"),
-        ("a: {1: x}\n", "key 1 of 'a' is no text. Put it in quotes."),
+        ("a: {1: x}\n", "key 1 of 'a' is not text. Put it in quotes."),
         ("a: 1\nb: 2\na: 3\n", "line 3: the key 'a' is given twice, first in line 1. Keep one of them."),
         ("a:\n  b: 1\n  c: {d: [{e: 1, e: 2}]}\n", "line 3: the key 'e' is given twice, first in line 3."),
         ("a: {b: .nan}\n", "key 'a.b': not a number"),

@@ -29,7 +29,7 @@ def _error_at_the_end(log: Path) -> str | None:
         lines = [line for line in handle.read().decode(errors="replace").splitlines() if line.strip()]
     if not lines:
         return None
-    told = _ERROR.match(lines[-1])
-    if told:
-        return told[1]
+    error = _ERROR.match(lines[-1])
+    if error:
+        return error[1]
     return f"{log}: {lines[-1].strip()}" if any(_CRASHED.match(line) for line in lines) else None

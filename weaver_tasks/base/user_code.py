@@ -31,7 +31,7 @@ def users_code(
         if only_inside and not place:
             raise
         reason = " ".join(str(error).split())[:_LONGEST]
-        raise kind(f"{path}{place}: {doing} failed ({type(error).__name__}: {reason}). Mend the network configuration.") from error
+        raise kind(f"{path}{place}: {doing} failed ({type(error).__name__}: {reason}). Correct the network configuration.") from error
 
 
 def _place(error: BaseException, path: Path) -> str:

@@ -135,7 +135,7 @@ def _check_plain(document: Any, path: str | os.PathLike[str], error: type[Weaver
         if isinstance(node, dict):
             for name, value in node.items():
                 if not isinstance(name, str):
-                    raise error(f"{path}: key {name!r} of '{key or 'the document'}' is no text. Put it in quotes.")
+                    raise error(f"{path}: key {name!r} of '{key or 'the document'}' is not text. Put it in quotes.")
                 if not name.isprintable():
                     raise error(f"{path}: key {name!r} of '{key or 'the document'}' holds a line break or the like. Remove it.")
                 pending.append((value, f"{key}.{name}" if key else name, depth + 1))

@@ -105,7 +105,7 @@ def _why_not(plan: Plan, problems: list[str]) -> str:
         return problems[-1]
     return (
         f"{'; '.join(problems)} These are more bad files than staging.max_bad_fraction {staging['max_bad_fraction']:g} lets the run skip. "
-        "Mend or leave them out, or raise it."
+        "Repair them or leave them out, or raise it."
     )
 
 

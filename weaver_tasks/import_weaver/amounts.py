@@ -72,10 +72,10 @@ def _training(o: SimpleNamespace, processes: Processes) -> Generator[Amount, Non
     return steps
 
 
-def _over_all_ranks(key: str, samples: int, processes: Processes, told: str) -> Amount:
+def _over_all_ranks(key: str, samples: int, processes: Processes, amount: str) -> Amount:
     if processes.copies is None:
-        return key, TODO, f"weaver: {told} in each of the ranks. Give the number over all ranks"
-    return key, samples * processes.copies, f"weaver: {told} in each of {processes.copies} ranks" if processes.copies > 1 else ""
+        return key, TODO, f"weaver: {amount} in each of the ranks. Give the number over all ranks"
+    return key, samples * processes.copies, f"weaver: {amount} in each of {processes.copies} ranks" if processes.copies > 1 else ""
 
 
 def _validation(o: SimpleNamespace, processes: Processes, steps: int | None) -> Iterator[Amount]:
@@ -116,8 +116,8 @@ def _validation(o: SimpleNamespace, processes: Processes, steps: int | None) -> 
     elif one_process:
         yield "training.steps_per_epoch_val", validated, comment
     else:
-        key, value, told = _over_all_ranks("training.samples_per_epoch_val", validated * size, processes, f"{validated} batches of {size}")
-        yield key, value, told if value == TODO else comment or f"weaver: {validated} batches of {size} in each process"
+        key, value, text = _over_all_ranks("training.samples_per_epoch_val", validated * size, processes, f"{validated} batches of {size}")
+        yield key, value, text if value == TODO else comment or f"weaver: {validated} batches of {size} in each process"
 
 
 def _warmup(o: SimpleNamespace, steps: int | None) -> Iterator[Amount]:

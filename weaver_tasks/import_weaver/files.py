@@ -37,7 +37,9 @@ def test_groups_of(files: list[str], made: Conversion) -> Any:
             if re.fullmatch(r"[1-9]\d*", number):
                 splits[name] = int(number)
             else:
-                made.todo(f"--data-test {entry}", f"'{number}' is no number of files per output: written as one output. Give {{split: 10}}")
+                made.todo(
+                    f"--data-test {entry}", f"'{number}' is not a number of files per output: written as one output. Give {{split: 10}}"
+                )
         plain.append(f"{name}:{path}" if name else path)
     groups = groups_of(plain, "--data-test", made)
     if not splits:

@@ -75,7 +75,7 @@ def import_command(words: list[str], *, run: str | None = None) -> Imported:
     """A weaver command as config.yaml.
 
     words: the command, as a shell splits it. run: the name of the run; None: after --model-prefix.
-    Raises ConfigError for what is no command of weaver's.
+    Raises ConfigError if the text is not a command of weaver.
     """
     made = convert(read_command(words), run=run)
     return Imported(config_text(made, words), made.notes, made.todos)

@@ -27,9 +27,9 @@ def run_name(command: Command) -> str:
     if command.predicts_only:
         o = command.options
         of_file, output = o.model_prefix.partition(":")[2], o.predict_output or ""
-        told = [part for part in _parts(output, "") if part not in ("pred", "predict", "predict_output")]
-        told = told or [digest(o.data_test, o.extra_selection_test, o.data_config, o.data_config_test)[:6]]
-        return "-".join(filter(None, [name, _plain(of_file), "predict", *told]))
+        parts = [part for part in _parts(output, "") if part not in ("pred", "predict", "predict_output")]
+        parts = parts or [digest(o.data_test, o.extra_selection_test, o.data_config, o.data_config_test)[:6]]
+        return "-".join(filter(None, [name, _plain(of_file), "predict", *parts]))
     return name
 
 

@@ -47,9 +47,9 @@ def data(command: Command, made: Conversion) -> None:
         made.set("data.train", given or TODO, "" if given else "--data-train is missing. Give the training files")
         made.set("data.val", groups_of(o.data_val, "--data-val", made))
     else:
-        _not_read(("train", "val"), "only predictions are asked for" if command.predicts_only else "only the export is asked for", o, made)
+        _not_read(("train", "val"), "this command only predicts" if command.predicts_only else "this command only exports", o, made)
     if command.exports_only:
-        _not_read(("test",), "only the export is asked for; given in data.test, the models are compared on their events", o, made)
+        _not_read(("test",), "this command only exports; given in data.test, the models are compared on their events", o, made)
     elif command.predicts_only or "test" in o.run_mode:
         made.set("data.test", test_groups_of(o.data_test, made))
     elif o.data_test:

@@ -162,8 +162,8 @@ def _flow(value: Any) -> str:
 def _todos(made: Conversion) -> str:
     """The TODOs without a key. A TODO with a key is written at that key."""
     keys = {setting.key for setting in made.settings if setting.is_todo}
-    told = [f"TODO {option}: {text.rstrip('.')}." for option, text in made.todos if option not in keys]
-    return "".join(line for text in told for line in _comment(text, start="# ")) + ("\n" if told else "")
+    comments = [f"TODO {option}: {text.rstrip('.')}." for option, text in made.todos if option not in keys]
+    return "".join(line for text in comments for line in _comment(text, start="# ")) + ("\n" if comments else "")
 
 
 def _notes(made: Conversion) -> str:

@@ -64,7 +64,7 @@ def load_scoring(
         from weaver_tasks.results.onnx.runtime import OnnxScorer
 
         onnx = OnnxScorer(model, configuration.input_names, task=training.task, threads=threads)
-        _check_fits(onnx.metadata if "inputs" in onnx.metadata else None, configuration, model, told_by=model)
+        _check_fits(onnx.metadata if "inputs" in onnx.metadata else None, configuration, model, source=model)
         onnx.check_shapes(
             {name: (count,) if length is None else (count, length) for name, (_, count, length) in configuration.input_shapes.items()}
         )
@@ -74,7 +74,7 @@ def load_scoring(
     if network is None:
         raise ConfigError(f"--network is missing: {model} holds weights only. Name the network configuration.")
     beside = model.parent / trained_on.FILE
-    _check_fits(read_json(beside) if beside.is_file() else None, configuration, model, told_by=beside)
+    _check_fits(read_json(beside) if beside.is_file() else None, configuration, model, source=beside)
     first = _load_network(model, network, configuration, options, device)
     if first.evaluate_fn is not None:
         return Scoring(scorers=None, network=first)
@@ -90,16 +90,16 @@ def load_scoring(
     return Scoring(scorers=pool, any_length=any_length, ignores_padding=ignores_padding(first.model), in_threads=at_a_time)
 
 
-def _check_fits(then: Mapping[str, Any] | None, configuration: DataConfiguration, model: Path, *, told_by: Path) -> None:
+def _check_fits(then: Mapping[str, Any] | None, configuration: DataConfiguration, model: Path, *, source: Path) -> None:
     """Raise NetworkError if the inputs of the training of a model differ from those of the data configuration.
 
-    then: the inputs of the training, from the file `told_by`. If None, the assumption is logged.
+    then: the inputs of the training, from the file `source`. If None, the assumption is logged.
     """
     if then is None:
         logger.info("%s: nothing with it says what it was trained on. Assumed are %s", model, trained_on.assumed(configuration))
         return
     if differing := trained_on.difference(then, configuration):
-        own = "" if told_by == model else f" ({told_by})"
+        own = "" if source == model else f" ({source})"
         raise NetworkError(
             f"{model}: was trained on {differing} as in {configuration.path}{own}. Give the data configuration of its training, the "
             "data_config.auto.yaml of that run."

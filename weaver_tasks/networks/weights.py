@@ -44,7 +44,7 @@ def load_weights(
     paths: one file or several (later ones take precedence). `file.pt:prefix` takes the tensors below `prefix.` and drops the prefix.
     exclude: regular expressions; tensors whose name matches one of them (from its start) keep the values of the model.
     freeze: regular expressions; parameters whose name matches one of them (from its start) are not trained (requires_grad False).
-    Tensors that only one side has are reported, not refused. Raises NetworkError if a file is missing or is no state_dict, shapes
+    Tensors that only one side has are reported, not refused. Raises NetworkError if a file is missing or is not a state_dict, shapes
     differ, nothing fits, or an expression is invalid or matches nothing.
     """
     state: dict[str, Tensor] = {}
@@ -159,7 +159,7 @@ def _matching(key: str, expressions: list[re.Pattern[str]], named: dict[str, Ten
         if not any(expression.match(name) for name in named):
             raise NetworkError(
                 f"network.{key}: '{expression.pattern}' matches no tensor from the start of its name."
-                f"{did_you_mean(expression.pattern, named)} Mend it or take it out."
+                f"{did_you_mean(expression.pattern, named)} Correct it or remove it."
             )
     return [name for name in named if any(expression.match(name) for expression in expressions)]
 

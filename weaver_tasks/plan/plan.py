@@ -132,7 +132,7 @@ class Plan:
     def test_groups(self) -> list[str]:
         return list(dict.fromkeys(file.group for file in self.files_of("test")))
 
-    def told_at_the_start(self) -> list[str]:
+    def warnings_at_start(self) -> list[str]:
         """Messages about outputs that the run will not make because a key is not set."""
         if self.test_groups():
             return []

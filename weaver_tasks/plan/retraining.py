@@ -50,11 +50,11 @@ def check_retraining(plan: Plan, planned: Iterable[tuple[str, int]]) -> None:
         with atomic_path(agreed) as temporary:
             temporary.write_text(settings)
     elif not agreed.is_file() or agreed.read_text() != settings:
-        raise ConfigError(f"{plan.where}: {told(plan, found)}")
+        raise ConfigError(f"{plan.where}: {retraining_message(plan, found)}")
 
 
-def told(plan: Plan, found: list[Retraining]) -> str:
-    """The message: what would be trained again and replaced, why, and what to do."""
+def retraining_message(plan: Plan, found: list[Retraining]) -> str:
+    """The error message: which epochs would be trained again and replaced, why, and what to do."""
     epochs = sum(len(each.epochs) for each in found)
     changes = list(dict.fromkeys(change for each in found for change in each.changes))
     named = "; ".join(changes[:_MOST]) + (f"; and {len(changes) - _MOST} more" if len(changes) > _MOST else "")

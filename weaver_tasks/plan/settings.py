@@ -135,7 +135,7 @@ class Settings:
         try:
             return source_digest(Path(path))
         except SyntaxError as error:
-            raise NetworkError(f"{path}: line {error.lineno}: not valid Python ({error.msg}). Mend the file and run again.") from error
+            raise NetworkError(f"{path}: line {error.lineno}: not valid Python ({error.msg}). Correct the file and run again.") from error
 
     @cached_property
     def _data_meaning(self) -> str:

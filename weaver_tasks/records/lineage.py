@@ -19,11 +19,11 @@ _SHA256 = 64  # number of hexadecimal characters of a checksum
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """The task that made a file. known_as: the path that the task wrote. how: how it was found ("place", "bytes" or "metadata")."""
+    """The task that made a file. known_as: the path that the task wrote. found_by: "place", "bytes" or "metadata"."""
 
     task: Task
     known_as: str
-    how: str
+    found_by: str
 
 
 def find_maker(file: Path, runs: Runs, results: Path, origin: Mapping[str, Any]) -> Found | None:
@@ -31,13 +31,13 @@ def find_maker(file: Path, runs: Runs, results: Path, origin: Mapping[str, Any])
     for path in dict.fromkeys((os.path.abspath(file), os.path.realpath(file))):
         task = runs.maker(path)
         if task is not None:
-            return Found(task=task, known_as=path, how="place")
+            return Found(task=task, known_as=path, found_by="place")
     listed = runs.below(results)
     checksum = file_checksum(file)
     for run in listed:
         made = run.with_output(checksum)
         if made is not None:
-            return Found(task=made[0], known_as=made[1], how="bytes")
+            return Found(task=made[0], known_as=made[1], found_by="bytes")
     found = (_by_origin(run, file, origin) for run in listed)
     return next(filter(None, found), None)
 
@@ -51,7 +51,7 @@ def _by_origin(run: Run, file: Path, origin: Mapping[str, Any]) -> Found | None:
             alike = [path for path in task.outputs if Path(path).name == file.name] or [
                 path for path in task.outputs if Path(path).suffix == file.suffix
             ]
-            return Found(task=task, known_as=(alike or list(task.outputs))[0], how="metadata")
+            return Found(task=task, known_as=(alike or list(task.outputs))[0], found_by="metadata")
     return None
 
 

@@ -338,7 +338,7 @@ def refuse_removed(path: Path) -> None:
     """Raise CheckpointError if a checkpoint was removed by `training.keep_checkpoints`."""
     if is_placeholder(path):
         raise CheckpointError(
-            f"{path}: was removed by {REMOVAL}, but what is asked for needs it. Undo the change of the configuration; or set it to all, "
+            f"{path}: was removed by {REMOVAL}, but this run needs it. Undo the change of the configuration; or set it to all, "
             f"delete {path.parent} and the metrics beside it, and train again."
         )
 

@@ -66,5 +66,5 @@ def _constants(layout: Any, device: torch.device) -> tuple[Tensor, dict[str, Ten
 
     They are cached, because copying them again for each batch would wait for the GPU.
     """
-    scaling = torch.from_numpy(layout.how).T.contiguous().to(device)
+    scaling = torch.from_numpy(layout.scaling).T.contiguous().to(device)
     return scaling, {name: torch.from_numpy(variables).to(device) for name, variables in layout.columns.items()}

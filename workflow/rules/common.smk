@@ -213,7 +213,7 @@ def refuse_prefix(path):
 
 
 def touches_the_run():
-    """Not when only a quick check is asked for, which has a run of its own."""
+    """Not for a quick check, which has a run of its own."""
     return set(workflow.dag_settings.targets) != {"quick_check"}
 
 
@@ -240,7 +240,7 @@ def start_run():
         planning.check_retraining(PLAN, epochs_to_train())
     except WeaverTasksError as error:
         refuse(error)
-    for line in PLAN.told_at_the_start():
+    for line in PLAN.warnings_at_start():
         print(f"WARNING: {line}", file=sys.stderr, flush=True)
     PLAN.freeze_files()
     if runs_commands():
@@ -265,7 +265,7 @@ def tell_before_a_run():
 
 
 def show_summary():
-    """Say where everything is, unless only a part of the workflow was asked for."""
+    """Say where everything is, unless only a part of the workflow was requested."""
     if Path(f"{RUN}/evaluation/metrics.json").exists() and all(
         Path(f"{RUN}/{member}export/parity.json").exists() for member in MEMBERS
     ):

@@ -35,7 +35,7 @@ def check_document(document: dict[str, Any], *, where: str) -> None:
             try:
                 re.compile(pattern)
             except re.error as error:
-                raise DataConfigError(f"{where}: file_magic.{variable}: '{pattern}' is no regular expression ({error}).") from None
+                raise DataConfigError(f"{where}: file_magic.{variable}: '{pattern}' is not a regular expression ({error}).") from None
 
 
 def _check_inputs(document: dict[str, Any], where: str) -> None:

@@ -54,8 +54,8 @@ def common_type(one: ColumnType, other: ColumnType) -> ColumnType:
         dtype = np.promote_types(dtype, other["dtype"]).name
         if dtype.startswith("float") and largest > LARGEST_EXACT:
             raise ValueError(f"{described(one)} and {described(other)}, with whole numbers up to {largest}, beyond 2^53")
-    told = {"largest": largest} if "largest" in one or "largest" in other else {}
-    return {"lists": one["lists"], "inner": one["inner"], "dtype": dtype} | told
+    extra = {"largest": largest} if "largest" in one or "largest" in other else {}
+    return {"lists": one["lists"], "inner": one["inner"], "dtype": dtype} | extra
 
 
 def described(kind: ColumnType) -> str:

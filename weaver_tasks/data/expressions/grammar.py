@@ -148,7 +148,7 @@ def _syntax(text: str, where: str) -> ast.expr:
                 raise
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         problem = error.msg if isinstance(error, SyntaxError) else " ".join(str(error).split()) or "nested too deep"
-        raise DataConfigError(f"{where}: {_shown(text)} is no expression ({problem}). Mind brackets and operators.") from None
+        raise DataConfigError(f"{where}: {_shown(text)} is not an expression ({problem}). Check its brackets and operators.") from None
     return tree
 
 
@@ -185,7 +185,7 @@ def _check(tree: ast.expr, functions: frozenset[str]) -> None:
 
 def _check_name(node: ast.Name) -> None:
     if node.id in MODULES:
-        raise DataConfigError(f"'{node.id}' alone is no value. Write {node.id}.<function>.")
+        raise DataConfigError(f"'{node.id}' alone is not a value. Write {node.id}.<function>.")
     if node.id.startswith("__"):
         raise DataConfigError(f"the name '{node.id}' is not allowed.")
 

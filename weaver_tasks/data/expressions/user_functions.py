@@ -36,7 +36,7 @@ def _parsed(path: Path) -> ast.Module:
     except OSError as error:
         raise DataConfigError(f"{path}: cannot be read ({error.strerror}). Correct data.custom_functions.") from error
     except SyntaxError as error:
-        raise DataConfigError(f"{path}: line {error.lineno}: not valid Python ({error.msg}). Mend the file and run again.") from None
+        raise DataConfigError(f"{path}: line {error.lineno}: not valid Python ({error.msg}). Correct the file and run again.") from None
     except ValueError as error:
         raise DataConfigError(f"{path}: not valid Python ({error}). Correct data.custom_functions.") from None
 

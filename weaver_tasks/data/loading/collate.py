@@ -72,7 +72,7 @@ class PackedPieces:
 class Layout:
     """The groups that one packed column fills. They share variables, hence length (None: flat) and padding.
 
-    how: (k, 5) center, scale, low, high and padding of its variables. group, slot, column: (S,) of each place in the groups,
+    scaling: (k, 5) center, scale, low, high and padding of its variables. group, slot, column: (S,) of each place in the groups,
     where it is, and which of the k variables it holds.
     """
 
@@ -80,7 +80,7 @@ class Layout:
     groups: tuple[InputGroup, ...]
     length: int | None
     wrap: bool
-    how: np.ndarray
+    scaling: np.ndarray
     group: np.ndarray
     slot: np.ndarray
     column: np.ndarray
@@ -170,13 +170,13 @@ class InputAssembler:
         strides = np.array(sizes, dtype=np.int64)[layout.group]
         for columns, own in parts:
             packed = columns[layout.name]
-            assert packed.width == len(layout.how)
+            assert packed.width == len(layout.scaling)
             places = (layout.column, target, starts, strides)
             if layout.length is None:
-                assemble_flat(packed.values, *own, layout.how, *places)
+                assemble_flat(packed.values, *own, layout.scaling, *places)
             else:
-                how = (layout.how, layout.wrap, length)
-                assemble_jagged(packed.values, own.pieces, packed.ranges(own), own.order, *how, *places)
+                scaling = (layout.scaling, layout.wrap, length)
+                assemble_jagged(packed.values, own.pieces, packed.ranges(own), own.order, *scaling, *places)
             starts = starts + strides * len(own.rows)
         arrays = {}
         for group, begin, size in zip(layout.groups, begins, sizes, strict=True):
@@ -186,7 +186,7 @@ class InputAssembler:
         return arrays
 
     def _gathered(self, layout: Layout, length: int, parts: Sequence[_Part], events: int) -> Unpadded:
-        width = len(layout.how)
+        width = len(layout.scaling)
         room = self._batch_size * width * length
         values = self._buffers.array(room, (room // width, width))
         counts = self._buffers.array(self._batch_size * width, (events, width)).view(np.int32)
@@ -239,14 +239,14 @@ def _layout(name: str, jagged: bool, variables: Sequence[str], groups: Sequence[
         groups=members,
         length=members[0].length,
         wrap=members[0].pad_mode == "wrap",
-        how=np.array([_how(variable, wrap=members[0].pad_mode == "wrap") for variable in distinct], dtype=np.float32),
+        scaling=np.array([_scaling(variable, wrap=members[0].pad_mode == "wrap") for variable in distinct], dtype=np.float32),
         group=np.array([which for which, _, _ in places], dtype=np.int64),
         slot=np.array([slot for _, slot, _ in places], dtype=np.int64),
         column=np.array(column, dtype=np.int64),
     )
 
 
-def _how(variable: Variable, *, wrap: bool) -> tuple[float, ...]:
+def _scaling(variable: Variable, *, wrap: bool) -> tuple[float, ...]:
     """center, scale, low, high, padding. Without a center these change nothing; an event without particles cannot wrap."""
     if isinstance(variable.center, str):
         raise DataConfigError(

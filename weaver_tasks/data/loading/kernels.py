@@ -98,11 +98,11 @@ def _ranges_in_piece(offsets, events, rows, ranges):
 
 
 @numba.njit(nogil=True, cache=True)
-def assemble_jagged(values, pieces, ranges, order, how, wrap, length, column, target, starts, strides):
+def assemble_jagged(values, pieces, ranges, order, scaling, wrap, length, column, target, starts, strides):
     """Gather, standardize, clip, pad or wrap, NaN to 0, for the variables of one packed column.
 
     values: of each piece, (particles, k). pieces, order: as of `event_ranges`, which gives the ranges.
-    how: (k, 5) center, scale, low, high, padding. length: of the groups. target: all places of all groups in one array.
+    scaling: (k, 5) center, scale, low, high, padding. length: of the groups. target: all places of all groups in one array.
     column, starts, strides: (S,) of each place, which of the k variables it holds, where the first event's line begins in `target`,
     and how far it is from there to the next event's.
     """
@@ -112,7 +112,7 @@ def assemble_jagged(values, pieces, ranges, order, how, wrap, length, column, ta
     while begin < len(order):
         end = _end_of_piece(pieces, order, begin)
         piece = values[pieces[order[begin]]]
-        _assemble_piece(piece, order[begin:end], ranges, how, wrap, length, column, target, starts, strides, line)
+        _assemble_piece(piece, order[begin:end], ranges, scaling, wrap, length, column, target, starts, strides, line)
         begin = end
 
 
@@ -120,8 +120,8 @@ def assemble_jagged(values, pieces, ranges, order, how, wrap, length, column, ta
 # read would wait until memory has taken what was written before. The loops over a line use whole arrays with unsigned places, not
 # slices: numba counts the users of each slice.
 @numba.njit(nogil=True, cache=True)
-def _assemble_piece(values, events, ranges, how, wrap, length, column, target, starts, strides, line):
-    bits, flat, width = values.view(np.uint32), values.reshape(-1), len(how)
+def _assemble_piece(values, events, ranges, scaling, wrap, length, column, target, starts, strides, line):
+    bits, flat, width = values.view(np.uint32), values.reshape(-1), len(scaling)
     for event in events:
         first, last = _inside(values, ranges, event)
         particles = min(last - first, length)
@@ -131,12 +131,12 @@ def _assemble_piece(values, events, ranges, how, wrap, length, column, target, s
         for place in range(len(column)):
             variable, begin = column[place], _unsigned(starts[place] + event * strides[place])
             own = min(_own_length(bits, first, last, variable), length) if some_absent else particles
-            _standardize(flat, first * width + variable, width - 1, whole, how, variable, line)
+            _standardize(flat, first * width + variable, width - 1, whole, scaling, variable, line)
             if wrap and own > 0:
                 _write_wrapped(line, own, target, begin, length)
             else:
                 _copy(line, 0, target, begin, own)
-                _fill(how[variable, 4], target, begin + _unsigned(own), length - own)
+                _fill(scaling[variable, 4], target, begin + _unsigned(own), length - own)
 
 
 @numba.njit(nogil=True, cache=True, forceinline=True)
@@ -147,9 +147,9 @@ def _inside(values, ranges, event):
 
 
 @numba.njit(nogil=True, cache=True, forceinline=True)
-def _standardize(source, begin, between, particles, how, variable, line):
+def _standardize(source, begin, between, particles, scaling, variable, line):
     """Fill a line with one variable of particles, of which the first is at `begin`, with `between` values between two of them."""
-    center, scale, low, high = how[variable, 0], how[variable, 1], how[variable, 2], how[variable, 3]
+    center, scale, low, high = scaling[variable, 0], scaling[variable, 1], scaling[variable, 2], scaling[variable, 3]
     for particle in range(_unsigned(particles)):
         # With `particle * width` the compiler would make vectors for a width of 1 only, and go one by one for all others.
         x = (source[_unsigned(begin) + particle * _unsigned(between) + particle] - center) * scale
@@ -198,21 +198,21 @@ def _own_length(bits, first, last, variable):
 
 
 @numba.njit(nogil=True, cache=True)
-def assemble_flat(values, pieces, rows, order, how, column, target, starts, strides):
+def assemble_flat(values, pieces, rows, order, scaling, column, target, starts, strides):
     """The same for variables with one value an event: values of each piece are (events, k). Infinities become the largest float."""
     begin = 0
     while begin < len(order):
         end = _end_of_piece(pieces, order, begin)
-        _assemble_flat_piece(values[pieces[order[begin]]], order[begin:end], rows, how, column, target, starts, strides)
+        _assemble_flat_piece(values[pieces[order[begin]]], order[begin:end], rows, scaling, column, target, starts, strides)
         begin = end
 
 
 @numba.njit(nogil=True, cache=True, boundscheck=True)
-def _assemble_flat_piece(values, events, rows, how, column, target, starts, strides):
+def _assemble_flat_piece(values, events, rows, scaling, column, target, starts, strides):
     largest = np.float32(_LARGEST)
     for event in events:
         for place in range(len(column)):
-            center, scale, low, high, _ = how[column[place]]
+            center, scale, low, high, _ = scaling[column[place]]
             x = (values[rows[event], column[place]] - center) * scale
             x = low if x < low else x
             x = high if x > high else x

@@ -129,7 +129,7 @@ class WindowReader:
             length_edges=self._bucketing.edges if self._bucketing else 1,
         )
         self._check_values(loaded, parts)
-        # Whoever makes batches of the first window waits for it, and brings its values into memory as they are wanted.
+        # Batches of the first window wait for it. Its values are read into memory when they are used.
         if self._ahead:
             for packed in loaded.packed.values():
                 packed.touch(loaded.pieces[accepted], loaded.rows[accepted])

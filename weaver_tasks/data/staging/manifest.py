@@ -88,10 +88,12 @@ def _agreed_types(records: Sequence[dict[str, Any]]) -> dict[str, ColumnType]:
 def _bad_files(bad: Sequence[dict[str, Any]], total: int, on_bad_file: str, max_bad_fraction: float) -> str:
     causes = "; ".join(record["bad"].removesuffix(".") for record in bad[:20]) + (f"; and {len(bad) - 20} more" if len(bad) > 20 else "")
     if on_bad_file == "fail":
-        return f"{len(bad)} of {total} input files cannot be used: {causes}. Mend or leave them out, or set staging.on_bad_file: skip."
+        return (
+            f"{len(bad)} of {total} input files cannot be used: {causes}. Repair them or leave them out, or set staging.on_bad_file: skip."
+        )
     return (
         f"{len(bad)} of {total} input files cannot be used, more than staging.max_bad_fraction {max_bad_fraction:g} allows: {causes}. "
-        "Mend or leave them out, or raise staging.max_bad_fraction."
+        "Repair them or leave them out, or raise staging.max_bad_fraction."
     )
 
 
@@ -142,7 +144,7 @@ def _several_classes(good: Sequence[dict[str, Any]]) -> Iterator[str]:
 
 def _check_weights(good: Sequence[dict[str, Any]], evaluation_weight: str | None) -> Iterator[str]:
     """Yield warnings about negative or non-finite weights. Raises DataConfigError if they would make a result invalid."""
-    told: dict[tuple[str, str, str], list[int]] = {}
+    summed: dict[tuple[str, str, str], list[int]] = {}
     for record in good:
         test = record["split"] == "test"
         for name in [evaluation_weight or ""] if test else [WEIGHT, BASE_WEIGHT]:
@@ -155,10 +157,10 @@ def _check_weights(good: Sequence[dict[str, Any]], evaluation_weight: str | None
                     f"{record['source']} (group '{record['group']}'): entry {found['first']}: {key} is not finite, and so it is in "
                     f"{found['not_finite'] - 1} more of {record['kept']} events. Correct it in the file, or define it with np.nan_to_num."
                 )
-            counts = told.setdefault((record["split"], record["group"], key), [0, 0])
+            counts = summed.setdefault((record["split"], record["group"], key), [0, 0])
             counts[0] += found["not_finite"]
             counts[1] += found["negative"]
-    for (split, group, key), (not_finite, negative) in told.items():
+    for (split, group, key), (not_finite, negative) in summed.items():
         where = f"{split} group '{group}': {key}"
         if not_finite:
             yield f"{where} is not finite in {not_finite} events, which are never drawn."

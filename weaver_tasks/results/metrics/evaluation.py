@@ -56,7 +56,7 @@ def evaluate_classification(predictions: Predictions, settings: EvaluationSettin
     """
     check_classes(predictions.classes, settings)
     whole = labeled_events(predictions)
-    warnings = [*_told_events(predictions), *_told_weights(whole)]
+    warnings = [*_event_warnings(predictions), *_weight_warnings(whole)]
     everything = _classification(whole, slice(None), settings, warnings)
     groups = {}
     for group, events in predictions.groups.items():
@@ -84,7 +84,7 @@ def _unlabeled(predictions: Predictions, group: str) -> dict[str, Any]:
     return {"labeled": False, "entries": entries, "entries_not_finite": predictions.not_finite.get(group, 0)}
 
 
-def _told_events(predictions: Predictions) -> Iterator[str]:
+def _event_warnings(predictions: Predictions) -> Iterator[str]:
     """Warnings about events that enter no metric, with the reason."""
     for group, count in predictions.not_finite.items():
         if count:
@@ -101,7 +101,7 @@ def _told_events(predictions: Predictions) -> Iterator[str]:
             yield f"group {group}: {outside:,} of {events.stop - events.start:,} jets belong to no class: left out of all that needs one"
 
 
-def _told_weights(predictions: Predictions) -> Iterator[str]:
+def _weight_warnings(predictions: Predictions) -> Iterator[str]:
     """Warnings about the effect on the metrics of negative weights, and of sums of weights that are not positive."""
     weights, labels = predictions.weights, predictions.labels
     if weights is None or not len(weights):
@@ -109,15 +109,15 @@ def _told_weights(predictions: Predictions) -> Iterator[str]:
     if negative := int((weights < 0).sum()):
         yield f"{negative:,} of {len(weights):,} jets have negative weights"
     if not weights.sum() > 0:
-        yield "the weights of all jets do not add up to more than zero: figures are null"
+        yield "the weights of all jets do not add up to more than zero: the metrics are null"
     for group, events in predictions.groups.items():
         if events.stop > events.start and not weights[events].sum() > 0:
-            yield f"the weights of group {group} do not add up to more than zero: its figures are null"
+            yield f"the weights of group {group} do not add up to more than zero: its metrics are null"
     if labels is not None:
         for index, name in enumerate(predictions.classes):
             inside = labels == index
             if inside.any() and not weights[inside].sum() > 0:
-                yield f"the weights of class {name} do not add up to more than zero: figures that need it are null"
+                yield f"the weights of class {name} do not add up to more than zero: metrics that need it are null"
 
 
 def check_classes(classes: tuple[str, ...], settings: EvaluationSettings) -> None:
@@ -212,7 +212,7 @@ def evaluate_regression(predictions: Predictions, settings: EvaluationSettings) 
     Events whose target is NaN or infinite are left out of its metrics and counted. Raises the same errors as `evaluate_classification`.
     """
     whole = labeled_events(predictions)
-    warnings = [*_told_events(predictions), *_told_weights(whole)]
+    warnings = [*_event_warnings(predictions), *_weight_warnings(whole)]
     if outputs_match(whole):
         targets = {
             name: _regression(whole, name, predicted, settings, warnings)
@@ -223,7 +223,7 @@ def evaluate_regression(predictions: Predictions, settings: EvaluationSettings) 
         if whole.targets:
             warnings.append(
                 f"{whole.scores.shape[1]} outputs for the targets {', '.join(whole.targets)}: which belongs to which is not known, so "
-                "their figures are null. The prediction files hold all of them"
+                "their metrics are null. The prediction files hold all of them"
             )
     return {
         "task": "regression",
@@ -247,7 +247,7 @@ def _regression(predictions: Predictions, name: str, predicted: Array, settings:
     target, weights = predictions.targets[name], predictions.weights
     finite = np.isfinite(target)
     if left := int((~finite).sum()):
-        warnings.append(f"{left:,} of {len(target):,} jets have a {name} that is NaN or infinite: left out of its figures")
+        warnings.append(f"{left:,} of {len(target):,} jets have a {name} that is NaN or infinite: left out of its metrics")
 
     def of(events: Array) -> tuple[Array, Array, Array | None]:
         return predicted[events], target[events], None if weights is None else weights[events]
@@ -255,7 +255,7 @@ def _regression(predictions: Predictions, name: str, predicted: Array, settings:
     whole, weights_of = of(finite), of(finite)[2]
     bins = regression_by_bins(*whole)
     if weights is not None and (undefined := sum(np.isnan(row["bias"]) for row in bins)):
-        warnings.append(f"the weights of {undefined} bins of {name} do not add up to more than zero: their figures are null")
+        warnings.append(f"the weights of {undefined} bins of {name} do not add up to more than zero: their metrics are null")
     groups = {}
     for group, events in predictions.groups.items():
         inside = np.zeros(len(target), bool)

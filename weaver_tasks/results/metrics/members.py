@@ -9,16 +9,16 @@ from typing import Any
 
 from weaver_tasks.results.markdown import table
 
-Figures = Mapping[str, Any]
+Metrics = Mapping[str, Any]
 
 
-def compare_members(members: Mapping[str, Figures]) -> dict[str, dict[str, Any]]:
+def compare_members(members: Mapping[str, Metrics]) -> dict[str, dict[str, Any]]:
     """Each metric of each member, with the mean and the standard deviation (n - 1) over the members.
 
     members: name of the member -> content of its evaluation/metrics.json. A metric that a member does not have is None, and so
     are its mean and standard deviation. Returns metric -> {"members": {name: value}, "mean": …, "std": …}.
     """
-    found = {name: _single_figures(metrics) for name, metrics in members.items()}
+    found = {name: _single_values(metrics) for name, metrics in members.items()}
     compared = {}
     for figure in dict.fromkeys(figure for metrics in found.values() for figure in metrics):
         values = {name: metrics.get(figure) for name, metrics in found.items()}
@@ -30,7 +30,7 @@ def compare_members(members: Mapping[str, Figures]) -> dict[str, dict[str, Any]]
     return compared
 
 
-def _single_figures(metrics: Figures) -> dict[str, float | None]:
+def _single_values(metrics: Metrics) -> dict[str, float | None]:
     """The metrics that are single numbers."""
     if metrics["task"] == "classification":
         named = {name: metrics.get(name) for name in ("accuracy", "auc")}
