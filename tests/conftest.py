@@ -34,10 +34,16 @@ def jets() -> Path:
 @pytest.fixture(scope="session")
 def samples() -> Path:
     """A folder of larger samples, if there is one: small/, small_converted/, jets/."""
-    folder = Path(os.environ.get("WEAVER_TASKS_SAMPLES", REPOSITORY.parent / "shared" / "samples"))
-    if not folder.is_dir():
+    folder = os.environ.get("WEAVER_TASKS_SAMPLES")
+    if not folder:
         pytest.skip("set WEAVER_TASKS_SAMPLES to a folder of larger samples to run this test")
-    return folder
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def staged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the runs of a session share their staged jets."""
+    return tmp_path_factory.mktemp("staged")
 
 
 @pytest.fixture(autouse=True)

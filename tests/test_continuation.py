@@ -9,11 +9,6 @@ from weaver_tasks.base.errors import CheckpointError
 
 
 @pytest.fixture(scope="module")
-def staged(tmp_path_factory):
-    return tmp_path_factory.mktemp("staged")
-
-
-@pytest.fixture(scope="module")
 def first(tmp_path_factory, staged):
     """A run of three epochs with weight decay, its network with a buffer that checkpoints hold apart."""
     network = stage_run.NETWORK.replace(

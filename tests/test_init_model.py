@@ -10,11 +10,6 @@ from weaver_tasks.base.errors import ConfigError, NetworkError
 from weaver_tasks.weaver_compat import imports
 
 
-@pytest.fixture(scope="session")
-def staged(tmp_path_factory):
-    return tmp_path_factory.mktemp("staged")
-
-
 @pytest.fixture
 def run(tmp_path, staged):
     return lambda name="run", **kinds: stage_run.StageRun(tmp_path / name, staged=staged, **kinds)

@@ -26,11 +26,6 @@ TRIMMING = stage_run.NETWORK.replace(
 )
 
 
-@pytest.fixture(scope="session")
-def staged(tmp_path_factory):
-    return tmp_path_factory.mktemp("staged")
-
-
 @pytest.fixture
 def run(tmp_path, staged):
     """Makes runs with a fresh network: run(name, **of StageRun)."""

@@ -13,11 +13,6 @@ from weaver_tasks import validate_epoch
 from weaver_tasks.settings.stage import stage_settings
 
 
-@pytest.fixture(scope="session")
-def staged(tmp_path_factory):
-    return tmp_path_factory.mktemp("staged")
-
-
 @pytest.fixture
 def run(tmp_path, staged):
     def make(name="run", *, training=None, **kinds):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -80,6 +81,14 @@ class StageRun:
                 "scheduler": {"name": "flat+decay", "warmup": 0, "horizon": None},
             },
         }
+
+    def copied(self, folder: Path) -> "StageRun":
+        """The same run in another folder, where a test may change it. Hard links become copies."""
+        shutil.copytree(self.folder, folder)
+        moved = {name: folder / path.relative_to(self.folder) for name, path in vars(self).items() if isinstance(path, Path)}
+        copy = StageRun.__new__(StageRun)
+        vars(copy).update({**vars(self), **moved, "settings": json.loads(json.dumps(self.settings))})
+        return copy
 
     def checkpoint(self, name: str) -> Path:
         return self.checkpoints / f"{name}.pt"

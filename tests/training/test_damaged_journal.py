@@ -14,9 +14,9 @@ from weaver_tasks.training import checkpoint
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(tmp_path_factory, staged):
     """Two epochs, trained, validated, selected."""
-    run = stage_run.StageRun(tmp_path_factory.mktemp("run") / "run", staged=tmp_path_factory.mktemp("staged"))
+    run = stage_run.StageRun(tmp_path_factory.mktemp("run") / "run", staged=staged)
     run.settings |= {"meaning": "of the workflow", "validation": {"metric": "loss", "mode": "min"}}
     run.call("init_model")
     for epoch in range(2):
@@ -28,11 +28,8 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def run(finished, tmp_path):
-    copy = stage_run.StageRun.__new__(stage_run.StageRun)
-    # With the hard links that it has.
-    folder = shutil.copytree(finished.folder, tmp_path / "run")
-    moved = {name: folder / value.relative_to(finished.folder) for name, value in vars(finished).items() if isinstance(value, Path)}
-    vars(copy).update({**vars(finished), **moved, "settings": json.loads(json.dumps(finished.settings))})
+    copy = finished.copied(tmp_path / "run")
+    # With the hard links that the run has.
     for epoch in range(2):
         for name in ("state", "optimizer"):
             copy.checkpoint(f"net_epoch-{epoch}_{name}").unlink()

@@ -1,8 +1,6 @@
 """keep_checkpoints: best_and_last: what lies on the disk while a training goes on, and what then can still be asked for."""
 
 import json
-import shutil
-from pathlib import Path
 
 import pytest
 
@@ -18,9 +16,9 @@ BEST_FIRST = {"metric": "loss", "mode": "max"}
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(tmp_path_factory, staged):
     """Five epochs, each job as Snakemake runs it: after the validations that it waits for."""
-    run = stage_run.StageRun(tmp_path_factory.mktemp("run") / "run", staged=tmp_path_factory.mktemp("staged"))
+    run = stage_run.StageRun(tmp_path_factory.mktemp("run") / "run", staged=staged)
     run.settings["training"] |= {"epochs": 5, "keep_checkpoints": "best_and_last", "scheduler": {"name": "none"}}
     run.settings |= {"validation": BEST_FIRST, "meaning": "of the workflow"}
     run.call("init_model")
@@ -35,12 +33,7 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def run(finished, tmp_path):
-    """The finished run, moved to where a test may change it."""
-    copy = stage_run.StageRun.__new__(stage_run.StageRun)
-    folder = shutil.copytree(finished.folder, tmp_path / "run")
-    moved = {name: folder / value.relative_to(finished.folder) for name, value in vars(finished).items() if isinstance(value, Path)}
-    vars(copy).update({**vars(finished), **moved, "settings": json.loads(json.dumps(finished.settings))})
-    return copy
+    return finished.copied(tmp_path / "run")
 
 
 def train(run, epoch):
