@@ -1,4 +1,4 @@
-"""Export a trained network to ONNX and check it against PyTorch: on test events, else on those of the validation, else on made-up ones.
+"""Export a trained network to ONNX and check it against PyTorch: on test events, else on validation events, else on random inputs.
 
     model.onnx        takes the standardized inputs, as weaver-core's export does
     preprocess.json   how to standardize them, in weaver-core's format

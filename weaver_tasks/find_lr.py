@@ -1,4 +1,4 @@
-"""Find a learning rate: train some steps at ever higher rates and draw the loss against them.
+"""Find a learning rate: train some steps with increasing rates and plot the loss against the rate.
 
 Starts from the weights of init_model and changes nothing of the run. `tools.find_lr` of config.yaml says from which rate to which.
 """

@@ -44,12 +44,12 @@ Scored: TypeAlias = "tuple[Any, dict[str, Any], dict[str, Any], Any]"
 logger = logging.getLogger("weaver_tasks")
 
 _CPU_BATCH = 128  # a larger batch leaves the cache: measured with 128 particles, 512 jets go at less than a third of the speed
-_CPU_FULLNESS = 1 / 8  # of a batch of similar length: layers of a megabyte or two take no longer, and leave small holes in the heap
-_EXAMPLES = 3  # small batches that show what is not declared
+_CPU_FULLNESS = 1 / 8  # of a batch of similar length: layers of one or two MB are as fast, and fragment the heap less
+_EXAMPLES = 3  # number of small batches used to test properties that a network does not declare
 _EXAMPLE_SIZE = 8
 _LARGEST_CHANGE = {False: 1e-4, True: 5e-2}  # of a score that does not depend on the padding, in full and in mixed precision
 _NAMED = 5  # files, and entries of each, with scores that are not finite
-_MOST_HOLES = 16 << 20  # bytes; batches of ever other lengths leave holes in the heap
+_MOST_HOLES = 16 << 20  # bytes of free memory within the heap, which batches of varying lengths fragment
 _NETWORK_CHUNK = 100  # batches that a network's own evaluate function gets at a time
 
 
@@ -391,7 +391,7 @@ def write_share(prediction: Prediction, metadata: Mapping[str, Any]) -> tuple[in
     from weaver_tasks.results.predictions.tables import open_table, read_table, table_names
     from weaver_tasks.training.distributed import from_all_ranks, rank, world_size
 
-    pyarrow.set_memory_pool(pyarrow.system_memory_pool())  # its own would keep a heap besides
+    pyarrow.set_memory_pool(pyarrow.system_memory_pool())  # pyarrow's own pool would keep a second heap
     output = prediction.arguments.output
     shares = [output.with_name(f".{output.stem}.rank-{number}.parquet") for number in range(world_size())]
     mine = output if world_size() == 1 else shares[rank()]

@@ -1,4 +1,4 @@
-"""Profile some training steps: a trace to look at, and a table of what takes the time.
+"""Profile some training steps: a trace file, and a table of the most expensive operations.
 
 One rank, with its own batch size, from the weights of init_model; nothing of the run is changed. `tools.profile_training.steps` says how
 many.

@@ -1,4 +1,4 @@
-"""Gather what every task did into one RO-Crate of the run.
+"""Gather the records of all tasks into one RO-Crate of the run.
 
     provenance/tasks/**/*.json, the resolved configuration -> provenance/ro-crate-metadata.json, config.json, environments.json, workflow/
 

@@ -1,4 +1,4 @@
-"""Run recorded tasks of a run again, from their recorded commands and inputs, and compare what they write bit by bit.
+"""Run recorded tasks of a run again, from their recorded commands and inputs, and compare their outputs bit by bit.
 
     python -m weaver_tasks.reproduce results/demo                       # every epoch of the training, each by itself
     python -m weaver_tasks.reproduce results/demo --epoch 3

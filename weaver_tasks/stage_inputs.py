@@ -1,4 +1,4 @@
-"""Stage input files: select events, compute the new variables, write them as columns that memory can map.
+"""Stage input files: select events, compute the new variables, and write the columns to memory-mappable files.
 
     python -m weaver_tasks.stage_inputs --data-config data.yaml --split train --group Hbb --sources a.root --records a.json --staged a.arrow
     python -m weaver_tasks.stage_inputs --gather a.json b.json --output inputs.json

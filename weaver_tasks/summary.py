@@ -1,4 +1,4 @@
-"""Say where the results of a run are, and how good it is.
+"""Print where the results of a run are, and its headline metrics.
 
 python -m weaver_tasks.summary results/<run>
 """

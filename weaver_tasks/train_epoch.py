@@ -1,4 +1,4 @@
-"""Train one epoch, or several in a row, each from the complete state that the epoch before left.
+"""Train one epoch, or several in a row, each from the complete state after the epoch before.
 
 Epochs that are in the journal already (checkpoints/.journal) are only published under their names, in a fraction of a second.
 For what is missing this process trains, or, with `training.ranks` and `training.nodes`, starts the ranks that do.

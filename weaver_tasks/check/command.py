@@ -1,4 +1,4 @@
-"""Look before a run: open one file of each group, make the network, and say what the run would find, and what it would need.
+"""Check a run before it starts: open one file of each group, make the network, and report what the run would find and need.
 
     python -m weaver_tasks.check --config config.yaml
 

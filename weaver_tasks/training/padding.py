@@ -1,4 +1,4 @@
-"""Copy batches to the device. Unpadded inputs are standardized and padded there, as `data.assembly` does on the host.
+"""Copy batches to the device. Unpadded inputs are standardized and padded there, as `data.loading.collate` does on the host.
 
 Both give identical bits. Each operation is therefore separate, so that none is fused into a multiply-add, and comparisons are written
 out, since `clamp` may turn -0.0 into 0.0. Shapes: B events, P particles of all events, k variables of a packed column, S variables of a

@@ -160,7 +160,7 @@ def attempt_memory(gigabytes):
     return lambda wildcards, attempt: gigabytes * 1024 * 2 ** (attempt - 1)
 
 
-# What a job of all ranks asks a cluster for. Slurm counts `gpu` for the whole job and `gres` for each node; several nodes are an
+# The cluster resources of a job with all ranks. Slurm counts `gpu` for the whole job and `gres` for each node; several nodes are an
 # `mpi` job, whose command starts itself on each of them. cpus_per_task: Snakemake caps `threads` at the cores of its own machine.
 ONE_GPU = {"gpu": 1} if TRAINING["device"] == "cuda" else {}
 FOR_RANKS = {"cpus_per_task": TRAINING_THREADS}
@@ -177,11 +177,11 @@ if TRAINING["nodes"] > 1:
 elif TRAINING["device"] == "cuda":
     FOR_RANKS |= {"gpu": TRAINING["ranks"]}
 
-# On a cluster, stages that follow each other with seconds of work each are one job. Not for several folds or seeds: all would be in it.
+# On a cluster, short consecutive stages are grouped into one job. Not with several folds or seeds, which would all be in one group.
 PREPARATION = None if PLAN.merges() else "preparation"
 
-# What commands take besides their own slice of the configuration. Snakemake compares params of the types that it knows, not those of
-# other classes: so none of these makes a job run again. And unlike its globals, a module's params are found when it is used as a module.
+# Params that commands take besides their slice of the configuration. Snakemake compares params of types that it knows, but not of other
+# classes, so these never cause a rerun. Unlike globals, the params of a module are also found when another workflow uses the module.
 COMMON = SimpleNamespace(
     python=PYTHON,
     run=RUN,
@@ -235,7 +235,7 @@ def epochs_to_train():
 
 
 def start_run():
-    """What a run begins with; a workflow that uses this one as a module calls it in its `onstart`."""
+    """Prepare a run before its first job. A workflow that uses this one as a module calls it in its `onstart`."""
     try:
         planning.check_retraining(PLAN, epochs_to_train())
     except WeaverTasksError as error:
@@ -250,7 +250,7 @@ def start_run():
 
 @atexit.register
 def tell_before_a_run():
-    """What a dry run shows only if it is looked at: that finished epochs are of other settings. And why a run could not start."""
+    """Report in a dry run what would stop the run: finished epochs of other settings, and reasons why it could not start."""
     if not workflow.is_main_process:
         return
     if workflow.dryrun:
@@ -265,7 +265,7 @@ def tell_before_a_run():
 
 
 def show_summary():
-    """Say where everything is, unless only a part of the workflow was requested."""
+    """Print where the results are, unless only a part of the workflow was requested."""
     if Path(f"{RUN}/evaluation/metrics.json").exists() and all(
         Path(f"{RUN}/{member}export/parity.json").exists() for member in MEMBERS
     ):
@@ -273,7 +273,7 @@ def show_summary():
 
 
 def tell_failures():
-    """Say once more what failed, as the last thing on the screen; a workflow that uses this one as a module may call it in its `onerror`."""
+    """Print the error again as the last line on the screen. A workflow that uses this one as a module may call it in its `onerror`."""
     folder = Path(RUN if touches_the_run() else f"{RUN}-quick_check")
     started = folder / ".workflow"
     if started.exists():
@@ -287,7 +287,7 @@ def tell_failures():
 
 
 class ReportPage:
-    """What the report opens on. Made when Snakemake writes it into the page, since every job parses this file."""
+    """The first page of the report. Computed only when Snakemake writes the report, since every job parses this file."""
 
     def __str__(self):
         done = subprocess.run(
@@ -302,5 +302,5 @@ class ReportPage:
         return done.stdout if done.returncode == 0 else done.stderr
 
 
-# The only way to a report's text: it is a template that knows nothing but the configuration.
+# The text of a report is a template that can use only the configuration.
 config["report_page"] = ReportPage()

@@ -4,9 +4,9 @@
 # produced: staged events, inputs.json, standardization.json, reweighting.json and data_config.auto.yaml,
 #           the resolved data configuration, which all later stages read (and weaver-core can).
 
-# A job of several files declares its own record only, which it writes last. So Snakemake, which goes through each name of each job
-# and deletes what is declared before it runs a job again, leaves what the job has staged: it takes that as it is where nothing has changed.
-# Nor are raw copies declared, or what lies outside the run's folder (on node-local scratch, say).
+# A job of several files declares only its record, which it writes last. Snakemake deletes declared files before it runs a job again, so
+# it keeps the staged files, and the job reuses those that have not changed. Raw copies and files outside the folder of the run (on
+# node-local scratch, say) are not declared either.
 DECLARED = {}
 if PLAN.files_per_job == 1:
     DECLARED = {"records": f"{RUN}/staged/{{split}}/{{group}}/{{name}}.json"}
@@ -93,7 +93,7 @@ rule gather_inputs:
         " --record {output.record:q}"
 
 
-# The same for a part of the files, so that a change of the test files does not touch the training, nor the reverse.
+# The same for some of the files, so that a change of the test files does not cause a new training, or vice versa.
 use rule gather_inputs as gather_fitting_inputs with:
     input:
         records_of("train", "val"),

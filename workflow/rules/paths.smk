@@ -20,12 +20,12 @@ def local_sources(wildcards):
 
 
 def has_braces(path):
-    """Snakemake takes them for wildcards, however they are written."""
+    """Names with braces cannot be inputs, because Snakemake takes braces for wildcards even if they are escaped."""
     return "{" in path or "}" in path
 
 
 def states_of_others(wildcards):
-    """Size and time of the local files that cannot be inputs, so that a change of theirs is seen all the same."""
+    """Size and time of local files that cannot be inputs of a rule, so that their changes are noticed nevertheless."""
     files = [file for file in job_files(wildcards) if has_braces(file.source)]
     found = [os.stat(file.source) for file in files if os.path.exists(file.source)]
     return [[each.st_size, each.st_mtime_ns] for each in found]
@@ -41,7 +41,7 @@ def records_of(*splits):
 
 
 def staged_option(wildcards):
-    """The option that says where the staged files go; nothing when files are read in place."""
+    """The option that names the folder of staged files. Empty if files are read in place."""
     if not STAGES_FILES:
         return ""
     staged = [PLAN.staged_file(file) for file in job_files(wildcards)]
@@ -52,13 +52,13 @@ STATISTICS_PARTS = PLAN.statistics_parts()
 
 
 def sums_of(stage, member=""):
-    """What several jobs have summed up for a stage in each pass over the training files; nothing when the stage does it by itself."""
+    """The sums that several jobs computed for a stage in each pass over the training files. Empty if the stage computes them itself."""
     passes = range(PLAN.passes(stage) if STATISTICS_PARTS else 0)
     return [f"{RUN}/{member}statistics/{stage}/pass-{index}.npz" for index in passes]
 
 
 def sums_before(wildcards):
-    """Those of the passes before."""
+    """The sums of the earlier passes."""
     return sums_of(wildcards.statistic, wildcards.member)[: int(wildcards.index)]
 
 
@@ -66,7 +66,7 @@ def sums_before(wildcards):
 
 CHECKPOINTS = f"{RUN}/{{member}}checkpoints"
 METRICS = f"{RUN}/{{member}}metrics"
-# Both use past validations: to stop the training, or to remove epochs that are neither the best nor needed any more.
+# Both need earlier validations: to stop the training, or to remove epochs that are no longer needed.
 LOOKS_BACK = (
     bool(TRAINING["early_stopping"]) or TRAINING["keep_checkpoints"] == "best_and_last"
 )
@@ -106,7 +106,7 @@ def past_validations(epoch, member):
     return validations(past, member)
 
 
-# Results: results.smk. With a model that is already trained, nothing is trained, and files to train on are not even read.
+# Results: results.smk. With prediction.model nothing is trained, and training files are not read.
 
 MODEL = PLAN.config["prediction"]["model"]
 READ_SPLITS = ["test"] if MODEL else ["train", "val", "test"]
@@ -130,7 +130,7 @@ ONLY_EXPORTS = bool(MODEL) and not GROUPS
 
 
 def events_to_compare_on(wildcards):
-    """Manifests of the events that the exported model is compared with PyTorch on; of no file, they are made up."""
+    """Manifests of the events on which the exported model is compared with PyTorch. Without any, events are made up."""
     return [
         *([f"{RUN}/staged/test.json"] if GROUPS else []),
         *([] if MODEL else [f"{RUN}/staged/fitting.json"]),
@@ -138,7 +138,7 @@ def events_to_compare_on(wildcards):
 
 
 def merged(wildcards):
-    """Whether the results are those of all folds or seeds together."""
+    """Whether the results combine all folds or seeds."""
     return PLAN.merges() and not wildcards.member
 
 
@@ -147,14 +147,14 @@ def predictions_of(wildcards):
 
 
 def best_epoch_of(wildcards):
-    """The chosen epoch of the member that is evaluated; of none, where all are together or nothing was trained."""
+    """The best epoch of the evaluated member. Empty if all members are combined or nothing was trained."""
     return (
         [] if MODEL or merged(wildcards) else f"{RUN}/{wildcards.member}best_epoch.json"
     )
 
 
 def epochs_metrics(wildcards):
-    """Those of the validations; those of the training lie beside them: whatever makes one anew makes the other."""
+    """Metrics of the validations. Those of the training are in the same folder and are always updated together with them."""
     members = MEMBERS if merged(wildcards) else [wildcards.member]
     epochs = [] if MODEL else PLAN.epochs()
     return [path for member in members for path in validations(epochs, member)]
@@ -169,7 +169,7 @@ def evaluated_members(wildcards):
 
 
 def of_training(wildcards, input):
-    """The options of `evaluate` that say what was trained."""
+    """The options of `evaluate` that name the results of the training."""
     if merged(wildcards):
         members = [f"{member.rstrip('/')}={RUN}/{member}" for member in MEMBERS]
         return ["--members", *members, *([] if MODEL else ["--members-metrics"])]
@@ -179,6 +179,6 @@ def of_training(wildcards, input):
 
 
 def named_classes(wildcards):
-    """A data configuration that names the classes: that of the first fold or seed, where all are together."""
+    """A data configuration that names the classes. If members are combined, that of the first one."""
     member = MEMBERS[0] if merged(wildcards) else wildcards.member
     return ancient(AUTO_CONFIG.replace("{member}", member))

@@ -65,7 +65,7 @@ rule predict:
 if PLAN.merges():
 
     rule merge_predictions:
-        """One table of what all folds or seeds predict: each event by the fold that did not see it, or the mean over the seeds.
+        """Merge the predictions of all folds or seeds: each event by the fold that did not see it, or the mean over the seeds.
 
         required: the predictions of each. produced: predictions/<group> of the run.
         """

@@ -1,8 +1,8 @@
 # Standardization and reweighting by many jobs: statistics.files_per_job training files each.
 #
 # required: staged/fitting.json and the staged files that it lists.
-# produced: statistics/<stage>/pass-<n>.npz, what standardize and reweight want to know of the training files: the sum of
-#           statistics/<stage>/pass-<n>/<part>.npz. A pass may look at what the ones before it found. Nothing else needs them later.
+# produced: statistics/<stage>/pass-<n>.npz, sums over the training files for standardize and reweight: each is the sum of
+#           statistics/<stage>/pass-<n>/<part>.npz. A pass may read the sums of the earlier ones. No later stage needs these files.
 
 
 wildcard_constraints:
@@ -47,7 +47,7 @@ rule statistics_part:
 
 
 rule statistics_gather:
-    """Add up the parts of a pass.
+    """Sum the parts of a pass.
 
     required: all parts of the pass, the sums of the passes before. produced: statistics/<stage>/pass-<n>.npz.
     """

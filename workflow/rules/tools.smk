@@ -3,7 +3,7 @@
 #   snakemake quick_check --configfile …         # or model_summary, find_lr, profile_training
 #
 # required: init_model's network and staged events (model_summary: the configurations only; quick_check: those and the input files).
-# produced: model_summary.md, find_lr.png, profile_training.json.gz … in the run's folder. Of several folds or seeds, the first is meant.
+# produced: model_summary.md, find_lr.png, profile_training.json.gz … in the run's folder. With several folds or seeds: of the first.
 #           quick_check has a run of its own, results/<run>-quick_check/.
 
 TOOL_MEMBER = MEMBERS[0]
@@ -46,7 +46,7 @@ rule model_summary:
 
 
 rule find_lr:
-    """Train some steps at ever higher learning rates and draw the loss against them.
+    """Train some steps with increasing learning rates and plot the loss against the rate.
 
     required: init_model's network and staged events. produced: find_lr.png and .json.
     """
@@ -82,7 +82,7 @@ rule find_lr:
 
 
 rule profile_training:
-    """Record what some training steps spend their time and memory on.
+    """Profile the time and memory of some training steps.
 
     required: init_model's network and staged events. produced: profile_training.json.gz and .txt.
     """

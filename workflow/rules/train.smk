@@ -3,9 +3,9 @@
 # required: staged events, data_config.auto.yaml, the network configuration.
 # produced: checkpoints/ and metrics/ of every epoch, best_epoch.json, net_best_epoch_state.pt.
 #
-# One epoch is one job (or training.epochs_per_job of them are). Each takes the complete state that the one
-# before it left, so the chain can be cut anywhere. `data_config.auto.yaml` is ancient(): what training takes
-# from it is in params, so that new observers, say, retrain nothing.
+# A job trains one epoch (or training.epochs_per_job epochs) from the complete state of the epoch before, so the chain can be
+# interrupted anywhere. `data_config.auto.yaml` is ancient(): the parts of it that training uses are in params, so that new observers,
+# say, do not cause a new training.
 
 BLOCKS = PLAN.blocks()
 LONG_JOBS = [
@@ -159,9 +159,9 @@ rule validate_epoch:
         VALIDATE_EPOCH
 
 
-# A job of several epochs declares all that it makes of each, and output patterns cannot do arithmetic: so it is a rule of its own
-# (docs/architecture.md says why it does not declare its record only, as staging does). With {member} in its names, each rule of many
-# would be tried for each file: so these have none.
+# A job of several epochs declares the outputs of each epoch. Patterns of outputs cannot do arithmetic, so each block of epochs is a rule
+# (docs/architecture.md explains why it does not declare only a record, as staging does). Their names contain no wildcard {member}:
+# otherwise Snakemake would try each of these rules for each file.
 for member, block in LONG_JOBS:
     epochs = f"epoch-{block[0]}-to-{block[-1]}"
     folder = f"{RUN}/{member}"
