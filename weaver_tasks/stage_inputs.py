@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from weaver_tasks.base.addresses import is_remote, remember
 from weaver_tasks.base.command_line import run_command, task
 from weaver_tasks.base.errors import ConfigError, InputFileError
 from weaver_tasks.base.files import read_json, write_json
@@ -62,6 +63,7 @@ def main(argv: list[str] | None = None) -> None:
         parser.error("--data-config, --split, --group and --sources are wanted, or --gather")
     if len(arguments.records) != len(arguments.sources) or len(arguments.staged) not in (0, len(arguments.sources)):
         parser.error("--records and --staged want one file for each of --sources")
+    arguments.sources = [remember(source) if is_remote(source) else source for source in arguments.sources]
     with task(arguments) as record:
         _stage(arguments, record)
 

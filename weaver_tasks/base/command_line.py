@@ -8,10 +8,13 @@ import json
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
+from weaver_tasks.base.addresses import without_credentials
 from weaver_tasks.base.errors import ConfigError, WeaverTasksError
 from weaver_tasks.base.lifetime import end_with_workflow
 from weaver_tasks.base.maps import merge
@@ -113,6 +116,13 @@ def task(arguments: argparse.Namespace, *, first_rank: bool = True) -> Iterator[
         record.write(arguments.record)
 
 
+class _WithoutCredentials(logging.Formatter):
+    """Takes the credentials out of addresses, also in tracebacks, where libraries write them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return without_credentials(super().format(record))
+
+
 def open_log(stage: str, path: Path | None) -> None:
     """Send the log to the terminal, with the stage at the start of each line, and to `path`, with times."""
     for handler in list(logger.handlers):
@@ -122,7 +132,7 @@ def open_log(stage: str, path: Path | None) -> None:
     logger.propagate = False
     terminal = logging.StreamHandler(sys.stderr)
     terminal.setLevel(logging.INFO)
-    terminal.setFormatter(logging.Formatter(f"[{stage}] %(message)s"))
+    terminal.setFormatter(_WithoutCredentials(f"[{stage}] %(message)s"))
     logger.addHandler(terminal)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -133,12 +143,13 @@ def _log_handler(path: Path, mode: str) -> logging.FileHandler:
     handler = logging.FileHandler(path, mode=mode)
     handler.setLevel(logging.DEBUG)
     # `base.failures` parses this format.
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(_WithoutCredentials("%(asctime)s %(levelname)s %(message)s"))
     return handler
 
 
 def run_command(main: Callable[[], None]) -> None:
     """Call `main`. A user's mistake gives one line on the terminal and in the log, and exit code 2."""
+    sys.excepthook = _print_without_credentials
     try:
         main()
     except WeaverTasksError as error:
@@ -153,6 +164,11 @@ def run_command(main: Callable[[], None]) -> None:
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+
+
+def _print_without_credentials(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print the traceback of a bug as Python does, but for the credentials in it."""
+    print(without_credentials("".join(traceback.format_exception(kind, error, trace))), file=sys.stderr, end="", flush=True)
 
 
 def _open_log_to_add() -> None:

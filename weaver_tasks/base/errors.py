@@ -9,9 +9,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from weaver_tasks.base.addresses import without_credentials
+
 
 class WeaverTasksError(Exception):
-    """Base class of all errors that a user can cause and fix."""
+    """Base class of all errors that a user can cause and fix. Its message never holds the credentials of an address."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(without_credentials(str(message)))
 
 
 class ConfigError(WeaverTasksError):

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from weaver_tasks import __version__
+from weaver_tasks.base.addresses import clean, without_credentials_in
 from weaver_tasks.base.digests import digest, file_checksum
 from weaver_tasks.base.files import write_json
 from weaver_tasks.base.source_digest import source_files
@@ -48,7 +49,7 @@ class TaskRecord:
 
     def read(self, path: str | os.PathLike[str], *, checksum: str | None = None) -> Path:
         """Note an input. Give its `checksum` if it is known already, so that large files are not read twice."""
-        self.inputs[os.fspath(path)] = checksum or file_checksum(path)
+        self.inputs[clean(os.fspath(path))] = checksum or file_checksum(path)
         return Path(path)
 
     def read_code(self, path: str | os.PathLike[str]) -> Path:
@@ -83,8 +84,8 @@ class TaskRecord:
 
     def write(self, path: str | os.PathLike[str]) -> None:
         end = datetime.now(UTC)
-        write_json(
-            path,
+        # A command given by hand may hold the credentials of an address.
+        content = without_credentials_in(
             {
                 "stage": self.stage,
                 "digest": self.digest(),
@@ -102,8 +103,9 @@ class TaskRecord:
                 "end": end.isoformat(timespec="milliseconds"),
                 "seconds": round((end - self._start).total_seconds(), 3),
                 **self.notes,
-            },
+            }
         )
+        write_json(path, content)
 
 
 def environment() -> dict[str, Any]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from weaver_tasks.base.addresses import clean, complete, is_remote, remember
 from weaver_tasks.base.digests import digest
 from weaver_tasks.base.errors import ConfigError
 
@@ -26,7 +27,19 @@ class InputFile:
 
     @property
     def is_local(self) -> bool:
-        return "://" not in self.source
+        return not is_remote(self.source)
+
+
+def without_credentials(files: Any) -> Any:
+    """The files of a split as the configuration gives them, with addresses that hold no credentials; these are kept for `complete`."""
+    if isinstance(files, str):
+        if not is_remote(files):
+            return files
+        remember(os.path.expandvars(files))
+        return clean(files)
+    if isinstance(files, list):
+        return [without_credentials(each) for each in files]
+    return {name: without_credentials(each) for name, each in files.items()} if isinstance(files, dict) else files
 
 
 def patterns_of(files: Any, split: str) -> dict[str, dict[str, Any]]:
@@ -55,7 +68,7 @@ def expand(groups: dict[str, dict[str, Any]], split: str, where: str, *, may_be_
             sources += _matches(os.path.expandvars(pattern), f"{where}: data.{split}.{group}", may_be_made=may_be_made)
         for source in sources:
             if source in seen:
-                raise ConfigError(f"{where}: data.{split}: '{source}' is listed twice, in {seen[source]} and {group}. List it once.")
+                raise ConfigError(f"{where}: data.{split}: '{source}' is listed twice, in {seen[source]} and {group}. {_once(source)}")
             seen[source] = group
         parts = _parts(sources, entry["split"])
         for index, part in enumerate(parts):
@@ -64,14 +77,20 @@ def expand(groups: dict[str, dict[str, Any]], split: str, where: str, *, may_be_
                 yield InputFile(split=split, group=name, source=source, name=unique)
 
 
+def _once(source: str) -> str:
+    if complete(source) == source:
+        return "List it once."
+    return "List it once. (Parameters of an address count as credentials, unless they are called id, file, path, name, version or the like.)"
+
+
 def _parts(sources: list[str], size: int) -> list[list[str]]:
     size = size or max(1, len(sources))
     return [sources[start : start + size] for start in range(0, len(sources), size)]
 
 
 def _matches(pattern: str, where: str, *, may_be_made: bool) -> list[str]:
-    if "://" in pattern:
-        return [pattern]
+    if is_remote(pattern):
+        return [clean(pattern)]
     # Normalize, because Snakemake warns about each path such as './a.root'.
     pattern = str(Path(pattern))
     if not glob.has_magic(pattern) or Path(pattern).is_file():

@@ -17,8 +17,9 @@ from typing import Any
 from weaver_tasks.base.errors import ConfigError, DataConfigError
 from weaver_tasks.base.files import read_json, write_json
 from weaver_tasks.base.jet_observers import kinematic_observers
+from weaver_tasks.base.remote_limits import RemoteLimits, set_limits
 from weaver_tasks.data.configuration import DataConfiguration, load_data_configuration
-from weaver_tasks.plan.files import InputFile, expand, patterns_of, staging_jobs
+from weaver_tasks.plan.files import InputFile, expand, patterns_of, staging_jobs, without_credentials
 from weaver_tasks.plan.settings import Settings, of_member
 from weaver_tasks.settings.reading import resolve_config
 from weaver_tasks.training.journal import Journal
@@ -158,7 +159,7 @@ class Plan:
         mode = self.config["staging"]["mode"]
         if mode == "none":
             return None
-        suffix = ".arrow" if mode == "columnar" else Path(file.source).suffix
+        suffix = ".arrow" if mode == "columnar" else Path(file.source.partition("?")[0]).suffix
         return f"{self.staged}/{file.split}/{file.group}/{file.name}{suffix}"
 
     # What is trained
@@ -244,7 +245,11 @@ class Plan:
 
 def make_plan(document: dict[str, Any], *, where: str, inputs_may_be_made: bool = False) -> Plan:
     """Check a configuration and make the plan of its run. Raises ConfigError, DataConfigError or NetworkError if it is invalid."""
-    plan = Plan(config=resolve_config(document, where=where), where=where, inputs_may_be_made=inputs_may_be_made)
+    config = resolve_config(document, where=where)
+    set_limits(RemoteLimits(**config["remote"]))
+    for split in (*FITTING, "test"):
+        config["data"][split] = without_credentials(config["data"][split])
+    plan = Plan(config=config, where=where, inputs_may_be_made=inputs_may_be_made)
     for split in (*FITTING, "test"):
         if not Path(plan.data_config_file(split)).is_file():
             key = f"config_{split}" if plan.config["data"].get(f"config_{split}") else "config"

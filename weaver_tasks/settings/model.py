@@ -161,6 +161,22 @@ class StagingSettings(ReadSection):
     )
 
 
+class RemoteSettings(ReadSection):
+    silence: Number = key(
+        60, "A server that sends nothing for so long has failed. However long a transfer takes, it may.", affects=NOTHING, unit="seconds", gt=0
+    )
+    retries: int = key(
+        5, "How often a request is repeated where that can help: a busy server, a lost connection.", affects=NOTHING, unit="times", ge=0
+    )
+    longest_wait: Number = key(
+        300,
+        "Longest wait before a request is repeated; a server that asks for more (Retry-After) has failed.",
+        affects=NOTHING,
+        unit="seconds",
+        gt=0,
+    )
+
+
 class StatisticsSettings(ReadSection):
     files_per_job: int | None = key(
         None,
@@ -503,6 +519,7 @@ class Configuration(ReadSection):
     )
     data: DataSettings = required_section("What is read.")
     staging: StagingSettings = section(StagingSettings, "How input files are brought near.")
+    remote: RemoteSettings = section(RemoteSettings, "How long servers of remote input files are waited for.")
     statistics: StatisticsSettings = section(StatisticsSettings, "How standardization and reweighting go through the training files.")
     loading: LoadingSettings = section(LoadingSettings, "How training reads staged events.")
     sampling: SamplingSettings = section(SamplingSettings, "How weights become events.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import Field, create_model
 
 from weaver_tasks.base import command_line
+from weaver_tasks.base.remote_limits import RemoteLimits, set_limits
 from weaver_tasks.settings.errors import checked
 from weaver_tasks.settings.fields import Section
 from weaver_tasks.settings.model import (
@@ -80,4 +81,11 @@ def stage_settings(given: dict[str, Any], stage: str = "a stage") -> StageSettin
 
 def stage_parser(stage: str, description: str | None) -> argparse.ArgumentParser:
     """A parser with the options that all stages share. Its `arguments.settings` are StageSettings."""
-    return command_line.stage_parser(stage, description, settings=stage_settings)
+    return command_line.stage_parser(stage, description, settings=_settings_of_task)
+
+
+def _settings_of_task(given: dict[str, Any], stage: str) -> StageSettings:
+    """The same, where a command is parsed; the limits on remote servers are then those of its process."""
+    settings = stage_settings(given, stage)
+    set_limits(RemoteLimits(**settings.remote.plain()))
+    return settings

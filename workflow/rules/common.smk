@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(WORKFLOW_FOLDER).parent))
 from snakemake.exceptions import WorkflowError
 
 from weaver_tasks import plan as planning
-from weaver_tasks.base import lifetime, run_ownership
+from weaver_tasks.base import addresses, lifetime, run_ownership
 from weaver_tasks.base.errors import ConfigError, WeaverTasksError
 from weaver_tasks.base.failures import failures
 
@@ -46,7 +46,7 @@ WHERE = ", ".join(CONFIG_FILES)
 
 def refuse(error):
     """End with a user's mistake: one line and exit code 2, or an error of the workflow that uses this one as a module."""
-    line = " ".join(str(error).split())
+    line = addresses.without_credentials(" ".join(str(error).split()))
     if HOSTED:
         raise WorkflowError(line) from None
     print(f"ERROR: {line}", file=sys.stderr, flush=True)
@@ -90,6 +90,8 @@ TRAINING = PLAN.config["training"]
 TRAINING_THREADS = TRAINING["threads"] * TRAINING["ranks"]
 PYTHON = sys.executable
 
+# Tasks read remote files by addresses whose credentials no command names.
+addresses.publish()
 # Tasks must not outlive this process, even if it is killed: see weaver_tasks/base/lifetime.py.
 os.environ[lifetime.VARIABLE] = lifetime.name_this_process()
 # A cluster job must end when a newer workflow has taken over its run.
