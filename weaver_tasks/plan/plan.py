@@ -159,7 +159,7 @@ class Plan:
         mode = self.config["staging"]["mode"]
         if mode == "none":
             return None
-        suffix = ".arrow" if mode == "columnar" else Path(file.source.partition("?")[0]).suffix
+        suffix = ".arrow" if mode == "columnar" else Path(file.source if file.is_local else file.source.partition("?")[0]).suffix
         return f"{self.staged}/{file.split}/{file.group}/{file.name}{suffix}"
 
     # What is trained

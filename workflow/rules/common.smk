@@ -46,7 +46,7 @@ WHERE = ", ".join(CONFIG_FILES)
 
 def refuse(error):
     """End with a user's mistake: one line and exit code 2, or an error of the workflow that uses this one as a module."""
-    line = addresses.without_credentials(" ".join(str(error).split()))
+    line = " ".join(str(error).split())
     if HOSTED:
         raise WorkflowError(line) from None
     print(f"ERROR: {line}", file=sys.stderr, flush=True)
