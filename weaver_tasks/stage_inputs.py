@@ -27,9 +27,10 @@ from weaver_tasks.base.record import RECORDS, TaskRecord
 from weaver_tasks.data.configuration import load_data_configuration
 from weaver_tasks.data.events.block import StagingOptions
 from weaver_tasks.data.readers.hdf5_links import companions
+from weaver_tasks.data.readers.remote_state import RemoteState
 from weaver_tasks.data.staging.manifest import make_manifest
 from weaver_tasks.data.staging.places import expand_path
-from weaver_tasks.data.staging.source_checksums import keep_checksum, recorded
+from weaver_tasks.data.staging.source_checksums import keep, recorded
 from weaver_tasks.data.staging.stage import Staging, stage_file, staged_before
 from weaver_tasks.jobs.options import add_data_configuration
 from weaver_tasks.settings.stage import stage_parser
@@ -98,21 +99,27 @@ def _stage(arguments: argparse.Namespace, record: TaskRecord) -> None:
                 output.unlink(missing_ok=True)
                 file = stage_file(source, target, staging, group=arguments.group)
             write_json(output, file)
-            if file["checksum"] and not file["bad"]:
-                record.wrote(keep_checksum(output, source, file["checksum"]))
+            for kept in [] if file["bad"] else keep(output, file):
+                record.wrote(kept)
             progress.advance(file["entries"])
             _report(file)
             others = companions(source)
             for path in (source, *others) if others else ():
                 record.read(path)
             if not others:
-                record.read(source, checksum=file["checksum"] or "not known: remote, or not readable")
+                record.read(source, checksum=file["checksum"] or _described(file))
             record.wrote(output)
             if file["staged"]:
                 record.wrote(expand_path(file["staged"]))
     if found:
         logger.info("%d of %d files were staged before and have not changed", len(found), len(arguments.sources))
     record.note(staged_before=found)
+
+
+def _described(file: Mapping[str, Any]) -> str:
+    """What a record holds of an input whose checksum is not known."""
+    state = RemoteState.recorded(file.get("remote"))
+    return "not known: remote, or not readable" if state is None else f"remote: {state.size} bytes, {state.identity() or 'no ETag or time'}"
 
 
 def _report(file: dict) -> None:

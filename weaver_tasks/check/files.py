@@ -20,7 +20,7 @@ from weaver_tasks.data.events.block import LABEL, Block, PackedColumn, StagingOp
 from weaver_tasks.data.events.reading import opened
 from weaver_tasks.data.events.transform import changes_each_epoch, plan_transformation
 from weaver_tasks.data.readers import branch_names, read_arrays
-from weaver_tasks.data.readers.remote import file_size
+from weaver_tasks.data.readers.remote import RemoteFileError, file_size
 from weaver_tasks.data.staging.places import expand_path
 from weaver_tasks.data.staging.unlabeled import lacks_labels, without_labels
 from weaver_tasks.plan.plan import InputFile, Plan
@@ -113,6 +113,8 @@ def _look_at(plan: Plan, file: InputFile) -> dict[str, Any]:
     configuration = plan.data_configuration(file.split)
     try:
         return _look_with(configuration, plan, file)
+    except RemoteFileError:
+        raise
     except InputFileError:
         options = StagingOptions.from_settings(stage_settings(plan.settings("stage_inputs", split=file.split)))
         functions = plan.config["data"]["custom_functions"]

@@ -80,7 +80,7 @@ def expand(groups: dict[str, dict[str, Any]], split: str, where: str, *, may_be_
 def _once(source: str) -> str:
     if complete(source) == source:
         return "List it once."
-    return "List it once. (Parameters of an address count as credentials, unless they are called id, file, path, name, version or the like.)"
+    return "List it once. (Parameters of an address count as credentials, unless they are called id, file, path, version or the like.)"
 
 
 def _parts(sources: list[str], size: int) -> list[list[str]]:

@@ -163,7 +163,11 @@ class StagingSettings(ReadSection):
 
 class RemoteSettings(ReadSection):
     silence: Number = key(
-        60, "A server that sends nothing for so long has failed. However long a transfer takes, it may.", affects=NOTHING, unit="seconds", gt=0
+        60,
+        "A server that sends nothing for so long has failed. A transfer may take any time.",
+        affects=NOTHING,
+        unit="seconds",
+        gt=0,
     )
     retries: int = key(
         5, "How often a request is repeated where that can help: a busy server, a lost connection.", affects=NOTHING, unit="times", ge=0

@@ -9,15 +9,19 @@ from typing import Any
 from weaver_tasks.data.events.block import Block
 from weaver_tasks.data.events.transform import Transformation
 from weaver_tasks.data.readers import STEP_BYTES, Reader, branch_names, open_reader, read_arrays
+from weaver_tasks.data.readers.remote import RemoteState
 
 RANDOM_STEP = 10_000
 """Entries read at a time where expressions draw random numbers."""
 
 
-def opened(path: str, transformation: Transformation) -> contextlib.AbstractContextManager[Reader]:
-    """Open a file to read the branches that the transformation needs."""
+def opened(
+    path: str, transformation: Transformation, *, name: str | None = None, expected: RemoteState | None = None
+) -> contextlib.AbstractContextManager[Reader]:
+    """Open a file to read the branches that the transformation needs. name, expected: as of `open_reader`."""
     configuration = transformation.configuration
-    return open_reader(path, tree=configuration.treename, branches=transformation.branches, fields=transformation.fields)
+    options: dict[str, Any] = {"branches": transformation.branches, "fields": transformation.fields, "name": name, "expected": expected}
+    return open_reader(path, tree=configuration.treename, **options)
 
 
 def transformed_blocks(
@@ -27,15 +31,16 @@ def transformed_blocks(
     last_entry: int | None,
     *,
     name: str | None = None,
+    expected: RemoteState | None = None,
     training: bool = False,
     seed: Sequence[int] = (),
 ) -> Iterator[Block]:
     """Read entries of a file in steps of bounded size and transform each step. Yields at least one block.
 
-    last_entry: None for all. name: the path of the file for file_magic and for messages.
+    last_entry: None for all. name: the path of the file for file_magic and for messages. expected: the recorded state of a remote file.
     Raises InputFileError or DataConfigError.
     """
-    with opened(path, transformation) as reader:
+    with opened(path, transformation, name=name, expected=expected) as reader:
         last_entry = reader.entries if last_entry is None else last_entry
         yield from blocks_of(reader, transformation, first_entry, last_entry, name=name or path, training=training, seed=seed)
 

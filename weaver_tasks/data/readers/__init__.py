@@ -18,7 +18,8 @@ import numpy as np
 
 from weaver_tasks.base.errors import InputFileError, did_you_mean
 from weaver_tasks.data.events.ordinary import ordinary
-from weaver_tasks.data.readers.remote import is_remote
+from weaver_tasks.data.readers.place import Place
+from weaver_tasks.data.readers.remote import RemoteState, is_remote, open_remote
 
 STEP_BYTES = 1 << 24
 """Uncompressed bytes read at a time: what bounds the memory of staging."""
@@ -52,22 +53,27 @@ def open_reader(
     tree: str | None = None,
     branches: Sequence[str] = (),
     fields: Mapping[str, Sequence[str]] | None = None,
+    name: str | None = None,
+    expected: RemoteState | None = None,
 ) -> Iterator[Reader]:
     """Open an input file. tree: name of the tree in a ROOT file; by default its only tree.
 
     branches: the branches that will be read. In formats without trees they determine the number of entries. fields: branch of
     records -> the fields to read; branches that are not listed are read with all fields.
+    name: what messages call the file, if not by its path (a copy by its source). expected: the recorded state of a remote file.
     Raises InputFileError, here or while reading, when the file is missing, damaged or of an unsupported format.
     """
     source = os.fspath(source)
-    suffix = PurePosixPath(source.partition("?")[0]).suffix.lower()
+    name = name or source
+    suffix = PurePosixPath(source.partition("?")[0] if is_remote(source) else source).suffix.lower()
     if suffix not in _FORMATS:
         raise InputFileError(
-            f"{source}: files ending in '{suffix}' are not read. Known: {', '.join(_FORMATS)}. Convert it, or correct the name."
+            f"{name}: files ending in '{suffix}' are not read. Known: {', '.join(_FORMATS)}. Convert it, or correct the name."
         )
     if not is_remote(source) and not os.path.exists(source):
         raise InputFileError(f"{source}: no such file. Correct the path.")
-    reader = _FORMATS[suffix](source, tree, branches, fields)
+    place = Place(source, name, open_remote(source, expected=expected))
+    reader = _FORMATS[suffix](place, tree, branches, fields)
     try:
         yield reader
     finally:
@@ -146,28 +152,28 @@ def _magic(name: str, branch_magic: Mapping[str, str]) -> str:
 Fields = Mapping[str, Sequence[str]] | None
 
 
-def _open_root(source: str, tree: str | None, _branches: Sequence[str], _fields: Fields) -> Reader:
+def _open_root(place: Place, tree: str | None, _branches: Sequence[str], _fields: Fields) -> Reader:
     from weaver_tasks.data.readers.root import open_root
 
-    return open_root(source, tree)
+    return open_root(place, tree)
 
 
-def _open_parquet(source: str, _tree: str | None, _branches: Sequence[str], _fields: Fields) -> Reader:
+def _open_parquet(place: Place, _tree: str | None, _branches: Sequence[str], _fields: Fields) -> Reader:
     from weaver_tasks.data.readers.parquet import ParquetReader
 
-    return ParquetReader(source)
+    return ParquetReader(place)
 
 
-def _open_hdf5(source: str, _tree: str | None, branches: Sequence[str], fields: Fields) -> Reader:
+def _open_hdf5(place: Place, _tree: str | None, branches: Sequence[str], fields: Fields) -> Reader:
     from weaver_tasks.data.readers.hdf5 import Hdf5Reader
 
-    return Hdf5Reader(source, branches, fields)
+    return Hdf5Reader(place, branches, fields)
 
 
-def _open_awkward0(source: str, _tree: str | None, branches: Sequence[str], _fields: Fields) -> Reader:
+def _open_awkward0(place: Place, _tree: str | None, branches: Sequence[str], _fields: Fields) -> Reader:
     from weaver_tasks.data.readers.awkward0 import Awkward0Reader
 
-    return Awkward0Reader(source, branches)
+    return Awkward0Reader(place, branches)
 
 
 # The library of a format is imported only when such a file is read: two of the libraries are optional.

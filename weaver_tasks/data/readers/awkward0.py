@@ -20,6 +20,7 @@ import numpy as np
 
 from weaver_tasks.base.errors import InputFileError
 from weaver_tasks.data.readers.chunks import Steps
+from weaver_tasks.data.readers.place import Place
 from weaver_tasks.data.readers.remote import open_stream
 
 _SUFFIX = ".json"
@@ -30,11 +31,12 @@ class Awkward0Reader:
 
     tree = None
 
-    def __init__(self, source: str, branches: Sequence[str] = ()) -> None:
-        self._source = source
+    def __init__(self, place: Place, branches: Sequence[str] = ()) -> None:
+        self._source = place.name
+        self._place = place
         self._opened = contextlib.ExitStack()
-        stream: IO[bytes] = self._opened.enter_context(open_stream(source))
-        with _refusing_damage(source):
+        stream: IO[bytes] = self._opened.enter_context(open_stream(place.path, place.remote))
+        with _refusing_damage(place):
             self._archive = self._opened.enter_context(zipfile.ZipFile(stream))
         self._names = [name.removesuffix(_SUFFIX) for name in self._archive.namelist() if name.endswith(_SUFFIX)]
         self._arrays: dict[str, ak.Array] = {}
@@ -55,7 +57,7 @@ class Awkward0Reader:
 
     def _array(self, name: str) -> ak.Array:
         if name not in self._arrays:
-            with _refusing_damage(self._source):
+            with _refusing_damage(self._place):
                 description = json.loads(self._archive.read(name + _SUFFIX))
                 builder = _Builder(self._archive, description.get("prefix", ""))
                 self._arrays[name] = ak.Array(builder.build(description["schema"]))
@@ -117,11 +119,13 @@ def _dtype(description: Any) -> np.dtype:
 
 
 @contextlib.contextmanager
-def _refusing_damage(source: str) -> Iterator[None]:
+def _refusing_damage(place: Place) -> Iterator[None]:
     try:
         yield
     except (zipfile.BadZipFile, zlib.error, struct.error, OSError, ValueError, LookupError, TypeError, EOFError) as error:
+        place.raise_failure(error)
         reason = " ".join(str(error).split())[:200]
         raise InputFileError(
-            f"{source}: cannot be read as an awkward-0 file ({type(error).__name__}: {reason}). Convert it to Parquet, or fetch it again."
+            f"{place.name}: cannot be read as an awkward-0 file ({type(error).__name__}: {reason}). Convert it to Parquet, or fetch it "
+            "again."
         ) from error

@@ -8,13 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import awkward as ak
-import fsspec
 import numpy as np
 
 from weaver_tasks.base.errors import InputFileError
 from weaver_tasks.data.events.ordinary import ordinary
 from weaver_tasks.data.readers.chunks import Steps
 from weaver_tasks.data.readers.hdf5_links import check_links, opened_links
+from weaver_tasks.data.readers.place import Place
+from weaver_tasks.data.readers.remote import open_stream
 
 try:
     import h5py
@@ -33,16 +34,18 @@ class Hdf5Reader:
 
     tree = None
 
-    def __init__(self, source: str, branches: Sequence[str] = (), fields: Mapping[str, Sequence[str]] | None = None) -> None:
+    def __init__(self, place: Place, branches: Sequence[str] = (), fields: Mapping[str, Sequence[str]] | None = None) -> None:
+        source = place.name
         if h5py is None:
             raise InputFileError(f"{source}: reading HDF5 takes the package h5py. Install weaver-tasks[formats].")
         self._source = source
+        self._place = place
         self._handle: Any = None
         self._fields = fields or {}
-        with _refusing_damage(source):
-            if "://" in source:
-                self._handle = fsspec.open(source, "rb").open()
-            self._file = h5py.File(self._handle or source, "r")
+        with _refusing_damage(place):
+            if place.remote is not None:
+                self._handle = open_stream(place.path, place.remote)
+            self._file = h5py.File(self._handle or place.path, "r")
             self._arrays, self._wrong = opened_links(self._file, source, remote=self._handle is not None)
         try:
             check_links(source, self._wrong, branches)
@@ -76,7 +79,7 @@ class Hdf5Reader:
                     f"{self._source}: '{name}' has {len(self._arrays[name])} entries, but others have {self.entries}. Make the file again."
                 )
         try:
-            with _refusing_damage(self._source):
+            with _refusing_damage(self._place):
                 return {name: self._read(name, first, last) for name in branches}
         except TypeError as error:
             raise InputFileError(f"{self._source}: {error}. Leave it out, or write it as one of them.") from error
@@ -111,14 +114,15 @@ class Hdf5Reader:
 
 
 @contextlib.contextmanager
-def _refusing_damage(source: str) -> Iterator[None]:
+def _refusing_damage(place: Place) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError, RuntimeError) as error:
+        place.raise_failure(error)
         reason = " ".join(str(error).split())[:200]
         raise InputFileError(
-            f"{source}: cannot be read as HDF5 ({type(error).__name__}: {reason}). It is damaged, incomplete or of another kind: fetch it "
-            "again; if it was compressed with a plugin, install hdf5plugin."
+            f"{place.name}: cannot be read as HDF5 ({type(error).__name__}: {reason}). It is damaged, incomplete or of another kind: fetch "
+            "it again; if it was compressed with a plugin, install hdf5plugin."
         ) from error
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import awkward as ak
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,6 +14,8 @@ import pyarrow.parquet as pq
 from weaver_tasks.base.errors import InputFileError
 from weaver_tasks.data.events.ordinary import missing_rows, without_missing
 from weaver_tasks.data.readers.chunks import Steps
+from weaver_tasks.data.readers.place import Place
+from weaver_tasks.data.readers.remote import open_stream
 
 _BATCH_ROWS = 4096
 
@@ -27,13 +28,14 @@ class ParquetReader:
 
     tree = None
 
-    def __init__(self, source: str) -> None:
-        self._source = source
+    def __init__(self, place: Place) -> None:
+        self._source = place.name
+        self._place = place
         self._handle: Any = None
-        with _refusing_damage(source):
-            if "://" in source:
-                self._handle = fsspec.open(source, "rb").open()
-            self._file = pq.ParquetFile(self._handle or source, memory_map=self._handle is None, pre_buffer=False, buffer_size=1 << 16)
+        with _refusing_damage(place):
+            if place.remote is not None:
+                self._handle = open_stream(place.path, place.remote)
+            self._file = pq.ParquetFile(self._handle or place.path, memory_map=self._handle is None, pre_buffer=False, buffer_size=1 << 16)
         self.entries = int(self._file.metadata.num_rows)
         self._columns = list(self._file.schema_arrow.names)
         # The state of the stream of batches: its branches, its current row, and the unread rest of the last batch.
@@ -46,7 +48,7 @@ class ParquetReader:
         return set(self._columns)
 
     def read(self, branches: Sequence[str], first: int, last: int) -> dict[str, ak.Array]:
-        with _refusing_damage(self._source):
+        with _refusing_damage(self._place):
             if self._streamed != tuple(branches) or self._position != first:
                 self._start(branches, first)
             batches = list(self._take(last - first))
@@ -61,7 +63,7 @@ class ParquetReader:
                 f"{self._source}: '{name}' is of type {column.type}, which is not read: only numbers, text and lists of them are. "
                 "Leave it out, or write it as numbers."
             )
-        with _refusing_damage(self._source):
+        with _refusing_damage(self._place):
             return _without_missing(self._source, name, ak.from_arrow(column if wanted == column.type else column.cast(wanted)), first)
 
     def _schema(self, branches: Sequence[str]) -> pa.Schema:
@@ -111,13 +113,14 @@ class ParquetReader:
 
 
 @contextlib.contextmanager
-def _refusing_damage(source: str) -> Iterator[None]:
+def _refusing_damage(place: Place) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError, ValueError) as error:
+        place.raise_failure(error)
         reason = " ".join(str(error).split())[:200]
         raise InputFileError(
-            f"{source}: cannot be read as Parquet ({type(error).__name__}: {reason}). It is damaged, incomplete or of another kind: "
+            f"{place.name}: cannot be read as Parquet ({type(error).__name__}: {reason}). It is damaged, incomplete or of another kind: "
             "fetch it again."
         ) from error
 

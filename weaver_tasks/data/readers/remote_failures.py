@@ -162,9 +162,7 @@ def _of_http(error: BaseException) -> Failure | None:
 
 
 def _of_certificate(error: BaseException) -> Failure:
-    remedy = (
-        "Give the certificates of its authority in SSL_CERT_FILE or X509_CERT_DIR; or, if it asks for yours, a valid X509_USER_PROXY."
-    )
+    remedy = "Give the certificates of its authority in SSL_CERT_FILE or X509_CERT_DIR; or, if it asks for yours, a valid X509_USER_PROXY."
     return Failure(f"no secure connection ({_brief(error)})", remedy)
 
 
@@ -180,10 +178,15 @@ def _of_connection(error: BaseException) -> Failure | None:
     return None
 
 
-# What XRootD's client says, by the kind of fault: it raises no exceptions, and the file system makes all of them OSError. Numbers are kXR codes.
+# What XRootD's client says, by the kind of fault. The file system makes an OSError of each. The numbers are kXR codes.
 _XROOTD = (
     (r"\[3011\]|no such file or directory|file not found", "the server has no such file", _MISSING, 0),
-    (r"\[3010\]|\[3030\]|permission denied|not authorized|auth\w* failed|no protocols left", "the server does not allow it", _CREDENTIALS, 0),
+    (
+        r"\[3010\]|\[3030\]|permission denied|not authorized|auth\w* failed|no protocols left",
+        "the server does not allow it",
+        _CREDENTIALS,
+        0,
+    ),
     (r"\[3024\]|\[3023\]|overload|too busy", "the server is busy", _LATER, None),
     (r"tls error|certificate", "no secure connection", "Give the certificates of its authority in X509_CERT_DIR or SSL_CERT_FILE.", 0),
     (r"invalid address|invalid arguments|unable to resolve|name or service not known", "there is no server of this name", _MISSING, 0),

@@ -48,7 +48,7 @@ class HttpFile:
         self._files = _file_system(os.getpid(), limits().silence, environment)
 
     def state(self, *, parts: bool) -> RemoteState:
-        """The state of the file. parts: whether parts of it will be read, so that the server must know ranges. Raises `Failure` or others."""
+        """The state of the file. parts: whether parts of it will be read, which takes a server that knows ranges. Raises."""
         return self._run(self._state(parts=parts))
 
     async def _state(self, *, parts: bool) -> RemoteState:
@@ -119,6 +119,9 @@ class HttpFile:
             state.check(_state_of(answer, _content_range(answer)[1] if start else _length(answer)))
             async for chunk in answer.content.iter_chunked(_CHUNK):
                 write(chunk)
+
+    def forget(self) -> None:
+        """Nothing is kept of a request that has failed."""
 
     @contextlib.asynccontextmanager
     async def _answer(self, method: str, headers: dict[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:

@@ -6,7 +6,6 @@ import contextlib
 import os
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any
 
 import fsspec
 

@@ -18,6 +18,8 @@ import uproot
 from weaver_tasks.base.errors import InputFileError, did_you_mean
 from weaver_tasks.data.readers.baskets import Baskets, baskets_of
 from weaver_tasks.data.readers.chunks import Steps
+from weaver_tasks.data.readers.place import Place
+from weaver_tasks.data.readers.remote_root import open_by_uproot
 from weaver_tasks.data.readers.truncated_numbers import array_of_truncated
 
 # Exceptions that uproot raises on damaged files, because it uses pointers and sizes from the file without checks.
@@ -52,7 +54,7 @@ _TUPLES = ("ROOT::RNTuple", "ROOT::Experimental::RNTuple")
 
 @contextlib.contextmanager
 def refusing_damage(source: str, doing: str) -> Iterator[None]:
-    """Turn exceptions of uproot on a damaged or unreachable file into an InputFileError that names the file."""
+    """Turn exceptions of uproot on a damaged file into an InputFileError that names the file."""
     try:
         yield
     except _DAMAGE as error:
@@ -63,7 +65,7 @@ def refusing_damage(source: str, doing: str) -> Iterator[None]:
                 "ROOT: hadd -f505 new.root old.root."
             ) from error
         raise InputFileError(
-            f"{source}: {doing} failed ({type(error).__name__}: {reason}). The file is damaged, incomplete or out of reach: fetch it again."
+            f"{source}: {doing} failed ({type(error).__name__}: {reason}). The file is damaged or incomplete: fetch it again."
         ) from error
 
 
@@ -84,10 +86,11 @@ def _refusing_type(source: str, name: str, branch: Any) -> Iterator[None]:
         ) from error
 
 
-def open_root(source: str, tree: str | None) -> TreeReader | TupleReader:
+def open_root(place: Place, tree: str | None) -> TreeReader | TupleReader:
     """Open a tree. Raises InputFileError when no tree has this name, or when there are several and no name is given."""
+    source = place.name
     with refusing_damage(source, "opening it"):
-        file = uproot.open({source: None}, object_cache=None, array_cache=None, **_handler(source))
+        file = _opened(place, object_cache=None, array_cache=None)
         size, end = file.file.source.num_bytes, file.file.fEND
         cycles = file.classnames(recursive=True, cycle=True)
         classes = {key.partition(";")[0]: name for key, name in cycles.items()}
@@ -113,11 +116,13 @@ def open_root(source: str, tree: str | None) -> TreeReader | TupleReader:
         raise InputFileError(f"{source}: has no tree '{tree}', but {there}. Write treename: {tree.partition(';')[0]}, which is the latest.")
     kind = TupleReader if classes[tree.partition(";")[0]] in _TUPLES else TreeReader
     with refusing_damage(source, f"reading tree '{tree}'"):
-        return kind(source, file, tree)
+        return kind(place, file, tree)
 
 
-def _handler(source: str) -> dict[str, Any]:
-    return {} if "://" in source else {"handler": uproot.source.file.MemmapSource}
+def _opened(place: Place, **options: Any) -> Any:
+    if place.remote is not None:
+        return open_by_uproot(place.remote, **options)
+    return uproot.open({place.path: None}, handler=uproot.source.file.MemmapSource, **options)
 
 
 class TreeReader:
@@ -126,13 +131,13 @@ class TreeReader:
     Simple branches of local files are read by `baskets`, all others by uproot.
     """
 
-    def __init__(self, source: str, file: Any, tree: str) -> None:
-        self._source = source
+    def __init__(self, place: Place, file: Any, tree: str) -> None:
+        self._source = place.name
         self._file = file
         self._tree = file[tree]
         self.tree: str = tree
         self.entries = int(self._tree.num_entries)
-        self._descriptor = None if "://" in source else os.open(source, os.O_RDONLY)
+        self._descriptor = None if place.remote is not None else os.open(place.path, os.O_RDONLY)
         # Also closes readers that are garbage-collected without a call of `close`.
         self._close = weakref.finalize(self, os.close, self._descriptor) if self._descriptor is not None else None
         self._baskets: dict[str, Baskets | None] = {}
@@ -231,8 +236,8 @@ class TreeReader:
 class TupleReader:
     """An RNTuple. If possible, its steps end with a cluster."""
 
-    def __init__(self, source: str, file: Any, tree: str) -> None:
-        self._source = source
+    def __init__(self, place: Place, file: Any, tree: str) -> None:
+        self._source = place.name
         self._file = file
         self._tuple = file[tree]
         self.tree: str = tree

@@ -16,6 +16,7 @@ from weaver_tasks.base.errors import ConfigError, InputFileError
 from weaver_tasks.base.files import exclusive
 from weaver_tasks.data.configuration import load_data_configuration
 from weaver_tasks.data.events.block import StagingOptions
+from weaver_tasks.data.readers.remote import RemoteState
 from weaver_tasks.data.staging.places import expand_path
 from weaver_tasks.data.staging.source_checksums import StoredChecksum
 from weaver_tasks.data.staging.stage import Staging, stage_file
@@ -46,9 +47,7 @@ def _stage_again(record: Mapping[str, Any], path: Path, options: StagingOptions)
         mode="columnar" if path.suffix == ".arrow" else "copy",
         options=options,
         custom_functions=functions,
-        recorded={record["source"]: StoredChecksum(record["checksum"], "run the workflow again from its start")}
-        if record["checksum"]
-        else {},
+        recorded=_recorded(record),
     )
     if staging.digest() != record["staging_digest"]:
         raise ConfigError(
@@ -59,3 +58,10 @@ def _stage_again(record: Mapping[str, Any], path: Path, options: StagingOptions)
     if made["bad"]:
         path.unlink(missing_ok=True)
         raise InputFileError(made["bad"])
+
+
+def _recorded(record: Mapping[str, Any]) -> dict[str, StoredChecksum]:
+    state = RemoteState.recorded(record.get("remote"))
+    if not record["checksum"] and state is None:
+        return {}
+    return {record["source"]: StoredChecksum(record["checksum"] or "", "run the workflow again from its start", state)}

@@ -10,6 +10,7 @@ from weaver_tasks.base.digests import digest
 from weaver_tasks.base.errors import DataConfigError, InputFileError
 from weaver_tasks.data.events.block import BASE_WEIGHT, WEIGHT
 from weaver_tasks.data.events.column_types import ColumnType, common_type
+from weaver_tasks.data.readers.remote_state import RemoteState
 from weaver_tasks.data.staging.unlabeled import check_groups
 
 logger = logging.getLogger("weaver_tasks")
@@ -52,9 +53,15 @@ def make_manifest(
         | {"types": _other_types(record, types[record["split"]])}
         for record in records
     ]
-    # The digest depends on the data and not on their location. A remote file has no checksum, so its address is used instead.
-    identity = [[*(record[key] for key in _IDENTITY), record["checksum"] or record["source"]] for record in records]
+    # The digest depends on the data and not on their location. A remote file has no checksum: its address and its state are used instead.
+    identity = [[*(record[key] for key in _IDENTITY), record["checksum"] or record["source"], *_of_server(record)] for record in records]
     return {**shared, "files": files, "warnings": warnings, "digest": digest(identity)}
+
+
+def _of_server(record: dict[str, Any]) -> list[Any]:
+    """The size of a remote file that was not copied, and what tells its content. Records of earlier versions have neither."""
+    state = RemoteState.recorded(record.get("remote"))
+    return [] if state is None or record["checksum"] else [state.size, state.identity()]
 
 
 def _other_types(record: dict[str, Any], agreed: dict[str, ColumnType]) -> dict[str, ColumnType]:

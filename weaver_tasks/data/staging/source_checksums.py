@@ -1,4 +1,4 @@
-"""Stores the checksum of an input file when it is first staged, and detects later changes of the file.
+"""Stores the checksum of an input file when it is first staged, or what a server says of it, and detects later changes of the file.
 
 The checksum is stored beside the record of the file, in the format of `sha256sum`. Snakemake deletes the outputs of a job before it
 reruns the job. No rule declares the checksum, so it is kept, and a source that was changed or damaged in the meantime is reported.
@@ -14,15 +14,25 @@ from typing import Any, NamedTuple
 
 from weaver_tasks.base.digests import digest, file_checksum, telling_parts
 from weaver_tasks.base.errors import InputFileError
-from weaver_tasks.base.files import atomic_path
+from weaver_tasks.base.files import atomic_path, read_json, write_json
 from weaver_tasks.data.readers.hdf5_links import companions
+from weaver_tasks.data.readers.remote import RemoteFileError, RemoteState
 
 
 class StoredChecksum(NamedTuple):
-    """A stored SHA-256, and the advice for a user who has replaced the file on purpose."""
+    """A stored SHA-256, and the advice for a user who has replaced the file on purpose. remote: the state of a remote file."""
 
     checksum: str
     accept: str
+    remote: RemoteState | None = None
+
+    def compare_remote(self, source: str, now: RemoteState) -> None:
+        """Raise RemoteFileError when the state of a remote file differs from the stored one."""
+        if self.remote is not None and (difference := self.remote.difference(now)):
+            raise RemoteFileError(
+                f"{source}: was replaced on the server after it was first read: {difference}. Put the recorded file back; or, if the new "
+                f"one is right, {self.accept}."
+            )
 
     def compare(self, source: str, checksum: str) -> None:
         """Raise InputFileError when `checksum`, that of the file now, differs from the stored one."""
@@ -35,24 +45,37 @@ class StoredChecksum(NamedTuple):
 
 
 def recorded(record: Path, source: str) -> StoredChecksum | None:
-    """Return the stored checksum of a source; None if there is none, or if it belongs to another source."""
-    path = _beside(record)
-    if not path.exists():
-        return None
-    checksum, _, name = path.read_text().rstrip("\n").partition("  ")
-    return StoredChecksum(checksum, f"delete {path} and run again") if name == source else None
+    """Return what is stored of a source; None if there is nothing, or if it belongs to another source."""
+    path, state = _beside(record), _state_beside(record)
+    accept = f"delete {' and '.join(str(each) for each in (path, state) if each.exists())} and run again"
+    checksum, remote = "", None
+    if path.exists():
+        found, _, name = path.read_text().rstrip("\n").partition("  ")
+        checksum = found if name == source else ""
+    if state.exists() and (content := read_json(state))["source"] == source:
+        remote = RemoteState.recorded(content["remote"])
+    return StoredChecksum(checksum, accept, remote) if checksum or remote else None
 
 
-def keep_checksum(record: Path, source: str, checksum: str) -> Path:
-    """Store the checksum of a source that was staged successfully. Returns the file that holds it."""
-    path = _beside(record)
-    with atomic_path(path) as temporary:
-        temporary.write_text(f"{checksum}  {source}\n")
-    return path
+def keep(record: Path, file: Mapping[str, Any]) -> list[Path]:
+    """Store the checksum of a source that was staged successfully, or the state of a remote one. Returns the files that hold them."""
+    kept = []
+    if file["checksum"]:
+        with atomic_path(_beside(record)) as temporary:
+            temporary.write_text(f"{file['checksum']}  {file['source']}\n")
+        kept.append(_beside(record))
+    if file.get("remote"):
+        write_json(_state_beside(record), {"source": file["source"], "remote": file["remote"]})
+        kept.append(_state_beside(record))
+    return kept
 
 
 def _beside(record: Path) -> Path:
     return record.with_suffix(".sha256")
+
+
+def _state_beside(record: Path) -> Path:
+    return record.with_suffix(".remote")
 
 
 def check_unchanged(record: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ from weaver_tasks.data.events.column_types import ColumnType, as_type
 from weaver_tasks.data.events.reading import blocks_of, opened, transformed_blocks
 from weaver_tasks.data.events.transform import Transformation, plan_transformation
 from weaver_tasks.data.readers import Reader
+from weaver_tasks.data.readers.remote import RemoteState
 from weaver_tasks.data.staging.arrow_file import StagedFile
 from weaver_tasks.data.staging.ensure import ensure_staged
 from weaver_tasks.data.staging.source_checksums import check_unchanged
@@ -113,6 +114,7 @@ class OriginalSource:
             check_unchanged(record)
         self._path: str = str(ensure_staged(record, options)) if record["staged"] else record["source"]
         self._source: str = record["source"]
+        self._expected = None if record["staged"] else RemoteState.recorded(record.get("remote"))
         self._split: str = record["split"]
         self._configuration = configuration
         self._options = options
@@ -124,12 +126,16 @@ class OriginalSource:
         self._types: Mapping[str, ColumnType] = record.get("types") or {}
         self.entries: int = record["entries"]
 
+    @property
+    def _named(self) -> dict[str, Any]:
+        return {"name": self._source, "expected": self._expected}
+
     def read(
         self, first_entry: int, last_entry: int, columns: Collection[str] | None = None, *, training: bool = False, seed: Sequence[int] = ()
     ) -> Block:
         with self._reading:
             if self._reader is None:
-                self._reader = self._open.enter_context(opened(self._path, self._transformation(None)))
+                self._reader = self._open.enter_context(opened(self._path, self._transformation(None), **self._named))
             transformation = self._transformation(columns)
             options: dict[str, Any] = {"training": training, "seed": (*seed, first_entry)}
             blocks = blocks_of(self._reader, transformation, first_entry, last_entry, name=self._source, **options)
@@ -149,7 +155,7 @@ class OriginalSource:
         if first_entry < last_entry:
             transformation = self._transformation(columns)
             options: dict[str, Any] = {"training": training, "seed": (*seed, first_entry)}
-            blocks = transformed_blocks(self._path, transformation, first_entry, last_entry, name=self._source, **options)
+            blocks = transformed_blocks(self._path, transformation, first_entry, last_entry, **self._named, **options)
             yield from (typed(block, self._types) for block in blocks)
 
     def _transformation(self, columns: Collection[str] | None) -> Transformation:

@@ -26,7 +26,7 @@ from weaver_tasks.data.events.reading import blocks_of, opened
 from weaver_tasks.data.events.transform import Transformation, changes_each_epoch, plan_transformation
 from weaver_tasks.data.readers import Reader, branch_names
 from weaver_tasks.data.readers.hdf5_links import companions
-from weaver_tasks.data.readers.remote import is_remote, open_stream
+from weaver_tasks.data.readers.remote import RemoteFile, RemoteFileError, RemoteState, is_remote, open_stream, remote_state
 from weaver_tasks.data.staging.arrow_file import FORMAT, StagedWriter
 from weaver_tasks.data.staging.places import expand_path
 from weaver_tasks.data.staging.source_checksums import StoredChecksum, check_unchanged, source_checksum, source_status
@@ -138,6 +138,8 @@ def stage_file(source: str, target: Path | None, staging: Staging, *, group: str
     try:
         try:
             _stage(record, target, staging)
+        except RemoteFileError:
+            raise
         except InputFileError:
             asked = (staging.configuration, staging.split, staging.options)
             if not lacks_labels(record["staged"] or source, source, *asked, custom_functions=staging.custom_functions):
@@ -177,7 +179,18 @@ def staged_before(path: Path, source: str, target: Path | None, staging: Staging
             return None
         if record["modified_ns"] is not None:
             record["modified_ns"] = modified
-    return record
+        return record
+    return record if _is_unchanged_on_server(record) else None
+
+
+def _is_unchanged_on_server(record: Mapping[str, Any]) -> bool:
+    """Whether the server still says the same of a remote file."""
+    known = RemoteState.recorded(record.get("remote"))
+    try:
+        now = remote_state(record["source"], parts=record["mode"] != "copy")
+    except InputFileError:
+        return False
+    return known is not None and now is not None and not known.difference(now)
 
 
 # The facts of a file that was not read.
@@ -194,6 +207,7 @@ def _not_read_yet(source: str, staging: Staging, group: str) -> dict[str, Any]:
         "checksum": None,
         "bytes": None,
         "modified_ns": None,
+        "remote": None,
         "tree": None,
         "entries": 0,
         "staged": None,
@@ -211,14 +225,16 @@ def _not_read_yet(source: str, staging: Staging, group: str) -> dict[str, Any]:
 
 
 def _stage(record: dict[str, Any], target: Path | None, staging: Staging) -> None:
-    source = record["source"]
+    source, stored = record["source"], staging.recorded.get(record["source"])
+    if is_remote(source):
+        record["remote"] = _state(source, stored, staging.mode)
     if staging.mode == "copy":
         assert target is not None
         if others := companions(source):
             raise InputFileError(
                 f"{source}: takes values from {others[0]}, which staging.mode: copy leaves behind. Set staging.mode to columnar or none."
             )
-        record["checksum"] = _copy(source, target)
+        record["checksum"] = _copy(source, target, record["remote"])
         record["staged"] = str(target)
         record["bytes"] = target.stat().st_size
     elif not is_remote(source):
@@ -227,13 +243,14 @@ def _stage(record: dict[str, Any], target: Path | None, staging: Staging) -> Non
         # Before reading, so that a change of the file during the reading is detected later.
         record["bytes"], record["modified_ns"] = source_status(source)
         record["checksum"] = source_checksum(source)
-    if source in staging.recorded and record["checksum"]:
-        staging.recorded[source].compare(source, record["checksum"])
+    if stored is not None and stored.checksum and record["checksum"]:
+        stored.compare(source, record["checksum"])
     transformation = plan_transformation(
         staging.configuration, staging.split, staging.options, custom_functions=staging.custom_functions
     )  # fmt: skip
     facts = _Facts()
-    with opened(record["staged"] or source, transformation) as reader:
+    expected = None if record["staged"] else RemoteState.recorded(record["remote"])
+    with opened(record["staged"] or source, transformation, name=source, expected=expected) as reader:
         fits = _look_inside(record, reader, transformation, staging.options)
         if not fits:
             facts.classes = np.zeros(len(transformation.flags), dtype=np.int64)
@@ -293,11 +310,25 @@ def _write_columns(record: dict[str, Any], reader: Reader, transformation: Trans
     record["staged"] = str(target)
 
 
-def _copy(source: str, target: Path) -> str:
+def _state(source: str, stored: StoredChecksum | None, mode: str) -> dict[str, Any]:
+    """What the server says of a remote file. Raises RemoteFileError when that differs from what is stored."""
+    now = remote_state(source, parts=mode != "copy")
+    assert now is not None
+    # A copy has a checksum of its own, which says more.
+    if stored is not None and not (mode == "copy" and stored.checksum):
+        stored.compare_remote(source, now)
+    return now._asdict()
+
+
+def _copy(source: str, target: Path, remote: Mapping[str, Any] | None) -> str:
     """Copy a file, local or remote, and return the SHA-256 of the bytes copied."""
     sha = hashlib.sha256()
-    with open_stream(source, forward=True) as stream, atomic_path(target) as temporary, temporary.open("wb") as out:
-        shutil.copyfileobj(stream, _Hashing(out, sha), 1 << 22)
+    with atomic_path(target) as temporary, temporary.open("wb") as out:
+        if remote is not None:
+            RemoteFile(source, parts=False, expected=RemoteState.recorded(remote)).copy_to(_Hashing(out, sha))
+        else:
+            with open_stream(source, None) as stream:
+                shutil.copyfileobj(stream, _Hashing(out, sha), 1 << 22)
     return sha.hexdigest()
 
 
