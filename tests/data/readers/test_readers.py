@@ -24,7 +24,6 @@ from weaver_tasks.base.errors import InputFileError
 from weaver_tasks.data.configuration import load_data_configuration
 from weaver_tasks.data.readers import open_reader, read_arrays
 from weaver_tasks.data.readers.chunks import Steps
-from weaver_tasks.data.readers.remote import open_stream
 from weaver_tasks.data.staging.source_checksums import source_checksum, source_status
 from weaver_tasks.data.staging.sources import open_source
 from weaver_tasks.data.staging.stage import Staging, stage_file
@@ -437,17 +436,6 @@ def test_files_over_http(web, written, expected):
     address, folder = web
     shutil.copy(written, folder / f"jets{written.suffix}")
     assert_same(read(f"{address}/jets{written.suffix}", last=50), expected[:50])
-
-
-def test_bytes_come_from_web_servers_without_ranges_too(web, jet_file, monkeypatch):
-    address, folder = web
-    monkeypatch.setattr(RangeHandler, "do_GET", http.server.SimpleHTTPRequestHandler.do_GET)
-    monkeypatch.setattr(RangeHandler, "end_headers", http.server.SimpleHTTPRequestHandler.end_headers)
-    shutil.copy(jet_file, folder / "jets.root")
-    with open_stream(f"{address}/jets.root", forward=True) as stream:
-        assert stream.read() == jet_file.read_bytes()
-    with pytest.raises(InputFileError, match=r"none\.root: cannot be read"), open_stream(f"{address}/none.root", forward=True):
-        pass
 
 
 def test_files_missing_over_http_are_named(web):
