@@ -4,11 +4,8 @@ import functools
 import http.server
 import os
 import shutil
-import socket
 import struct
-import subprocess
 import threading
-import time
 
 import awkward as ak
 import h5py
@@ -24,9 +21,11 @@ from weaver_tasks.base.errors import InputFileError
 from weaver_tasks.data.configuration import load_data_configuration
 from weaver_tasks.data.readers import open_reader, read_arrays
 from weaver_tasks.data.readers.chunks import Steps
+from weaver_tasks.data.readers.remote import remote_state
 from weaver_tasks.data.staging.source_checksums import source_checksum, source_status
 from weaver_tasks.data.staging.sources import open_source
 from weaver_tasks.data.staging.stage import Staging, stage_file
+from xrootd_server import serving
 
 BRANCHES = ("part_px", "part_isPhoton", "jet_pt", "label_Hbb", "label_Zqq")
 NO_MAGIC = {"branch_magic": {}, "file_magic": {}}
@@ -447,39 +446,8 @@ def test_files_missing_over_http_are_named(web):
 @pytest.fixture
 def xrootd(tmp_path):
     """The address of a folder served by an XRootD server, and the folder."""
-    program = shutil.which("xrootd")
-    pytest.importorskip("fsspec_xrootd")
-    if program is None:
-        pytest.skip("no xrootd server is installed")
-    folder = tmp_path / "served"
-    (folder / "data").mkdir(parents=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    configuration = tmp_path / "xrootd.cfg"
-    configuration.write_text(
-        f"all.export /data\noss.localroot {folder}\nall.adminpath {tmp_path}/adm\nall.pidpath {tmp_path}/adm\n"
-        f"xrd.port {port}\nxrd.network nodnr\n"
-    )
-    for path in (tmp_path, *tmp_path.parents):
-        if path.stat().st_uid == 0 and path != path.parent and "pytest" in str(path):
-            path.chmod(0o755)
-    as_nobody = []
-    if tmp_path.stat().st_uid == 0:
-        shutil.chown(tmp_path, "nobody")
-        as_nobody = ["-R", "nobody"]
-    server = subprocess.Popen(
-        [program, "-c", configuration, "-l", tmp_path / "log", *as_nobody], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        time.sleep(0.1)
-    yield f"root://127.0.0.1:{port}//data", folder / "data"
-    server.terminate()
-    server.wait()
+    with serving(tmp_path) as (address, folder, _):
+        yield address, folder
 
 
 def test_files_over_xrootd(xrootd, jet_file, expected, repository, tmp_path_factory):
@@ -487,8 +455,30 @@ def test_files_over_xrootd(xrootd, jet_file, expected, repository, tmp_path_fact
     shutil.copy(jet_file, folder / "jets.root")
     assert_same(read(f"{address}/jets.root", first=10, last=60), expected[10:60])
     assert_stages_as(f"{address}/jets.root", jet_file, tmp_path_factory.mktemp("staged"), repository)
-    with pytest.raises(InputFileError, match=r"none\.root"):
+    with pytest.raises(InputFileError, match=r"none\.root: cannot be read: the server has no such file"):
         read(f"{address}/none.root")
+
+
+def test_a_file_replaced_on_an_xrootd_server_is_known_by_its_checksum(xrootd, jet_file):
+    address, folder = xrootd
+    served = folder / "jets.root"
+    shutil.copy(jet_file, served)
+    known = remote_state(f"{address}/jets.root")
+    assert known.size == jet_file.stat().st_size
+    # A copy that was made anew has another time only.
+    os.utime(served, (1_000_000_000, 1_000_000_000))
+    now = remote_state(f"{address}/jets.root")
+    assert now.modified != known.modified
+    assert (known.difference(now) == "") == (known.checksum is not None)
+    content = bytearray(served.read_bytes())
+    content[-1] ^= 1
+    served.unlink()
+    served.write_bytes(content)
+    with (
+        pytest.raises(InputFileError, match=r"jets\.root: was replaced on the server"),
+        open_reader(f"{address}/jets.root", expected=known),
+    ):
+        pass
 
 
 # HDF5 whose bytes lie in other files
