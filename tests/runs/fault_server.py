@@ -4,6 +4,7 @@ import base64
 import collections
 import functools
 import http.server
+import ssl
 import threading
 import time
 import urllib.parse
@@ -110,17 +111,26 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 class FaultServer:
-    """Serves a folder until it is closed. address: without a slash at its end. counts: the requests for each fault."""
+    """Serves a folder until it is closed. address: without a slash at its end. counts: the requests for each fault.
 
-    def __init__(self, folder):
+    certificate, key, users: files, for https to whoever has one of the certificates in `users`.
+    """
+
+    def __init__(self, folder, *, certificate=None, key=None, users=None):
         self.counts = collections.Counter()
         self._ended = threading.Event()
         handler = functools.partial(Handler, folder, self.counts, self._ended)
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
+        if certificate:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=users)
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_cert_chain(certificate, key)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
-        self.address = f"http://127.0.0.1:{self._server.server_port}"
+        scheme = "https" if certificate else "http"
+        self.address = f"{scheme}://127.0.0.1:{self._server.server_port}"
 
     def close(self):
         self._ended.set()

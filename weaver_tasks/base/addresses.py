@@ -25,7 +25,7 @@ _SELECTING = frozenset(
     " rev revision run svcclass tag type version versionid xrdcl.unzip".split(" ")
 )
 _NUMBER = re.compile(r"[0-9]{0,9}")  # an expiry time has ten digits
-_SECRET = re.compile(r"auth|tok|sig|key|cred|secret|pass|pwd|pin|session|ticket|expire|jwt|bearer|x-amz-|x-goog-", re.IGNORECASE)
+_SECRET = re.compile(r"auth|tok|sig|key|cred|secret|pass|pwd|pin|session|ticket|exp|jwt|bearer|x-amz-|x-goog-", re.IGNORECASE)
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>`\\]+")
 _AFTER = ".,;:!?)]}"  # of the sentence that an address stands in
 _LEAST = 6  # characters of a secret that is replaced wherever it stands

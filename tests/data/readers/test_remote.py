@@ -4,6 +4,7 @@ import io
 import os
 import re
 import shutil
+import subprocess
 import time
 import types
 
@@ -174,6 +175,42 @@ def test_a_token_of_the_environment_goes_over_secure_connections_only(monkeypatc
     assert _bearer("https://example.org/a.root", session) == {"Authorization": f"Bearer {TOKEN}"}
     for address in ("http://example.org/a.root", "https://user:password@example.org/a.root", "https://example.org/a.root?authz=other"):
         assert _bearer(address, session) == {}
+
+
+@pytest.fixture
+def secure(tmp_path, jet_file):
+    """An https server of an authority of its own, which wants a certificate of the user; the files of both certificates."""
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl is installed")
+    for name in ("server", "user"):
+        options = ["-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1"]
+        files = ["-keyout", tmp_path / f"{name}.key", "-out", tmp_path / f"{name}.pem"]
+        subprocess.run(["openssl", "req", "-x509", *options, *files], check=True, capture_output=True)
+    proxy = tmp_path / "proxy.pem"
+    proxy.write_text((tmp_path / "user.pem").read_text() + (tmp_path / "user.key").read_text())
+    proxy.chmod(0o600)
+    (tmp_path / "secure").mkdir()
+    shutil.copy(jet_file, tmp_path / "secure" / "jets.root")
+    server = FaultServer(tmp_path / "secure", certificate=tmp_path / "server.pem", key=tmp_path / "server.key", users=tmp_path / "user.pem")
+    yield server, tmp_path / "server.pem", proxy
+    server.close()
+
+
+def test_certificates_come_from_the_environment(secure, monkeypatch):
+    server, authority, proxy = secure
+    address = f"{server.address}/token/jets.root"
+    monkeypatch.setenv("BEARER_TOKEN", TOKEN)
+    monkeypatch.setenv("X509_USER_PROXY", str(proxy))
+    with pytest.raises(RemoteFileError, match=r"no secure connection .*SSL_CERT_FILE"):
+        remote_state(address)
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+    assert remote_state(address).size
+    monkeypatch.delenv("X509_USER_PROXY")
+    with pytest.raises(RemoteFileError, match="cannot be read: "):
+        remote_state(address)
+    monkeypatch.setenv("X509_USER_PROXY", str(authority.parent / "none.pem"))
+    with pytest.raises(RemoteFileError, match=r"none\.pem cannot be used .* Make a new one, or unset X509_USER_PROXY"):
+        remote_state(address)
 
 
 # Replaced files
