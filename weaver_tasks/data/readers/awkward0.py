@@ -36,8 +36,15 @@ class Awkward0Reader:
         self._place = place
         self._opened = contextlib.ExitStack()
         stream: IO[bytes] = self._opened.enter_context(open_stream(place.path, place.remote))
-        with _refusing_damage(place):
-            self._archive = self._opened.enter_context(zipfile.ZipFile(stream))
+        try:
+            with _refusing_damage(place):
+                self._archive = self._opened.enter_context(zipfile.ZipFile(stream))
+            self._look_inside(branches)
+        except BaseException:
+            self._opened.close()
+            raise
+
+    def _look_inside(self, branches: Sequence[str]) -> None:
         self._names = [name.removesuffix(_SUFFIX) for name in self._archive.namelist() if name.endswith(_SUFFIX)]
         self._arrays: dict[str, ak.Array] = {}
         self._first = next((name for name in (*branches, *self._names) if name in self._names), None)
