@@ -21,11 +21,11 @@ VARIABLE = "WEAVER_TASKS_ADDRESSES"
 
 # Parameters that select a file or a version of it. All others count as credentials, since nobody can list all names of those.
 _SELECTING = frozenset(
-    {
-        *("branch", "dataset", "did", "dl", "download", "event", "file", "fileid", "filename", "files", "format", "generation", "i", "id"),
-        *("index", "n", "name", "offset", "page", "part", "path", "raw", "ref", "rev", "revision", "run", "svcclass", "tag", "type"),
-        *("version", "versionid", "xrdcl.unzip"),
-    }
+    (
+        *("branch", "dataset", "did", "dl", "download", "event", "file", "fileid", "filename", "files", "format", "generation"),
+        *("i", "id", "index", "n", "name", "offset", "page", "part", "path", "raw", "ref", "rev", "revision", "run", "svcclass"),
+        *("tag", "type", "version", "versionid", "xrdcl.unzip"),
+    )
 )
 _NUMBER = re.compile(r"[0-9]{0,9}")  # an expiry time has ten digits
 _SECRET = re.compile(r"auth|tok|sig|key|cred|secret|pass|pwd|pin|session|ticket|exp|jwt|bearer|x-amz-|x-goog-", re.IGNORECASE)
