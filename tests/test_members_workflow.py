@@ -160,3 +160,62 @@ def test_a_change_of_the_selection_that_is_undone_brings_back_the_best_epoch(run
     run.snakemake("--until", "select_best_epoch")
     assert not any("stopped" in json.loads((run.results / f"metrics/train_epoch-{epoch}.json").read_text()) for epoch in range(6))
     assert json.loads((run.results / "best_epoch.json").read_text())["metric"] == "loss"
+
+
+MODES = {
+    "one epoch a job": {},
+    "blocks": {"epochs_per_job": 2},
+    "early stopping": {"early_stopping": {"patience": 1}},
+    "few checkpoints": {"keep_checkpoints": "best_and_last"},
+    "all": {"epochs_per_job": 2, "early_stopping": {"patience": 5}, "keep_checkpoints": "best_and_last"},
+}
+
+
+def test_the_target_train_plans_all_epochs_and_nothing_after_them(run):
+    for mode in MODES.values():
+        run.config["training"] |= {"epochs": 3, "epochs_per_job": None, "early_stopping": None, "keep_checkpoints": "all", **mode}
+        whole = run.planned()
+        after = {"predict", "evaluate", "export_onnx", "provenance"}
+        assert after <= set(whole)
+        planned = run.planned("train")
+        planned.pop("train")
+        left_out = {*after, "gather_test_inputs"}
+        stages = {rule: count for rule, count in whole.items() if rule not in (*left_out, "stage_inputs", "gather_inputs")}
+        assert stages == {rule: count for rule, count in planned.items() if rule not in ("stage_inputs", "gather_inputs")}
+
+
+@pytest.mark.parametrize(
+    "members", [{}, {"seeds": [3, 11]}, {"cross_validation": {"variable": "number", "folds": 2}}], ids=["one", "seeds", "folds"]
+)
+def test_the_target_train_stops_after_the_training(run, members):
+    run.config |= members
+    run.config["training"] |= {"epochs": 4, **MODES["all"]}
+    run.snakemake("train")
+    folders = {"seeds": ["seed-3", "seed-11"], "cross_validation": ["fold-0", "fold-1"]}.get(next(iter(members), ""), ["."])
+    for folder in (run.results / name for name in folders):
+        assert [epoch for epoch in range(4) if not (folder / f"metrics/val_epoch-{epoch}.json").exists()] == []
+        best = json.loads((folder / "best_epoch.json").read_text())["epoch"]
+        accuracies = [json.loads((folder / f"metrics/val_epoch-{epoch}.json").read_text())["accuracy"] for epoch in range(4)]
+        assert best == int(np.argmax(accuracies))
+        assert (folder / "checkpoints/net_best_epoch_state.pt").exists()
+    assert [name for name in ("predictions", "evaluation", "export") if list(run.results.rglob(name))] == []
+    assert run.planned("train") == {}
+
+
+def test_until_the_validation_is_refused_where_it_would_not_stop_after_the_training(run):
+    for mode in ("blocks", "early stopping", "few checkpoints"):
+        run.config["training"] |= {"epochs": 3, "epochs_per_job": None, "early_stopping": None, "keep_checkpoints": "all", **MODES[mode]}
+        output = run.snakemake("--until", "validate_epoch", code=2)
+        assert "ERROR: --until validate_epoch: " in output
+        assert "Ask for the target `train`" in output
+    assert not (run.results / "staged").exists()
+    run.config["training"] |= {"epochs_per_job": None, "early_stopping": None, "keep_checkpoints": "all"}
+    assert run.planned("--until", "validate_epoch")["validate_epoch"] == 3
+
+
+def test_a_trained_model_leaves_the_target_train_nothing_to_do(run):
+    run.config["prediction"] = {"model": "somewhere/net.pt"}
+    for group in run.data["inputs"].values():
+        group["vars"] = [[name if isinstance(name, str) else name[0], None] for name in group["vars"]]
+    output = run.snakemake("--dry-run", "train", code=2)
+    assert "prediction.model: somewhere/net.pt is trained already, so the target `train` has nothing to do" in output

@@ -214,6 +214,22 @@ def refuse_prefix(path):
         )
 
 
+def refuse_until():
+    """Refuse `--until train_epoch` and `--until validate_epoch` where they do not stop after the training.
+
+    Snakemake does not run what such a job needs by another job of its kind: an epoch that waits for validations is never reached. And
+    epochs of one job are trained by rules of other names.
+    """
+    wanted = {"train_epoch", "validate_epoch"} & set(workflow.dag_settings.until)
+    if wanted and not HOSTED and (LONG_JOBS or LOOKS_BACK):
+        refuse(
+            ConfigError(
+                f"--until {' '.join(sorted(wanted))}: Snakemake would not get to the last epoch of this configuration. "
+                "Ask for the target `train`, which stops after the training: snakemake train --configfile …"
+            )
+        )
+
+
 def touches_the_run():
     """Not for a quick check, which has a run of its own."""
     return set(workflow.dag_settings.targets) != {"quick_check"}

@@ -106,6 +106,23 @@ def past_validations(epoch, member):
     return validations(past, member)
 
 
+def validations_to_select_from(wildcards):
+    """Of all epochs. Here the options of the command line are known, which they are not when this file is read."""
+    refuse_until()
+    return validations(PLAN.epochs(), wildcards.member)
+
+
+def trained_members(wildcards):
+    """The chosen epoch of each fold or seed."""
+    if MODEL:
+        refuse(
+            ConfigError(
+                f"{WHERE}: prediction.model: {MODEL} is trained already, so the target `train` has nothing to do. Leave the key out to train."
+            )
+        )
+    return [f"{RUN}/{member}best_epoch.json" for member in MEMBERS]
+
+
 # Results: results.smk. With prediction.model nothing is trained, and training files are not read.
 
 MODEL = PLAN.config["prediction"]["model"]

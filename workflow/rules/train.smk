@@ -230,7 +230,7 @@ rule select_best_epoch:
     required: val_epoch-<n>.json of all epochs. produced: best_epoch.json, net_best_epoch_state.pt, net_best_epoch_optimizer.pt.
     """
     input:
-        validations=lambda w: validations(PLAN.epochs(), w.member),
+        validations=validations_to_select_from,
     output:
         best=f"{RUN}/{{member}}best_epoch.json",
         state=f"{CHECKPOINTS}/net_best_epoch_state.pt",
@@ -251,3 +251,10 @@ rule select_best_epoch:
         " --settings {params.common.untracked:q}"
         " --log-file {log:q}"
         " --record {output.record:q}"
+
+
+rule train:
+    """The target that stops after the training: every epoch is trained and validated, and the best one of each fold or seed is chosen."""
+    input:
+        trained_members,
+    localrule: True

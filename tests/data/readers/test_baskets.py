@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from weaver_tasks.base.errors import InputFileError
 from weaver_tasks.data.readers.baskets import baskets_of
+from weaver_tasks.data.readers.place import local
 from weaver_tasks.data.readers.root import open_root
 
 WRITTEN_BY_ROOT = Path(__file__).parents[2] / "files" / "written_by_root"
@@ -87,7 +88,7 @@ def test_ranges_outside_the_file_are_left_to_uproot(lz4):
 
 @pytest.mark.parametrize(("first", "last"), [(0, JETS), (7, 20)])
 def test_lists_without_places_are_as_long_as_another_branch_says(first, last):
-    with closing(open_root(str(WRITTEN_BY_ROOT / "offsets_left_out.root"), None)) as reader:
+    with closing(open_root(local(str(WRITTEN_BY_ROOT / "offsets_left_out.root")), None)) as reader:
         arrays = reader.read(["array_of_n", "vector_float"], first, last)
     for name, array in arrays.items():
         same(array, branches_of(WRITTEN_BY_ROOT / "zstd.root")[name][1][first:last])
@@ -97,7 +98,7 @@ def test_lists_without_places_are_as_long_as_another_branch_says(first, last):
 def test_a_reader_gives_all_branches_whoever_reads_them(name):
     path = WRITTEN_BY_ROOT / f"{name}.root"
     expected = branches_of(path, entry_start=2, entry_stop=20)
-    with closing(open_root(str(path), None)) as reader:
+    with closing(open_root(local(str(path)), None)) as reader:
         arrays = reader.read(list(expected), 2, 20)
     assert list(arrays) == list(expected)
     for branch, array in arrays.items():
@@ -106,8 +107,8 @@ def test_a_reader_gives_all_branches_whoever_reads_them(name):
 
 def test_a_tuple_that_root_wrote_holds_the_same_as_the_tree():
     with (
-        closing(open_root(str(WRITTEN_BY_ROOT / "tuple.root"), None)) as tuples,
-        closing(open_root(str(WRITTEN_BY_ROOT / "lz4.root"), None)) as tree,
+        closing(open_root(local(str(WRITTEN_BY_ROOT / "tuple.root")), None)) as tuples,
+        closing(open_root(local(str(WRITTEN_BY_ROOT / "lz4.root")), None)) as tree,
     ):
         names = sorted(tuples.known())
         assert {"vector_float", "vector_bool", "number_bool"} <= set(names)
@@ -171,20 +172,20 @@ def test_a_reader_that_nobody_has_any_more_leaves_no_file_open(jets):
         return sum(os.path.realpath(f"/proc/self/fd/{name}") == str(path) for name in os.listdir("/proc/self/fd"))
 
     path = (jets / "train" / "TTBar.root").resolve()
-    reader = open_root(str(path), None)
+    reader = open_root(local(str(path)), None)
     reader.read(["jet_pt"], 0, 10)
     assert ours() > 0
     del reader
     gc.collect()
     assert ours() == 0
-    reader = open_root(str(path), None)
+    reader = open_root(local(str(path)), None)
     reader.close()
     assert ours() == 0
 
 
 def test_split_collections_are_read_as_uproot_reads_them():
     path = WRITTEN_BY_ROOT / "collections.root"
-    with uproot.open(path) as file, closing(open_root(str(path), None)) as reader:
+    with uproot.open(path) as file, closing(open_root(local(str(path)), None)) as reader:
         branches = dict(file["Delphes"].iteritems(recursive=True))
         assert {"Particle/Particle.fPx", "Particle/Particle.fMother[2]", "Event.HT"} <= set(branches)
         for first, last in ((0, 40), (7, 20)):
@@ -201,7 +202,7 @@ def test_split_collections_are_read_as_uproot_reads_them():
 def test_arrays_of_truncated_numbers(kind, limits):
     """Of 16 bits from 0 to 100: as near as half a step; of no range: as these numbers are, exactly."""
     step = 100 / (1 << 16) if limits else 0.0
-    with closing(open_root(str(WRITTEN_BY_ROOT / "truncated.root"), None)) as reader:
+    with closing(open_root(local(str(WRITTEN_BY_ROOT / "truncated.root")), None)) as reader:
         arrays = reader.read([f"{kind}{limits}", f"list_{kind}{limits}", "n"], 2, 9)
     fixed, lists = arrays[f"{kind}{limits}"], arrays[f"list_{kind}{limits}"]
     assert arrays["n"].to_list() == ak.num(lists).to_list() == list(range(2, 9))
@@ -211,13 +212,13 @@ def test_arrays_of_truncated_numbers(kind, limits):
 
 
 def test_a_range_of_truncated_numbers_may_be_in_pi():
-    with closing(open_root(str(WRITTEN_BY_ROOT / "truncated.root"), None)) as reader:
+    with closing(open_root(local(str(WRITTEN_BY_ROOT / "truncated.root")), None)) as reader:
         found = ak.to_numpy(reader.read(["d_pi"], 0, 9)["d_pi"])
     np.testing.assert_allclose(found, (np.arange(9)[:, None] + np.arange(3) / 4) / 4, rtol=0, atol=10 / (1 << 24))
 
 
 def test_files_that_were_never_closed_and_cycles_that_are_not_there():
     with pytest.raises(InputFileError, match=r"unclosed\.root: was never closed: .*ROOT recover"):
-        open_root(str(WRITTEN_BY_ROOT / "unclosed.root"), None)
+        open_root(local(str(WRITTEN_BY_ROOT / "unclosed.root")), None)
     with pytest.raises(InputFileError, match=r"has no tree 'tree;3', but tree;1\. Write treename: tree"):
-        open_root(str(WRITTEN_BY_ROOT / "truncated.root"), "tree;3")
+        open_root(local(str(WRITTEN_BY_ROOT / "truncated.root")), "tree;3")
