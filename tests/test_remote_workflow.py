@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -113,7 +114,7 @@ def test_a_silent_xrootd_server_is_given_up(tmp_path, jets):
         fill(folder, jets)
         server.send_signal(signal.SIGSTOP)
         begin = time.monotonic()
-        done = subprocess.run(["python", "-c", code, f"{address}/Hbb.root"], capture_output=True, text=True, timeout=120)
+        done = subprocess.run([sys.executable, "-c", code, f"{address}/Hbb.root"], capture_output=True, text=True, timeout=120)
         assert done.returncode == 1
         assert re.search(r"RemoteFileError: root://.*Hbb\.root: cannot be read: ", done.stderr.splitlines()[-1])
         assert time.monotonic() - begin < 90
