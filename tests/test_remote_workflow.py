@@ -96,7 +96,7 @@ def test_predictions_are_those_of_local_files_and_credentials_are_nowhere(mode, 
 
 
 def test_predictions_over_xrootd_are_those_of_local_files(served, local, tmp_path_factory, repository, jets):
-    with serving(tmp_path_factory.mktemp("xrootd")) as (address, folder, _):
+    with serving() as (address, folder, _):
         fill(folder, jets)
         train, test = ({name: f"{address}/{name}{end}.root" for name in CLASSES} for end in ("", "-test"))
         for mode in ("columnar", "copy", "none"):
@@ -105,12 +105,12 @@ def test_predictions_over_xrootd_are_those_of_local_files(served, local, tmp_pat
             assert_same_scores(run, local)
 
 
-def test_a_silent_xrootd_server_is_given_up(tmp_path, jets):
+def test_a_silent_xrootd_server_is_given_up(jets):
     code = (
         "import sys; from weaver_tasks.base.remote_limits import *; set_limits(RemoteLimits(2, 1, 5))\n"
         "from weaver_tasks.data.readers.remote import remote_state; print(remote_state(sys.argv[1]))"
     )
-    with serving(tmp_path) as (address, folder, server):
+    with serving() as (address, folder, server):
         fill(folder, jets)
         server.send_signal(signal.SIGSTOP)
         begin = time.monotonic()

@@ -4,18 +4,26 @@ import contextlib
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 
 
 @contextlib.contextmanager
-def serving(folder):
-    """The address of an XRootD server's folder, the folder, and its process. folder: a new folder for all of it."""
+def serving():
+    """The address of an XRootD server's folder, the folder, and its process."""
     program = shutil.which("xrootd")
     pytest.importorskip("fsspec_xrootd")
     if program is None:
         pytest.skip("no xrootd server is installed: apt-get install xrootd-server")
+    # Not pytest's folder: another pytest that starts takes away the right of other users to enter it.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        yield from _serving(Path(folder), program)
+
+
+def _serving(folder, program):
     served = folder / "served"
     (served / "data").mkdir(parents=True)
     with socket.socket() as free:
@@ -26,9 +34,7 @@ def serving(folder):
         f"all.export /data\noss.localroot {served}\nall.adminpath {folder}/adm\nall.pidpath {folder}/adm\n"
         f"xrd.port {port}\nxrd.network nodnr\nxrootd.chksum adler32\n"
     )
-    for path in (folder, *folder.parents):
-        if path.stat().st_uid == 0 and path != path.parent and "pytest" in str(path):
-            path.chmod(0o755)
+    folder.chmod(0o755)
     as_nobody = []
     if folder.stat().st_uid == 0:
         shutil.chown(folder, "nobody")

@@ -444,9 +444,9 @@ def test_files_missing_over_http_are_named(web):
 
 
 @pytest.fixture
-def xrootd(tmp_path):
+def xrootd():
     """The address of a folder served by an XRootD server, and the folder."""
-    with serving(tmp_path) as (address, folder, _):
+    with serving() as (address, folder, _):
         yield address, folder
 
 
