@@ -454,7 +454,7 @@ def test_what_has_no_key_is_told():
         ("weaver -c d -n n", "data.train", "--data-train is missing"),
         ("torchrun --nproc_per_node gpu weaver --backend nccl -i x -c d -n n", "training.ranks", "=gpu: not a number"),
         ("torchrun --nproc_per_node 2 weaver -i x -c d -n n", "training.ranks", "without --backend"),
-        ("srun -n 4 weaver -i x -c d -n n", "training.ranks", "srun starts as many processes"),
+        ("srun -n 4 weaver -i x -c d -n n", "training.ranks", "srun starts an unknown number of processes"),
     ],
 )
 def test_what_cannot_be_carried_over_is_a_todo_beside_all_the_rest(command, key, text, tmp_path, capsys):

@@ -121,7 +121,7 @@ def test_parts_that_do_not_fit_are_refused(stages, tmp_path):
     shutil.copy(stages.inputs, tmp_path / "kept.json")
     try:
         stages.inputs.write_text(json.dumps({**manifest, "digest": "other"}))
-        with pytest.raises(WeaverTasksError, match=r"0\.npz: holds pass 0 over training files 0 to 1; others are wanted"):
+        with pytest.raises(WeaverTasksError, match=r"0\.npz: holds pass 0 over training files 0 to 1; others are needed"):
             gather("--gather", tmp_path, 2)
     finally:
         shutil.copy(tmp_path / "kept.json", stages.inputs)

@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> None:
             _gather(arguments, record)
         return
     if not (arguments.data_config and arguments.split and arguments.group and arguments.sources):
-        parser.error("--data-config, --split, --group and --sources are wanted, or --gather")
+        parser.error("--data-config, --split, --group and --sources are required, or --gather")
     if len(arguments.records) != len(arguments.sources) or len(arguments.staged) not in (0, len(arguments.sources)):
         parser.error("--records and --staged want one file for each of --sources")
     arguments.sources = [remember(source) if is_remote(source) else source for source in arguments.sources]

@@ -32,34 +32,34 @@ class Document(Section):
         ({"run": "a", "xyz": 3}, "c.yaml: unknown key 'xyz'. Known here: run, training."),
         ({"xyz": 3}, "c.yaml: unknown key 'xyz'. Known here: run, training."),
         ({}, "c.yaml: key 'run' is missing. (Name of the run.)"),
-        ({"run": "a", "training": {"epochs": 0}}, "c.yaml: key 'training.epochs': 0 does not fit; at least 1 is wanted. (Epochs.)"),
+        ({"run": "a", "training": {"epochs": 0}}, "c.yaml: key 'training.epochs': 0 does not fit; expected at least 1. (Epochs.)"),
         (
             {"run": "a", "training": {"epochs": None}},
-            "c.yaml: key 'training.epochs': nothing does not fit; a whole number is wanted. (Epochs.)",
+            "c.yaml: key 'training.epochs': nothing does not fit; expected a whole number. (Epochs.)",
         ),
-        ({"run": "a", "training": {"lr": 0}}, "c.yaml: key 'training.lr': 0 does not fit; more than 0 is wanted. (Learning rate.)"),
+        ({"run": "a", "training": {"lr": 0}}, "c.yaml: key 'training.lr': 0 does not fit; expected more than 0. (Learning rate.)"),
         (
             {"run": "a", "training": {"device": "cudaa"}},
-            "c.yaml: key 'training.device': 'cudaa' does not fit; one of cpu, cuda, nothing is wanted. Did you mean: cuda?",
+            "c.yaml: key 'training.device': 'cudaa' does not fit; expected one of cpu, cuda, nothing. Did you mean: cuda?",
         ),
         (
             {"run": "a", "training": {"files": ["x"]}},
-            "c.yaml: key 'training.files': ['x'] does not fit; at least 2 of them is wanted. (Files.)",
+            "c.yaml: key 'training.files': ['x'] does not fit; expected at least 2 of them. (Files.)",
         ),
-        ({"run": "a", "training": {"files": ["x", 1]}}, "c.yaml: key 'training.files[1]': 1 does not fit; text is wanted. (Files.)"),
-        ({"run": "A"}, "c.yaml: key 'run': 'A' does not fit; text like ^[a-z]+$ is wanted. (Name of the run.)"),
+        ({"run": "a", "training": {"files": ["x", 1]}}, "c.yaml: key 'training.files[1]': 1 does not fit; expected text. (Files.)"),
+        ({"run": "A"}, "c.yaml: key 'run': 'A' does not fit; expected text like ^[a-z]+$. (Name of the run.)"),
         (
             {"run": "a", "training": {"groups": {"a b": "x"}}},
-            "c.yaml: key 'training.groups': 'a b' does not fit; text like ^[A-Za-z0-9][A-Za-z0-9._-]*$ is wanted. "
+            "c.yaml: key 'training.groups': 'a b' does not fit; expected text like ^[A-Za-z0-9][A-Za-z0-9._-]*$. "
             "(It becomes a folder's name: letters, digits, '.', '_' and '-'.)",
         ),
         (
             {"run": "a", "training": {"groups": 3}},
-            "c.yaml: key 'training.groups': 3 does not fit; text or a map of keys is wanted. (Groups.)",
+            "c.yaml: key 'training.groups': 3 does not fit; expected text or a map of keys. (Groups.)",
         ),
-        ([], "c.yaml: the document: [] does not fit; a map of keys is wanted."),
+        ([], "c.yaml: the document: [] does not fit; expected a map of keys."),
         ({"run": "a", "x\ny": 1}, "c.yaml: unknown key 'x y'. Known here: run, training."),
-        ({"run": "a" * 99 + "B"}, f"c.yaml: key 'run': '{'a' * 76}… does not fit; text like ^[a-z]+$ is wanted. (Name of the run.)"),
+        ({"run": "a" * 99 + "B"}, f"c.yaml: key 'run': '{'a' * 76}… does not fit; expected text like ^[a-z]+$. (Name of the run.)"),
     ],
 )
 def test_messages(document, message):

@@ -56,9 +56,7 @@ def read_launch(words: list[str]) -> Launch:
     launch = Launch(environment=environment, before=" ".join(before), options=options)
     if launched is None:
         several = before and before[0] in _JOB_STEPS
-        return replace(
-            launch, unknown=f"{before[0]} starts as many processes as it is told to. Give the number of ranks" if several else ""
-        )
+        return replace(launch, unknown=f"{before[0]} starts an unknown number of processes. Give the number of ranks" if several else "")
     asked = {"--nproc_per_node": _given(launched, _RANKS), "--nnodes": _given(launched, {"nnodes"})}
     wrong = [f"{shown}={value}" for shown, value in asked.items() if not re.fullmatch(r"[1-9]\d*", value)]
     if wrong:

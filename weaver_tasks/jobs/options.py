@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def add_data_configuration(parser: argparse.ArgumentParser, help: str = "data_config.auto.yaml", *, required: bool = True) -> None:
-    """Add --data-config and --custom-functions. help: which data configuration is wanted."""
+    """Add --data-config and --custom-functions. help: describes which data configuration to give."""
     parser.add_argument("--data-config", type=Path, required=required, help=help)
     parser.add_argument("--custom-functions", type=Path, help="a Python file of functions that the data configuration's expressions use")
 

@@ -67,7 +67,7 @@ def _message(found: ErrorDetails, model: type[Section]) -> str:
         text = " (It becomes a folder's name: letters, digits, '.', '_' and '-'.)"
     itself = holder is not None and str(path[-1]) in holder.model_fields if path else False
     wanted = _wanted(found, values, or_nothing=itself and field is not None and _may_be_nothing(field))
-    return f"{place}: {_shown(found['input'])} does not fit; {wanted} is wanted.{hint or text}"
+    return f"{place}: {_shown(found['input'])} does not fit; expected {wanted}.{hint or text}"
 
 
 def _wanted(found: ErrorDetails, values: Sequence[Any], *, or_nothing: bool) -> str:

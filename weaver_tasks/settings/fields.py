@@ -285,7 +285,7 @@ class Section(BaseModel):
 
 
 class ReadSection(Section):
-    """A section of config.yaml: text that stands for a number, a truth value, a list … is read as one where one is wanted."""
+    """A section of config.yaml: text that stands for a number, a truth value, a list … is converted where such a value is expected."""
 
     @field_validator("*", mode="wrap")
     @classmethod

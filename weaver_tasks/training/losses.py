@@ -63,7 +63,7 @@ def _classification(
     assert truth is not None
     if logits.ndim != 2 or len(logits) != len(truth):
         raise NetworkError(
-            f"the model gives an output of shape {tuple(logits.shape)} for {len(truth)} labels; (events, classes) is wanted, "
+            f"the model gives an output of shape {tuple(logits.shape)} for {len(truth)} labels; (events, classes) is required, "
             "or (events, classes, particles) with per-particle labels."
         )
     # A loss defined by the user may take more outputs than scores; the scores come first.

@@ -223,11 +223,11 @@ def test_numbers_beyond_float32_become_infinite(configure, hbb):
         ({"labels": {"type": "simple", "value": ["label_Hbb", "part_px > 0"]}}, "labels.value: part_px > 0: gives .* one number per event"),
         (
             {"weights": {"reweight_method": "flat", "reweight_vars": {"part_px": [0, 1]}, "reweight_classes": ["label_Hbb"]}},
-            "weights.part_px: gives var \\* float32 where one number per event is wanted",
+            "weights.part_px: gives var \\* float32 where one number per event is required",
         ),
         (
             {"weights": {"use_precomputed_weights": True, "weight_branches": ["part_px"]}},
-            "weights.weight_branches: gives var \\* .* where one number per event is wanted",
+            "weights.weight_branches: gives var \\* .* where one number per event is required",
         ),
         ({"new_variables": {"part_pt": "part_px[:7]"}}, "new_variables.part_pt .* gives 7 values for 250 events"),
         ({"new_variables": {"part_pt": "part_px[..., None]"}}, "'part_pt' is of type .*must be one number per particle"),

@@ -310,7 +310,7 @@ def _place(name: str, section: str = "new_variables") -> str:
 def _check_single(value: Any, key: str, where: str) -> None:
     if value.ndim != 1 or value.fields:
         raise DataConfigError(
-            f"{where}: {key}: gives {value.type.content} where one number per event is wanted. Use ak.sum or ak.max, say."
+            f"{where}: {key}: gives {value.type.content} where one number per event is required. Use ak.sum or ak.max, say."
         )
 
 

@@ -129,7 +129,7 @@ def batch_permute_and_drop_indices(
     if not drop_rate_min:
         return indices
     if not 0 < drop_rate_min <= drop_rate_max < 1:
-        raise ValueError(f"drop rates {drop_rate_min} to {drop_rate_max}: 0 < min <= max < 1 is wanted")
+        raise ValueError(f"drop rates {drop_rate_min} to {drop_rate_max}: 0 < min <= max < 1 is required")
     counts = ak.to_numpy(ak.num(array))
     kept = np.round(counts * (1 - random.uniform(low=drop_rate_min, high=drop_rate_max, size=len(counts))))
     return indices[indices < np.maximum(min_elements, kept).astype("int64")]

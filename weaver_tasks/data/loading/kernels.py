@@ -254,7 +254,7 @@ def _gather_piece(values, events, ranges, length, target, counts, starts):
 
 @numba.njit(nogil=True, cache=True)
 def touch(values, pieces, ranges, order):
-    """Read a value of every memory page that holds these events, so that they are in memory when they are wanted."""
+    """Read a value of every memory page that holds these events, so that they are in memory when they are used."""
     total, begin = np.float32(0), 0
     while begin < len(order):
         end = _end_of_piece(pieces, order, begin)

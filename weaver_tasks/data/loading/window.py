@@ -67,7 +67,7 @@ class LoadedWindow:
 class WindowReader:
     """Reads the windows of a split.
 
-    packed: the packed columns that are wanted. seed: of the split's draws.
+    packed: the packed columns to read. seed: of the split's draws.
     threads: how many read the files of a window, where they are transformed on the fly and the parts are large.
     """
 

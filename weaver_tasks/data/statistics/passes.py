@@ -126,7 +126,7 @@ class Passes:
         wanted = {"digest": self._digest, "pass": len(self.done), "first": first, "last": facts["last"] if last is None else last}
         if facts != wanted:
             raise WeaverTasksError(
-                f"{path}: holds pass {facts['pass']} over training files {facts['first']} to {facts['last']}; others are wanted, or "
+                f"{path}: holds pass {facts['pass']} over training files {facts['first']} to {facts['last']}; others are needed, or "
                 "the inputs have changed since. Delete it and run again."
             )
         sums.add_arrays(arrays)

@@ -232,7 +232,7 @@ def _fully_connected(
     width: int, num_classes: int | None, fc_params: Sequence[Sequence[Any]], norm_layer: type[nn.Module], use_bias: bool
 ) -> nn.Sequential:
     if num_classes is None:
-        raise ValueError("num_classes is wanted; or fc_params=None for a network without an output layer")
+        raise ValueError("num_classes is required, or fc_params=None for a network without an output layer")
     layers: list[nn.Module] = []
     for width_out, dropout, *activation in fc_params:
         if activation == ["swiglu"]:

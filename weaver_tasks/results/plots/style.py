@@ -25,7 +25,7 @@ _SOLID = 7  # number of colors of Okabe and Ito at the beginning of COLORS
 
 
 def look(index: int) -> dict[str, Any]:
-    """The color and line style of curve number `index`; curves can be told apart in print too."""
+    """The color and line style of curve number `index`; curves differ in print too."""
     return {"color": COLORS[index % len(COLORS)], "linestyle": DASHES[index // _SOLID % len(DASHES)]}
 
 
