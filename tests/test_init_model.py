@@ -97,8 +97,13 @@ def test_weaver_loads_our_checkpoint_and_we_load_weavers(run, tmp_path):
     ours, theirs = own.ParticleNetTagger(**options), weaver.ParticleNetTagger(**options)
     checkpoint.save_state(tmp_path / "net_epoch-0_state.pt", ours)
     theirs.load_state_dict(torch.load(tmp_path / "net_epoch-0_state.pt", weights_only=True))
-    torch.save(theirs.state_dict(), tmp_path / "weaver_state.pt")
-    checkpoint.load_state(ours, tmp_path / "weaver_state.pt")
+    saved = {name: tensor.clone() for name, tensor in theirs.state_dict().items()}
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in ours.state_dict().items())
+    torch.save(saved, tmp_path / "weaver_state.pt")
+    other = own.ParticleNetTagger(**options)
+    assert not all(torch.equal(tensor, saved[name]) for name, tensor in other.state_dict().items())
+    checkpoint.load_state(other, tmp_path / "weaver_state.pt")
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in other.state_dict().items())
 
 
 @pytest.mark.filterwarnings("ignore")  # torch's compiler's own

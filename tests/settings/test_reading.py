@@ -149,7 +149,10 @@ def test_text_is_read_as_what_is_wanted_everywhere(over, key, typed):
         ({"training": {"epochs": 2.0}}, "key 'training.epochs': 2.0 does not fit; expected a whole number."),
         ({"training": {"amp": "bf17"}}, "'bf17' does not fit; expected one of bf16, fp16, nothing. Did you mean: bf16?"),
         ({"training": {"early_stopping": {}}}, "key 'training.early_stopping.patience' is missing. (Epochs without improvement.)"),
-        ({"evaluation": {"signal_efficiencies": {"a": "1.5"}}}, "key 'evaluation.signal_efficiencies.a': 1.5 does not fit; expected less than 1"),
+        (
+            {"evaluation": {"signal_efficiencies": {"a": "1.5"}}},
+            "key 'evaluation.signal_efficiencies.a': 1.5 does not fit; expected less than 1",
+        ),
         ({"xyz": 3}, "unknown key 'xyz'. Known here: cross_validation, data,"),
     ],
 )

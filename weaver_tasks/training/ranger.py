@@ -37,7 +37,7 @@ class Ranger(torch.optim.Optimizer):
         k: int = 6,
     ) -> None:
         if not (0 <= betas[0] < 1 and 0 <= betas[1] < 1 and 0 < alpha <= 1 and k >= 1 and eps >= 0):
-            raise ValueError(f"betas in [0, 1), alpha in (0, 1], k >= 1, eps >= 0 are required, not {betas}, {alpha}, {k}, {eps}")
+            raise ValueError(f"betas in [0, 1), alpha in (0, 1], k >= 1, eps >= 0 needed, not {betas}, {alpha}, {k}, {eps}")
         defaults = {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay, "alpha": alpha, "k": k, "lookahead_step": 0}
         super().__init__(params, defaults)
         self._compiled_update: Callable[..., None] | None = None
